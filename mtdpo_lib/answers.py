@@ -1,0 +1,66 @@
+"""Answers: the last ``\\boxed{...}`` of a text, and whether it equals the gold answer.
+
+The verdict on the final answer is the whole preference signal (Example 1 of the paper: u*(x, y) = 1[a_H == gold]).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from fractions import Fraction
+
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(/\d+)?")
+
+
+def extract_boxed(text: str) -> str | None:
+    """Content of the last complete ``\\boxed{...}`` of `text`; None when there is none."""
+    start = text.rfind("\\boxed{")
+    while start >= 0:
+        depth, begin = 0, start + len("\\boxed")
+        for position in range(begin, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[position], 0)
+            if depth == 0:
+                return text[begin + 1 : position].strip()
+        start = text.rfind("\\boxed{", 0, start)
+    return None
+
+
+def _number(text: str) -> Fraction | None:
+    plain = text.strip().replace(",", "").replace("$", "").replace("\\%", "").rstrip("%.")
+    if not _NUMBER.fullmatch(plain):
+        return None
+    whole, _, below = plain.partition("/")
+    return None if below and int(below) == 0 else Fraction(whole) / (int(below) if below else 1)
+
+
+def is_correct(answer: str | None, gold: str) -> bool:
+    """True when `answer` equals `gold`: as exact numbers where both are numbers, else by math-verify.
+
+    Strict where the authors' grader is lenient: a factor of 100 is not forgiven, and no answer outside a box counts.
+    """
+    if answer is None or not answer:
+        return False
+    if answer == gold:
+        return True
+    ours, theirs = _number(answer), _number(gold)
+    if ours is not None and theirs is not None:
+        return ours == theirs
+    return _math_verify(answer, gold)
+
+
+def _math_verify(answer: str, gold: str) -> bool:
+    """Symbolic comparison of LaTeX answers; whatever cannot be parsed is wrong.
+
+    The answer is model-written, so parsing is limited in length and, by signals in the main thread, in time.
+    """
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    if len(answer) > 100:  # no honest answer is this long
+        return False
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("Symbolic answers are checked in the main thread only: math-verify's time limits use signals.")
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    config = [LatexExtractionConfig()]
+    parsed = [parse(f"${text}$", extraction_config=config, parsing_timeout=2) for text in (gold, answer)]
+    return bool(all(parsed)) and bool(verify(*parsed, timeout_seconds=2))

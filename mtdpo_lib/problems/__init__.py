@@ -1,0 +1,113 @@
+"""Problems with gold answers, and a teacher's demonstrations: generated suites, or GSM8K."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, normalised, same_answer
+from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, load_gsm8k
+from mtdpo_lib.problems.splits import make_problems, split_of
+from mtdpo_lib.problems.teacher import RATES, SUITES, Progress, SessionFactory, make_demonstrations
+
+if TYPE_CHECKING:
+    from mtdpo_lib.profiles import ProblemSettings
+
+__all__ = [
+    "RATES",
+    "SPLITS",
+    "SUITES",
+    "Demonstration",
+    "Problem",
+    "gsm8k_demonstrations",
+    "load_demonstrations",
+    "load_gsm8k",
+    "load_problems",
+    "make_demonstrations",
+    "make_problems",
+    "normalised",
+    "same_answer",
+    "split_of",
+]
+
+
+def load_problems(settings: ProblemSettings, split: str, count: int, seed: int) -> list[Problem]:
+    """Load problems from the source that the settings name.
+
+    A larger count begins with the same problems: prompts for three iterations are three slices of one call.
+    Call "development" and "test" with a fixed seed, so that all runs answer the same questions.
+
+    Args:
+        settings: The profile's problem settings.
+        split: "demonstrations", "preference", "development" or "test"; no question is in two of them.
+        count: How many in total; the generated suites take turns.
+        seed: Which ones.
+
+    Raises:
+        ValueError: For an unknown source or split, or when there are too few problems.
+    """
+    if settings.source == "gsm8k":
+        return load_gsm8k(settings.gsm8k_dir, split, count, seed, settings.gsm8k_max_steps)
+    if settings.source != "generated":
+        raise ValueError(f"Unknown problems.source {settings.source!r}; take 'generated' or 'gsm8k'.")
+    suites = [
+        make_problems(suite, split, len(range(place, count, len(SUITES))), seed, settings.families)
+        for place, suite in enumerate(SUITES)
+    ]
+    return [suites[place % len(suites)][place // len(suites)] for place in range(count)]
+
+
+def load_demonstrations(
+    settings: ProblemSettings, seed: int, session_factory: SessionFactory, progress: Progress | None = None
+) -> tuple[list[Demonstration], dict[str, Any]]:
+    """Make the demonstrations that supervised fine-tuning starts from.
+
+    **Paper:** section 3.1 (Open-MathInstruct there).
+
+    Args:
+        settings: The profile's problem settings.
+        seed: The run's seed.
+        session_factory: Opens a sandbox session; every block of code is run, and its output is what is shown.
+        progress: Called with (done, total).
+
+    Returns:
+        The demonstrations, and a report: "total", "correct", counts by "suite" and "family" (each with its
+        total and correct) and "strategy" (the same, under "suite/family/strategy"), and "dropped" by reason.
+
+    Raises:
+        ValueError: When the source has too few problems whose demonstration can be kept.
+    """
+    dropped: dict[str, int] = {}
+    if settings.source == "gsm8k":
+        pool = load_gsm8k(settings.gsm8k_dir, "demonstrations", None, seed, settings.gsm8k_max_steps)
+        demonstrations, counts = gsm8k_demonstrations(
+            pool, session_factory, settings.demonstrations, progress
+        )
+        dropped = {name: number for name, number in counts.items() if name != "kept"}
+        if len(demonstrations) < settings.demonstrations:
+            raise ValueError(
+                f"GSM8K gives {len(demonstrations)} demonstrations where problems.demonstrations asks for "
+                f"{settings.demonstrations}; lower it or raise problems.gsm8k_max_steps."
+            )
+    else:
+        problems = load_problems(settings, "demonstrations", settings.demonstrations, seed)
+        demonstrations = make_demonstrations(problems, seed, session_factory, progress)
+    return demonstrations, summary(demonstrations) | {"dropped": dropped}
+
+
+def summary(demonstrations: list[Demonstration]) -> dict[str, Any]:
+    """Count demonstrations, all and right, by suite, family and strategy."""
+    groups: dict[str, Counter[str]] = {"suite": Counter(), "family": Counter(), "strategy": Counter()}
+    right: dict[str, Counter[str]] = {"suite": Counter(), "family": Counter(), "strategy": Counter()}
+    for one in demonstrations:
+        suite, family = one.problem.suite, f"{one.problem.suite}/{one.problem.family}"
+        for group, name in (("suite", suite), ("family", family), ("strategy", f"{family}/{one.strategy}")):
+            groups[group][name] += 1
+            right[group][name] += one.correct
+    tables = {
+        group: {
+            name: {"total": total, "correct": right[group][name]} for name, total in sorted(counts.items())
+        }
+        for group, counts in groups.items()
+    }
+    return {"total": len(demonstrations), "correct": sum(one.correct for one in demonstrations), **tables}

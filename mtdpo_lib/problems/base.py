@@ -1,0 +1,143 @@
+"""What travels out of this package: a problem, and a demonstration of how a teacher works it out."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any, Protocol
+
+from mtdpo_lib.seeds import stream
+
+SPLITS = ("demonstrations", "preference", "development", "test")
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with its gold answer.
+
+    Attributes:
+        id: Suite, split, family and the hash of the question, joined by slashes.
+        suite: "gsm-like", "math-like" or "gsm8k".
+        family: The kind of question inside the suite.
+        question: The text the model is asked.
+        answer: The gold answer in canonical text, such as "42" or "3/4".
+        notes: What only the teacher reads: the draw from which the family rebuilds a generated
+            question, or the worked solution of a GSM8K one. Never shown to a model.
+    """
+
+    id: str
+    suite: str
+    family: str
+    question: str
+    answer: str
+    notes: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the fields as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Problem:
+        """Rebuild a problem from `to_dict`'s record."""
+        return cls(**record)
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One tool-integrated answer of the teacher, right or wrong.
+
+    **Paper:** section 3.1: supervised fine-tuning uses another model's tool-integrated trajectories
+    (Open-MathInstruct), before any preference learning.
+
+    Attributes:
+        problem: The problem it answers.
+        strategy: The name of the teacher's strategy.
+        messages: Messages of roles "user", "assistant" and "tool", in order, without a system message.
+        correct: Whether the final answer equals the gold answer.
+    """
+
+    problem: Problem
+    strategy: str
+    messages: list[Message]
+    correct: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Demonstration:
+        """Rebuild a demonstration from `to_dict`'s record."""
+        return cls(**{**record, "problem": Problem.from_dict(record["problem"])})
+
+
+class ToolResult(Protocol):
+    """What a run of code gives back."""
+
+    text: str
+    error: str | None
+
+
+class Session(Protocol):
+    """A sandbox session: variables live from one run to the next."""
+
+    def run(self, code: str) -> ToolResult:
+        """Run one block of code."""
+        ...
+
+
+def digest(*names: object, size: int = 8) -> str:
+    """Return the blake2b hash of the names, in hexadecimal digits, `size` bytes long."""
+    text = "\x1f".join(str(name) for name in names)
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+def named(seed: int, *names: object) -> random.Random:
+    """Return the random stream of these names, which no other call or order of calls can change."""
+    return random.Random(stream(seed, *names))
+
+
+def normalised(question: str) -> str:
+    """Return the question in lower case with single spaces: what makes two questions the same."""
+    return re.sub(r"\s+", " ", question).strip().lower()
+
+
+def number(text: str) -> Fraction | None:
+    """Read "42", "1,200", "$3.50" or "3/4" as an exact number; None when it is not one."""
+    try:
+        return Fraction(text.strip().lstrip("$").replace(",", ""))
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def same_answer(given: str, gold: str) -> bool:
+    """Tell whether two answers are the same number (or, without numbers, the same text)."""
+    left, right = number(given), number(gold)
+    return given.strip() == gold.strip() if left is None or right is None else left == right
+
+
+def ask(question: str) -> Message:
+    """Return the user's message."""
+    return {"role": "user", "content": question}
+
+
+def call(sentence: str, code: str) -> Message:
+    """Return an assistant's message: one sentence of reasoning, then a block of Python for the tool."""
+    return {"role": "assistant", "content": f"{sentence}\n```python\n{code}\n```"}
+
+
+def tool(text: str) -> Message:
+    """Return the tool's message, exactly the sandbox's text."""
+    return {"role": "tool", "content": text}
+
+
+def conclude(answer: str, sentence: str = "") -> Message:
+    """Return the assistant's last message, with the boxed answer."""
+    lead = f"{sentence}\n" if sentence else ""
+    return {"role": "assistant", "content": f"{lead}The answer is \\boxed{{{answer}}}."}

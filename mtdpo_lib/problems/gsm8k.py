@@ -1,0 +1,269 @@
+"""GSM8K, read from a folder or the hub; its calculator notes become short programs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+
+from mtdpo_lib.problems.base import (
+    Demonstration,
+    Problem,
+    ask,
+    call,
+    conclude,
+    digest,
+    number,
+    same_answer,
+    tool,
+)
+from mtdpo_lib.problems.splits import check_split, question_id, split_of
+from mtdpo_lib.problems.teacher import Progress, SessionFactory
+
+FOLDER_VARIABLE = "MTDPO_GSM8K_DIR"
+NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
+AFTER_NOTE = re.compile(r"\$?[\d,]*(?:\.\d+)?%?[ ]*([^.,:;\n<#=+*/()$-]*)")  # "24 clips in May" after a note
+WHERE = (
+    f"set problems.gsm8k_dir or the environment variable {FOLDER_VARIABLE} to a folder that holds train.jsonl"
+)
+
+Record = dict[str, str]
+
+
+def read_jsonl(path: Path) -> list[Record]:
+    """Read question and answer of every line.
+
+    Raises:
+        ValueError: Naming file and line, for a line that is not a GSM8K record.
+    """
+    records = []
+    for line_number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            record = {"question": record["question"], "answer": record["answer"]}
+            final_answer(record["answer"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path.name}, line {line_number} is no GSM8K record ({type(error).__name__}): a line needs "
+                f'JSON with "question" and an "answer" that ends in "#### number"; fetch it again or {WHERE}.'
+            ) from error
+        records.append(record)
+    return records
+
+
+def read_records(folder: str | os.PathLike[str]) -> tuple[list[Record], list[Record]]:
+    """Return the records of train.jsonl and, where there is one, of test.jsonl; without a folder, the hub's.
+
+    Raises:
+        ValueError: When the folder, its file or the hub cannot be read; the sentence says what to set.
+    """
+    if not str(folder):
+        try:
+            from datasets import load_dataset
+
+            data = load_dataset("openai/gsm8k", "main")
+        except (
+            Exception
+        ) as error:  # offline, missing package, hub errors of many classes: one way out for all
+            raise ValueError(
+                f"GSM8K cannot be had from the hub ({type(error).__name__}): {WHERE}."
+            ) from error
+        return [dict(record) for record in data["train"]], [dict(record) for record in data["test"]]
+    train, test = Path(folder) / "train.jsonl", Path(folder) / "test.jsonl"
+    if not Path(folder).is_dir():
+        raise ValueError(f"There is no GSM8K folder {str(folder)!r}: {WHERE}.")
+    if not train.is_file():
+        raise ValueError(f"The GSM8K folder {str(folder)!r} has no train.jsonl: {WHERE}.")
+    return read_jsonl(train), read_jsonl(test) if test.is_file() else []
+
+
+def final_answer(solution: str) -> str:
+    """Return the gold answer of a solution, the number after "####", without thousands commas.
+
+    Raises:
+        ValueError: When there is none.
+    """
+    _, mark, answer = solution.rpartition("####")
+    value = number(answer)
+    if not mark or value is None:
+        raise ValueError("the solution has no final '#### number'")
+    return str(value) if value.denominator == 1 else answer.strip().lstrip("$").replace(",", "")
+
+
+def load_gsm8k(
+    folder: str | os.PathLike[str], split: str, count: int | None, seed: int, max_steps: int | None = None
+) -> list[Problem]:
+    """Load GSM8K problems of one split.
+
+    The training file is split by the hash of the question, so that splits never overlap. "test" is the test
+    file; where there is none, it is a part of the training file that no other split ever uses (also when
+    there is a test file, so that adding it moves no question), and the ids say "train-heldout".
+
+    **Paper:** section 3.1 takes its prompts from the training sets of GSM8K and MATH.
+
+    Args:
+        folder: Folder with train.jsonl and perhaps test.jsonl; "" means the environment variable
+            MTDPO_GSM8K_DIR, and without that the hub.
+        split: "demonstrations", "preference", "development" or "test".
+        count: How many; None for all.
+        seed: Which ones, and their order; a larger count begins with the same problems.
+        max_steps: Keep only problems with at most this many calculator notes; None or 0 keeps all.
+
+    Raises:
+        ValueError: With one sentence on what to do: no data, a corrupt line, unknown split, too few problems.
+    """
+    check_split(split)
+    train, test = read_records(folder or os.environ.get(FOLDER_VARIABLE, ""))
+    name = split
+    if split == "test" and test:
+        records = test
+    else:
+        records = [record for record in train if split_of(record["question"]) == split]
+        name = "train-heldout" if split == "test" else split
+    problems: dict[str, Problem] = {}
+    for record in records:
+        steps = len(NOTE.findall(record["answer"]))
+        if max_steps and steps > max_steps:
+            continue
+        key = question_id(record["question"])
+        problems[key] = Problem(
+            id=f"gsm8k/{name}/{key}",
+            suite="gsm8k",
+            family=f"{steps}-step",
+            question=record["question"].strip(),
+            answer=final_answer(record["answer"]),
+            notes=record["answer"],
+        )
+    if count is not None and count > len(problems):
+        raise ValueError(
+            f"GSM8K has {len(problems)} problems in split {name!r} with problems.gsm8k_max_steps="
+            f"{max_steps or 0}, but {count} are wanted; ask for fewer."
+        )
+    return sorted(problems.values(), key=lambda problem: digest(seed, "gsm8k", problem.id))[:count]
+
+
+def evaluated(expression: str) -> Fraction:
+    """Compute a note's sum exactly.
+
+    Raises:
+        ValueError: When it is more than numbers, + - * / and brackets.
+    """
+
+    def value(node: ast.AST) -> Fraction:
+        match node:
+            case ast.Expression(body=body):
+                return value(body)
+            case ast.Constant(value=int() | float()):
+                return Fraction(ast.get_source_segment(expression, node))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -value(operand)
+            case ast.BinOp(left=left, op=ast.Add(), right=right):
+                return value(left) + value(right)
+            case ast.BinOp(left=left, op=ast.Sub(), right=right):
+                return value(left) - value(right)
+            case ast.BinOp(left=left, op=ast.Mult(), right=right):
+                return value(left) * value(right)
+            case ast.BinOp(left=left, op=ast.Div(), right=right):
+                return value(left) / value(right)
+        raise ValueError("not plain arithmetic")
+
+    try:
+        return value(ast.parse(expression, mode="eval"))
+    except (SyntaxError, ZeroDivisionError, RecursionError) as error:
+        raise ValueError("not plain arithmetic") from error
+
+
+def program(solution: str) -> tuple[str, str]:
+    """Turn the calculator notes of a solution into a sentence and a program.
+
+    Every note becomes a line `step_1 = 48/2  # clips in May`; a number that an earlier step gave is replaced
+    by that step's name, and the last step is printed, as a whole number where it is one.
+
+    Args:
+        solution: GSM8K's worked solution.
+
+    Returns:
+        The sentence and the program.
+
+    Raises:
+        ValueError: When there are no notes or one is more than plain arithmetic.
+    """
+    notes = list(NOTE.finditer(solution))
+    if not notes:
+        raise ValueError("no notes")
+    lines: list[str] = []
+    steps: dict[Fraction, str] = {}
+    for note in notes:
+        expression = re.sub(r"(?<![\d.])0+(?=\d)", "", note[1].replace(",", "").strip())
+        result, name = evaluated(expression), f"step_{len(lines) + 1}"
+        after = AFTER_NOTE.match(solution, note.end())
+        comment = " ".join(after[1].split()[:5]) if after else ""
+        line = f"{name} = {with_steps(expression, steps)}"
+        lines.append(f"{line}  # {comment}" if comment else line)
+        steps[result] = name
+    shown = expression if len(notes) == 1 else name
+    if re.search(r"[/.]", "".join(note[1] for note in notes)):  # a float: print 72, not 72.0
+        shown = f"round({shown})" if result.denominator == 1 else f"round({shown}, 4)"
+    if len(notes) == 1:
+        return "One step is enough.", f"print({shown})"
+    return f"I work it out in {len(notes)} steps.", "\n".join([*lines, f"print({shown})"])
+
+
+def with_steps(expression: str, steps: Mapping[Fraction, str]) -> str:
+    """Replace numbers that earlier steps gave by the names of those steps, each name once."""
+    free = dict(steps)
+    return re.sub(r"\d+\.?\d*|\.\d+", lambda match: free.pop(Fraction(match[0]), match[0]), expression)
+
+
+def gsm8k_demonstrations(
+    problems: Iterable[Problem],
+    session_factory: SessionFactory,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[Demonstration], dict[str, int]]:
+    """Make demonstrations from GSM8K's calculator notes, and keep those whose program gives the gold answer.
+
+    **Paper:** section 3.1: demonstrations are filtered by their final answer.
+
+    Args:
+        problems: GSM8K problems, in order of preference.
+        session_factory: Opens a sandbox session.
+        limit: Stop after this many are kept.
+        progress: Called with (kept so far, wanted).
+
+    Returns:
+        The kept demonstrations, and counts: "kept" and "dropped: ..." for each reason.
+    """
+    problems = list(problems)
+    wanted = len(problems) if limit is None else limit
+    kept: list[Demonstration] = []
+    counts: Counter[str] = Counter(kept=0)
+    for problem in problems:
+        if len(kept) >= wanted:
+            break
+        try:
+            sentence, code = program(problem.notes)
+        except ValueError as error:
+            counts[f"dropped: {error}"] += 1
+            continue
+        with session_factory() as session:
+            result = session.run(code)
+        output = result.text.strip()
+        if result.error:
+            counts["dropped: the program fails"] += 1
+        elif not same_answer(output, problem.answer):
+            counts["dropped: the notes do not give the gold answer"] += 1
+        else:
+            messages = [ask(problem.question), call(sentence, code), tool(output), conclude(output)]
+            kept.append(Demonstration(problem, "notes", messages, correct=True))
+            counts["kept"] += 1
+            if progress:
+                progress(len(kept), wanted)
+    return kept, dict(counts)

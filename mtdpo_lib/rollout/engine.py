@@ -1,0 +1,234 @@
+"""Batched multi-turn rollouts: sample, run the tool, go on, until every trajectory has ended.
+
+A wave of rows decodes in step. A row whose turn has just called the tool is *fed* the observation, one token a step,
+while the others go on sampling: its key-value cache lives on and no row waits for a turn of another to end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from mtdpo_lib.answers import extract_boxed, is_correct
+from mtdpo_lib.chat import ChatFormat, Role
+from mtdpo_lib.problems.base import Problem
+from mtdpo_lib.profiles import RolloutSettings
+from mtdpo_lib.rollout.trajectory import Trajectory, Turn
+from mtdpo_lib.sandbox import SandboxPool, Session
+from mtdpo_lib.seeds import stream
+
+_BLOCK = re.compile(r"```python\n(.*?)(?:```|\Z)", re.DOTALL)
+COMPACT_SHARE = 0.25  # drop finished rows from the cache once they are this share of it
+
+
+def extract_code(text: str) -> str | None:
+    """All python blocks of a turn as one program; an unclosed last block counts. None without any."""
+    blocks = _BLOCK.findall(text)
+    return "\n".join(block.rstrip() for block in blocks) if blocks else None
+
+
+def uniform(seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """One number in (0, 1) for each row: a hash of the row's seed and the position it samples for.
+
+    Args:
+        seeds, positions: int64 [N].
+
+    Returns:
+        float64 [N]; the same for the same pair in any batch, order or restart (splitmix64).
+    """
+    x = seeds + (positions + 1) * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    x = x ^ ((x >> 31) & ((1 << 33) - 1))
+    return (((x >> 11) & ((1 << 53) - 1)).double() + 0.5) / (1 << 53)
+
+
+def choose(logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Next tokens [N] from logits [N, V]: greedy at temperature 0, else by inverting the distribution at `uniform`."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    below = cumulative < uniform(seeds, positions)[:, None] * cumulative[:, -1:]
+    return below.sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+@dataclass
+class _Row:
+    """A trajectory in the making."""
+
+    problem: Problem
+    sample: int
+    seed: int
+    ids: list[int]
+    roles: list[int]
+    session: Session
+    turn_start: int
+    fed: deque[int] = field(default_factory=deque)
+    turns: list[Turn] = field(default_factory=list)
+    stop: str | None = None
+
+
+def rollout(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    samples: int,
+    settings: RolloutSettings,
+    pool: SandboxPool,
+    *,
+    policy: str,
+    seed: int,
+    temperature: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Trajectory]:
+    """Sample `samples` trajectories for each problem (sec. 3.1: at most H rounds, T = 1, no top-k or top-p).
+
+    Args:
+        model: ready to sample, on its device.
+        tokenizer: the model's own.
+        problems: what to solve.
+        samples: trajectories a problem.
+        settings: rounds, lengths, temperature, rows in a wave.
+        pool: the tool.
+        policy: name written into the trajectories.
+        seed: the sampling seed of a trajectory is hashed from this, the problem and the sample number.
+        temperature: instead of the settings'; 0 is greedy.
+        progress: called with (trajectories done, all) after each wave.
+
+    Returns:
+        Trajectories by problem, then by sample.
+
+    See: notebook 03_rollouts_and_answers.
+    """
+    chat = ChatFormat(tokenizer)
+    temperature = settings.temperature if temperature is None else temperature
+    prompts = [chat.prompt(problem.question).ids for problem in problems]
+    jobs = [(place, sample) for place in range(len(problems)) for sample in range(samples)]
+    by_length = sorted(range(len(jobs)), key=lambda job: len(prompts[jobs[job][0]]))  # waves with little padding
+    done: dict[int, Trajectory] = {}
+    for start in range(0, len(jobs), settings.batch_size):
+        wave = by_length[start : start + settings.batch_size]
+        rows = []
+        for job in wave:
+            place, sample = jobs[job]
+            problem, prompt = problems[place], prompts[place]
+            row_seed = stream(seed, problem.id, sample)
+            roles = [int(Role.PROMPT)] * len(prompt)
+            rows.append(_Row(problem, sample, row_seed, list(prompt), roles, pool.session(), len(prompt)))
+        _run_wave(model, chat, rows, settings, pool, temperature)
+        done.update((job, _trajectory(row, policy)) for job, row in zip(wave, rows, strict=True))
+        if progress:
+            progress(len(done), len(jobs))
+    return [done[job] for job in range(len(jobs))]
+
+
+@torch.inference_mode()
+def _run_wave(
+    model: PreTrainedModel,
+    chat: ChatFormat,
+    rows: list[_Row],
+    settings: RolloutSettings,
+    pool: SandboxPool,
+    temperature: float,
+) -> None:
+    """Decode all `rows` to their ends, in place."""
+    place = model.device
+    pad = chat.tokenizer.pad_token_id
+    width = max(len(row.ids) for row in rows)
+    ids = torch.tensor([[pad] * (width - len(row.ids)) + row.ids for row in rows], device=place)
+    mask = torch.tensor([[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows], device=place)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    seeds = torch.tensor([row.seed for row in rows], device=place)
+    cache = DynamicCache(config=model.config)
+    live = list(rows)
+    while True:
+        output = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        positions = positions[:, -1:] + 1
+        sampled = choose(output.logits[:, -1], temperature, seeds, positions[:, 0]).tolist()
+        ended = []
+        for row, token in zip(live, sampled, strict=True):
+            if row.stop is None and _advance(row, token, chat.end_of_turn, settings):
+                ended.append(row)
+        if ended:
+            _end_turns(ended, chat, settings, pool)
+            running = [number for number, row in enumerate(live) if row.stop is None]
+            if not running:
+                return
+            if len(live) - len(running) >= COMPACT_SHARE * len(live):
+                kept = torch.tensor(running, device=place)
+                cache.batch_select_indices(kept)
+                mask, positions, seeds = mask[kept], positions[kept], seeds[kept]
+                live = [live[number] for number in running]
+        ids = torch.tensor([[row.ids[-1]] for row in live], device=place)
+        mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+
+
+def _advance(row: _Row, token: int, end_of_turn: int, settings: RolloutSettings) -> bool:
+    """Give `row` its next token: a fed one if any waits, else the sampled one. True when its turn has ended."""
+    if row.fed:
+        row.ids.append(row.fed.popleft())  # its role was written when the observation came
+        if not row.fed:
+            row.turn_start = len(row.ids)
+        return False
+    row.ids.append(token)
+    row.roles.append(int(Role.ASSISTANT))
+    turn_full = len(row.ids) - row.turn_start >= settings.max_new_tokens
+    return token == end_of_turn or turn_full or len(row.ids) >= settings.max_tokens
+
+
+def _end_turns(rows: list[_Row], chat: ChatFormat, settings: RolloutSettings, pool: SandboxPool) -> None:
+    """Decide what follows each ended turn; run the tool for those that called it, all at once."""
+    calls = []
+    for row in rows:
+        finished = row.ids[-1] == chat.end_of_turn
+        text = chat.tokenizer.decode(row.ids[row.turn_start :], skip_special_tokens=True)
+        code = extract_code(text)
+        if not finished:
+            row.stop = "length"
+        elif extract_boxed(text) is not None:
+            row.stop = "answer"
+        elif code is None:
+            row.stop = "no_action"
+        elif len(row.turns) + 1 >= settings.max_rounds:
+            row.stop = "rounds"
+        else:
+            calls.append((row, text, code))
+            continue
+        row.turns.append(Turn(text, code))
+        row.session.close()
+    results = pool.run_many([(row.session, code) for row, _, code in calls])
+    for (row, text, code), result in zip(calls, results, strict=True):
+        row.turns.append(Turn(text, code, result.text, result.error))
+        observation = chat.tool(result.text)
+        if len(row.ids) + len(observation) >= settings.max_tokens:
+            row.stop = "length"
+            row.session.close()
+            continue
+        row.fed.extend(observation.ids)
+        row.roles.extend(observation.roles)
+
+
+def _trajectory(row: _Row, policy: str) -> Trajectory:
+    answer = extract_boxed(row.turns[-1].text) if row.stop == "answer" else None
+    problem = row.problem
+    return Trajectory(
+        problem.id,
+        problem.suite,
+        problem.question,
+        problem.answer,
+        policy,
+        row.sample,
+        row.ids,
+        row.roles,
+        row.turns,
+        answer,
+        is_correct(answer, problem.answer),
+        row.stop,
+    )

@@ -1,0 +1,50 @@
+"""What all trainings share: arguments TRL's trainers take, progress, and a clean log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from mtdpo_lib.profiles import ModelSettings
+from mtdpo_lib.progress import Progress
+
+
+class ProgressCallback(TrainerCallback):
+    """Steps as progress lines."""
+
+    def __init__(self, label: str):
+        self.progress = Progress(label, "steps")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.progress(state.global_step, state.max_steps)
+
+
+def training_arguments(folder: Path, model: ModelSettings, seed: int) -> dict[str, Any]:
+    """Arguments that do not depend on the method: no hub, no reports, everything decided by `seed`."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(folder),
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not on_gpu,
+        "bf16": model.dtype == "bfloat16" and on_gpu,
+        "gradient_checkpointing": on_gpu and model.base != "tiny",
+        "dataloader_pin_memory": on_gpu,
+        "save_only_model": True,
+        "lr_scheduler_type": "cosine",
+        "logging_steps": 1,
+    }
+
+
+def clean_log(history: list[dict[str, float]], names: dict[str, str]) -> list[dict[str, float]]:
+    """TRL's log with our names, one row a step; rows without a loss (the closing summary) are left out."""
+    rows = [row for row in history if "loss" in row]
+    return [
+        {"step": row["step"], **{ours: round(float(row[theirs]), 6) for theirs, ours in names.items() if theirs in row}}
+        for row in rows
+    ]

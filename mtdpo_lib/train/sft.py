@@ -1,0 +1,80 @@
+"""Supervised fine-tuning on demonstrations with TRL's `SFTTrainer`: the loss looks at assistant tokens only."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from mtdpo_lib.chat import ChatFormat, loss_mask
+from mtdpo_lib.problems.base import Demonstration
+from mtdpo_lib.profiles import ModelSettings, SFTSettings
+from mtdpo_lib.train.common import ProgressCallback, clean_log, training_arguments
+
+
+def sft_dataset(demonstrations: Sequence[Demonstration], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Dataset:
+    """Demonstrations as token ids and labels (-100 where the loss does not look); over-long ones are left out.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    chat = ChatFormat(tokenizer)
+    rows = []
+    for demonstration in demonstrations:
+        tokens = chat.encode(demonstration.messages)
+        if len(tokens) <= max_tokens:
+            mask = loss_mask(tokens.roles)
+            labels = [token if scored else -100 for token, scored in zip(tokens.ids, mask, strict=True)]
+            rows.append({"input_ids": tokens.ids, "labels": labels})
+    if not rows:
+        raise ValueError(
+            f"None of {len(demonstrations)} demonstrations fits in {max_tokens} tokens: raise rollout.max_tokens."
+        )
+    return Dataset.from_list(rows)
+
+
+def train_sft(
+    folder: Path,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    settings: SFTSettings,
+    model_settings: ModelSettings,
+    seed: int,
+) -> list[dict[str, float]]:
+    """Train `model` and keep two checkpoints: ``folder/early`` and ``folder/late``.
+
+    **Paper:** sec. 3.1; the late one starts M-DPO, iteration 1 also samples from the early one.
+
+    Returns:
+        The log: step, loss, learning rate.
+    """
+    steps = math.ceil(len(dataset) / settings.batch_size)
+    arguments = SFTConfig(
+        **training_arguments(folder / "trainer", model_settings, seed),
+        per_device_train_batch_size=settings.batch_size,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        warmup_steps=int(settings.warmup_fraction * settings.epochs * steps),
+        save_strategy="epoch",
+        train_sampling_strategy="group_by_length",
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    trainer = SFTTrainer(
+        model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer, callbacks=[ProgressCallback("SFT")]
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    for name, epochs in (("early", settings.early_epochs), ("late", settings.epochs)):
+        checkpoint = folder / "trainer" / f"checkpoint-{epochs * steps}"
+        shutil.copytree(checkpoint, folder / name, ignore=shutil.ignore_patterns("training_args.bin", "*.pt", "README.md"))
+        tokenizer.save_pretrained(folder / name)
+    shutil.rmtree(folder / "trainer")
+    return clean_log(trainer.state.log_history, {"loss": "loss", "learning_rate": "learning_rate"})

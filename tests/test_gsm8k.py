@@ -1,0 +1,254 @@
+"""GSM8K: reading, splitting and turning calculator notes into programs, on invented records."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+
+from mtdpo_lib.problems import SPLITS, gsm8k_demonstrations, load_demonstrations, load_gsm8k, load_problems
+from mtdpo_lib.problems.gsm8k import FOLDER_VARIABLE, final_answer, program
+
+
+@dataclass(frozen=True)
+class Settings:
+    source: str = "gsm8k"
+    gsm8k_dir: str = ""
+    gsm8k_max_steps: int = 0
+    demonstrations: int = 20
+
+
+class TrustedSession:
+    """Runs programs made from this file's own notes, in this process. Never for a model's code."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def run(self, code):
+        out = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(out):
+                exec(code, {})
+        except Exception as error:
+            return SimpleNamespace(text=f"{type(error).__name__}: {error}", error=type(error).__name__)
+        return SimpleNamespace(text=out.getvalue().strip(), error=None)
+
+
+def record(i):
+    """An invented record with two notes; the right answer is i // 2 + i for even i."""
+    i *= 2
+    return {
+        "question": f"Box {i} weighs {i} grams and its lid half of that. What do they weigh?",
+        "answer": f"The lid weighs {i}/2 = <<{i}/2={i // 2}>>{i // 2} grams.\n"
+        f"Together {i}+{i // 2} = <<{i}+{i // 2}={i + i // 2}>>{i + i // 2} grams.\n#### {i + i // 2}",
+    }
+
+
+def write(folder, records, name="train.jsonl"):
+    lines = [one if isinstance(one, str) else json.dumps(one) for one in records]
+    (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    return write(tmp_path, [record(i) for i in range(1, 201)])
+
+
+def problem_of(tmp_path, question, answer):
+    write(tmp_path, [{"question": question, "answer": answer}])
+    (problem,) = [p for split in SPLITS for p in load_gsm8k(tmp_path, split, None, seed=0)]
+    return problem
+
+
+# ---- reading and splitting
+
+
+def test_splits_are_a_partition_of_the_training_file(folder):
+    loaded = {split: {p.question for p in load_gsm8k(folder, split, None, seed=0)} for split in SPLITS}
+    assert sum(map(len, loaded.values())) == len(set().union(*loaded.values())) == 200
+    assert all(loaded.values())
+    for problem in load_gsm8k(folder, "test", None, seed=0):
+        assert problem.id.startswith("gsm8k/train-heldout/") and problem.suite == "gsm8k"
+
+
+def test_a_test_file_is_the_test_split_and_moves_no_other_question(folder):
+    before = {split: load_gsm8k(folder, split, None, seed=0) for split in SPLITS}
+    write(folder, [record(i) for i in range(500, 520)], "test.jsonl")
+    after = {split: load_gsm8k(folder, split, None, seed=0) for split in SPLITS}
+    assert all(before[split] == after[split] for split in SPLITS if split != "test")
+    assert len(after["test"]) == 20 and all(p.id.startswith("gsm8k/test/") for p in after["test"])
+
+
+def test_the_seed_chooses_and_a_larger_count_begins_alike(folder):
+    ten = load_gsm8k(folder, "demonstrations", 10, seed=1)
+    assert ten == load_gsm8k(folder, "demonstrations", 30, seed=1)[:10]
+    assert ten != load_gsm8k(folder, "demonstrations", 10, seed=2)
+
+
+def test_max_steps_counts_calculator_notes(tmp_path):
+    long = {"question": "A long one?", "answer": "<<1+1=2>>2 <<2+1=3>>3 <<3+1=4>>4\n#### 4"}
+    write(tmp_path, [long, *(record(i) for i in range(1, 9))])
+    for limit, number in ((0, 9), (None, 9), (3, 9), (2, 8), (1, 0)):
+        assert sum(len(load_gsm8k(tmp_path, split, None, 0, limit)) for split in SPLITS) == number
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("#### 1,200", "1200"),
+        ("x\n#### 72", "72"),
+        ("#### -5", "-5"),
+        ("#### $18.50", "18.50"),
+        ("#### 4.0", "4"),
+    ],
+)
+def test_final_answers_lose_commas(line, answer):
+    assert final_answer(line) == answer
+
+
+# ---- clear sentences
+
+
+def test_a_missing_folder_and_a_missing_file_name_the_setting(tmp_path):
+    for where, what in ((tmp_path / "nowhere", "no GSM8K folder"), (tmp_path, "has no train.jsonl")):
+        with pytest.raises(ValueError, match=what) as caught:
+            load_gsm8k(where, "test", 1, seed=0)
+        assert "problems.gsm8k_dir" in str(caught.value) and FOLDER_VARIABLE in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"question": "cut off',
+        '{"question": "no answer"}',
+        '["a list"]',
+        '{"question": "q", "answer": "no gold"}',
+        '{"question": "q", "answer": 7}',
+    ],
+)
+def test_a_corrupt_line_is_named(tmp_path, line):
+    write(tmp_path, [record(1), "", line, record(2)])
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 3 is no GSM8K record") as caught:
+        load_gsm8k(tmp_path, "demonstrations", 1, seed=0)
+    assert FOLDER_VARIABLE in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_named_too(tmp_path):
+    (tmp_path / "train.jsonl").write_bytes(json.dumps(record(1)).encode() + b"\n\xff\xfe\xfa\n")
+    with pytest.raises(ValueError, match="line 2 is no GSM8K record"):
+        load_gsm8k(tmp_path, "test", 1, seed=0)
+
+
+def test_too_few_problems(folder):
+    with pytest.raises(ValueError, match=r"but 5000 are wanted; ask for fewer"):
+        load_gsm8k(folder, "development", 5000, seed=0)
+    with pytest.raises(ValueError, match="Unknown split 'train'"):
+        load_gsm8k(folder, "train", 1, seed=0)
+
+
+def test_without_a_folder_the_hub_is_asked_and_its_failure_names_the_setting(monkeypatch):
+    import datasets
+
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    rows = [record(i) for i in range(1, 101)]
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *names: {"train": rows, "test": rows[:3]}, raising=False
+    )
+    assert len(load_gsm8k("", "test", None, seed=0)) == 3
+
+    def offline(*names):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(
+        ValueError, match=r"hub \(ConnectionError\): set problems.gsm8k_dir or .* MTDPO_GSM8K_DIR"
+    ):
+        load_gsm8k("", "test", None, seed=0)
+
+
+# ---- programs
+
+
+def test_notes_become_named_steps():
+    sentence, code = program(record(24)["answer"])
+    assert sentence == "I work it out in 2 steps."
+    assert code == "step_1 = 48/2  # grams\nstep_2 = 48+step_1  # grams\nprint(round(step_2))"
+
+
+@pytest.mark.parametrize(
+    ("solution", "code"),
+    [
+        ("<<48/2=24>>24 clips\n#### 24", "print(round(48/2))"),
+        ("<<3*4=12>>12\n#### 12", "print(3*4)"),
+        (
+            "<<.5*10=5>>5 <<5+05=10>>10 eggs (all)\n#### 10",
+            "step_1 = .5*10\nstep_2 = step_1+5  # eggs\nprint(round(step_2))",
+        ),
+        (
+            "<<1.05*3=3.15>>3.15 <<3.15*2=6.3>>6.3\n#### 6.3",
+            "step_1 = 1.05*3\nstep_2 = step_1*2\nprint(round(step_2, 4))",
+        ),
+    ],
+)
+def test_programs(solution, code):
+    assert program(solution)[1] == code
+
+
+@pytest.mark.parametrize(
+    ("solution", "reason"),
+    [
+        ("No notes.\n#### 5", "dropped: no notes"),
+        ("<<2*3=6>>6 and six more make 12.\n#### 12", "dropped: the notes do not give the gold answer"),
+        ("<<x*3=6>>6\n#### 6", "dropped: not plain arithmetic"),
+        ("<<1/0=6>>6\n#### 6", "dropped: not plain arithmetic"),
+        ("<<__import__('os').getpid()=6>>6\n#### 6", "dropped: not plain arithmetic"),
+        ("<<2**9=512>>512\n#### 512", "dropped: not plain arithmetic"),
+    ],
+)
+def test_what_cannot_be_shown_is_dropped_with_its_reason(tmp_path, solution, reason):
+    kept, counts = gsm8k_demonstrations([problem_of(tmp_path, "Why?", solution)], TrustedSession)
+    assert kept == [] and counts == {"kept": 0, reason: 1}
+
+
+def test_a_failing_program_is_dropped(tmp_path):
+    class Broken(TrustedSession):
+        def run(self, code):
+            return super().run("1/0")
+
+    kept, counts = gsm8k_demonstrations([problem_of(tmp_path, "Why?", "<<2*3=6>>6\n#### 6")], Broken)
+    assert kept == [] and counts == {"kept": 0, "dropped: the program fails": 1}
+
+
+def test_demonstrations_show_the_tools_output(folder):
+    problems = load_gsm8k(folder, "demonstrations", None, seed=0)
+    kept, counts = gsm8k_demonstrations(problems, TrustedSession)
+    assert len(kept) == counts["kept"] == len(problems)
+    for one in kept:
+        assert [message["role"] for message in one.messages] == ["user", "assistant", "tool", "assistant"]
+        assert one.messages[2]["content"] == one.problem.answer  # "72", not "72.0"
+        assert one.messages[3]["content"] == f"The answer is \\boxed{{{one.problem.answer}}}."
+        assert one.correct and not re.search("<<|####", str(one.messages))
+
+
+# ---- through the settings
+
+
+def test_settings_choose_gsm8k(folder, monkeypatch):
+    settings = Settings(gsm8k_dir=str(folder))
+    assert load_problems(settings, "preference", 5, 0) == load_gsm8k(folder, "preference", 5, 0)
+    made, report = load_demonstrations(settings, 0, TrustedSession)
+    assert len(made) == report["total"] == report["correct"] == 20 and report["dropped"] == {}
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
+    assert load_problems(Settings(), "preference", 5, 0) == load_gsm8k(folder, "preference", 5, 0)
+    with pytest.raises(ValueError, match="asks for 5000; lower it"):
+        load_demonstrations(Settings(demonstrations=5000), 0, TrustedSession)

@@ -1,0 +1,96 @@
+"""The paper's pair rules on trajectories written by hand."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from mtdpo_lib.pairs import drop_reason, make_pairs
+from mtdpo_lib.profiles import PairSettings
+from mtdpo_lib.rollout import Trajectory, Turn
+
+
+def trajectory(problem, correct, sample=0, length=5, error=None):
+    turns = [Turn("call", "x", "out", error), Turn("done")]
+    ids = [sample] * length
+    return Trajectory(problem, "s", "q", "1", "p", sample, ids, [0, 0, 1, 1, 1][:length] + [1] * (length - 5), turns, "1", correct, "answer")
+
+
+SETTINGS = PairSettings(max_tokens=10)
+
+
+def test_a_pair_is_a_right_and_a_wrong_trajectory_of_one_prompt():
+    pairs, report = make_pairs([trajectory("a", True), trajectory("b", True), trajectory("b", False, 1)], SETTINGS, 0)
+    assert [(pair.chosen.problem_id, pair.chosen.correct, pair.rejected.correct) for pair in pairs] == [("b", True, False)]
+    assert report.prompts == {"all right": 1, "paired": 1}
+    assert report.trajectories == {"right": 2, "wrong": 1}
+    assert report.pairs == 1
+
+
+def test_winners_with_an_error_in_the_last_tool_output_are_dropped_and_losers_are_not():
+    pairs, report = make_pairs(
+        [trajectory("a", True, 0, error="NameError"), trajectory("a", True, 1), trajectory("a", False, 2, error="NameError")],
+        SETTINGS,
+        0,
+    )
+    assert [(pair.chosen.sample, pair.rejected.sample) for pair in pairs] == [(1, 2)]
+    assert report.dropped_trajectories == {"right, but the last tool output is an error": 1}
+
+
+def test_the_error_rule_can_be_switched_off():
+    kept = replace(SETTINGS, drop_winner_errors=False)
+    assert drop_reason(trajectory("a", True, error="NameError"), kept) is None
+
+
+def test_only_the_last_tool_output_counts():
+    early = replace(trajectory("a", True), turns=[Turn("c", "x", "e", "NameError"), Turn("c", "x", "3"), Turn("done")])
+    assert drop_reason(early, SETTINGS) is None
+
+
+def test_over_long_trajectories_are_dropped_on_both_sides():
+    pairs, report = make_pairs(
+        [trajectory("a", True, 0, 11), trajectory("a", True, 1), trajectory("a", False, 2, 11), trajectory("a", False, 3, 10)],
+        SETTINGS,
+        0,
+    )
+    assert [(pair.chosen.sample, pair.rejected.sample) for pair in pairs] == [(1, 3)]
+    assert report.dropped_trajectories == {"longer than the limit": 2}
+
+
+def test_every_prompt_and_every_drop_is_counted():
+    rows = [
+        trajectory("right", True), trajectory("wrong", False), trajectory("both", True), trajectory("both", False, 1),
+        trajectory("dropped", True, 0, 11), trajectory("dropped", False, 1),
+    ]  # fmt: skip
+    _, report = make_pairs(rows, SETTINGS, 0)
+    assert report.prompts == {"all right": 1, "all wrong": 1, "paired": 1, "one side dropped": 1}
+    assert sum(report.trajectories.values()) == len(rows)
+
+
+def test_the_choice_is_random_uniform_and_repeatable():
+    rows = [trajectory("a", True, sample) for sample in range(4)] + [trajectory("a", False, 9)]
+    chosen = Counter(make_pairs(rows, SETTINGS, seed)[0][0].chosen.sample for seed in range(2000))
+    assert set(chosen) == {0, 1, 2, 3}
+    assert all(abs(count / 2000 - 0.25) < 0.05 for count in chosen.values())
+    assert make_pairs(rows, SETTINGS, 5)[0] == make_pairs(rows, SETTINGS, 5)[0]
+
+
+def test_other_prompts_do_not_change_a_prompts_choice():
+    rows = [trajectory("a", True, sample) for sample in range(4)] + [trajectory("a", False, 9)]
+    more = [trajectory("z", True, 7), trajectory("z", False, 8), *rows]
+    alone, among = make_pairs(rows, SETTINGS, 3)[0][0], make_pairs(more, SETTINGS, 3)[0][1]
+    assert alone == among
+
+
+@pytest.mark.parametrize(("wanted", "made"), [(1, 1), (2, 2), (5, 3)])
+def test_several_pairs_a_prompt_use_no_trajectory_twice(wanted, made):
+    rows = [trajectory("a", True, sample) for sample in range(4)] + [trajectory("a", False, sample) for sample in (7, 8, 9)]
+    pairs, _ = make_pairs(rows, replace(SETTINGS, pairs_per_prompt=wanted), 0)
+    assert len(pairs) == made
+    for side in ("chosen", "rejected"):
+        assert len({getattr(pair, side).sample for pair in pairs}) == made
+
+
+def test_no_trajectories_give_no_pairs():
+    pairs, report = make_pairs([], SETTINGS, 0)
+    assert pairs == [] and report.pairs == 0

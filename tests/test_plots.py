@@ -1,0 +1,116 @@
+"""Figures: each is drawn from full and from partial data, small enough, and says in its title what the numbers say."""
+
+import io
+
+import pytest
+
+from mtdpo_lib import plots
+
+
+def metric(name, value, low=None, high=None, n=1200, seeds=(0,)):
+    return {"name": name, "value": value, "low": low, "high": high, "n": n, "unit": "fraction", "seeds": list(seeds)}
+
+
+SFT = metric("accuracy/test/sft", 0.60, 0.57, 0.63)
+FULL = [
+    SFT,
+    metric("accuracy/gsm-like/sft", 0.7, 0.66, 0.74, 600),
+    metric("accuracy/test/mdpo-1", 0.66, 0.63, 0.69),
+    metric("accuracy/test/mdpo-2", 0.70, 0.67, 0.73),
+    metric("accuracy/test/mdpo-2-fixed", 0.64, 0.61, 0.66),
+    metric("gain/test/mdpo-2", 0.10, 0.07, 0.13),
+    metric("gain/test/mdpo-2-fixed", 0.04, 0.01, 0.07),
+]
+LOG = [
+    {"step": step, "loss": 0.7 / step, "chosen_logp": -9.0 - step / 10, "rejected_logp": -11.0 - step, "margin": step / 5}
+    for step in range(1, 30)
+]
+PASSPORTS = [
+    {"iteration": 1, "prompts": 480, "kept": 210, "dropped": {"no right answer": 120, "no wrong answer": 150}},
+    {"iteration": 2, "prompts": 480, "kept": 190, "dropped": {"too long": 3}},
+]
+MIX = {"1": {"right": 60, "wrong": 30, "no answer": 10, "tool error": 20}, "2": {"right": 5, "wrong": 5}}
+
+FIGURES = {
+    "accuracy": lambda: plots.accuracy_by_iteration(
+        FULL, [{"method": "SFT", "gsm8k": "77.5", "math": "46.1"}, {"method": "M-DPO iteration 1", "gsm8k": 81.5, "math": 49}]
+    ),
+    "accuracy, SFT only": lambda: plots.accuracy_by_iteration([SFT]),
+    "accuracy, nothing": lambda: plots.accuracy_by_iteration([]),
+    "training": lambda: plots.training_curves(LOG),
+    "training, partial": lambda: plots.training_curves([{"step": 1, "loss": 0.7, "chosen_logp": None}]),
+    "training, nothing": lambda: plots.training_curves([]),
+    "sft": lambda: plots.sft_curve(LOG),
+    "sft, nothing": lambda: plots.sft_curve([]),
+    "comparison": lambda: plots.comparison(FULL, ["mdpo-2", "mdpo-2-fixed"], ["updated", "fixed"], "Reference"),
+    "comparison, one": lambda: plots.comparison([SFT], ["sft", "mdpo-1"]),
+    "comparison, nothing": lambda: plots.comparison([], ["sft"]),
+    "yield": lambda: plots.pair_yield(PASSPORTS),
+    "yield, nothing": lambda: plots.pair_yield([]),
+    "mix": lambda: plots.outcome_mix(MIX),
+    "mix, nothing": lambda: plots.outcome_mix({}),
+    "histogram": lambda: plots.histogram([1, 2, 2, 3, 9], "length (tokens)"),
+    "histogram, nothing": lambda: plots.histogram([], "length (tokens)"),
+}
+
+
+def title(figure):
+    suptitle = figure.get_suptitle()
+    return suptitle or figure.axes[0].get_title()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_is_drawn_small_titled_and_the_same_each_time(name):
+    png = FIGURES[name]().png()
+    assert png[:8] == b"\x89PNG\r\n\x1a\n" and len(png) <= 150 * 1024
+    assert title(FIGURES[name]())
+    assert png == FIGURES[name]().png()
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if "," not in name])
+def test_axes_have_labels_and_the_caption_says_how_many(name):
+    figure = FIGURES[name]()
+    assert all(axes.get_xlabel() for axes in figure.axes)
+    assert any(character.isdigit() for character in figure.get_supxlabel())
+
+
+def test_titles_follow_the_numbers():
+    assert title(plots.accuracy_by_iteration(FULL)) == (
+        "Accuracy rises by 10.0 points from SFT to M-DPO 2 (95% interval +7.0 to +13.0)"
+    )
+    unsure = [SFT, metric("accuracy/test/mdpo-1", 0.61), metric("gain/test/mdpo-1", 0.01, -0.01, 0.03)]
+    assert "not shown to change" in title(plots.accuracy_by_iteration(unsure))
+    worse = [SFT, metric("accuracy/test/mdpo-1", 0.50), metric("gain/test/mdpo-1", -0.10, -0.12, -0.08)]
+    assert "falls by 10.0 points" in title(plots.accuracy_by_iteration(worse))
+    assert title(FIGURES["comparison"]()) == "Reference: updated is 6.0 points above fixed"
+    near = [SFT, metric("accuracy/test/raft", 0.62, 0.59, 0.65)]
+    assert title(plots.comparison(near, ["sft", "raft"])).endswith("2.0 points above sft, within the intervals")
+    assert "does not fall" in title(plots.sft_curve([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]))
+
+
+def test_intervals_are_drawn_to_scale():
+    axes = plots.accuracy_by_iteration([SFT]).axes[0]
+    (bars,) = [container for container in axes.containers if container.has_yerr]
+    low, high = bars.lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((57, 63))
+
+
+def test_a_method_keeps_its_colour_and_no_two_methods_share_one():
+    styles = [plots.style_of(name) for name in ("sft", "mdpo-1", "mdpo-2-fixed", "mdpo-2-onpolicy", "raft")]
+    assert plots.style_of("mdpo-1") == plots.style_of("mdpo-3")
+    assert len(set(styles)) == len({colour for colour, _ in styles}) == len({marker for _, marker in styles}) == 5
+
+
+def test_one_seed_is_called_indicative_and_several_are_not():
+    assert "indicative" in plots.accuracy_by_iteration([SFT]).get_supxlabel()
+    several = plots.accuracy_by_iteration([metric("accuracy/test/sft", 0.6, seeds=(0, 1, 2))]).get_supxlabel()
+    assert "seeds 0, 1, 2" in several and "indicative" not in several
+
+
+def test_a_figure_shows_itself_once_in_a_notebook():
+    from IPython.core.formatters import DisplayFormatter
+
+    data, _ = DisplayFormatter().format(FIGURES["sft"]())
+    assert data["image/png"][:8] == b"\x89PNG\r\n\x1a\n" or data["image/png"].startswith("iVBOR")
+    assert io.BytesIO(FIGURES["sft"]()._repr_png_()).read(4) == b"\x89PNG"

@@ -1,0 +1,140 @@
+"""The engine against a plain loop without cache or batch, and every way a trajectory ends."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mtdpo_lib.chat import ChatFormat, Role
+from mtdpo_lib.rollout import CorruptData, extract_code, load_trajectories, rollout, save_trajectories
+from mtdpo_lib.rollout.engine import choose, uniform
+from mtdpo_lib.seeds import stream
+
+
+def run(overfit, pool, settings, **kwargs):
+    model, tokenizer, problems, _ = overfit
+    problems = kwargs.pop("problems", problems)
+    samples = kwargs.pop("samples", 1)
+    return rollout(model, tokenizer, problems, samples, settings, pool, policy="p", seed=0, **kwargs)
+
+
+def plain_loop(overfit, pool, problem, sample, settings, temperature):
+    """The same trajectory, one token at a time, the whole context encoded anew for each: slow and simple."""
+    model, tokenizer, _, _ = overfit
+    chat = ChatFormat(tokenizer)
+    seed = torch.tensor([stream(0, problem.id, sample)])
+    ids = list(chat.prompt(problem.question).ids)
+    with pool.session() as session:
+        for _ in range(settings.max_rounds):
+            start = len(ids)
+            while len(ids) - start < settings.max_new_tokens and (len(ids) == start or ids[-1] != chat.end_of_turn):
+                with torch.no_grad():
+                    logits = model(torch.tensor([ids])).logits[:, -1]
+                ids.append(int(choose(logits, temperature, seed, torch.tensor([len(ids)]))))
+            text = tokenizer.decode(ids[start:], skip_special_tokens=True)
+            code = extract_code(text)
+            if ids[-1] != chat.end_of_turn or "\\boxed{" in text or code is None:
+                break
+            ids += chat.tool(session.run(code).text).ids
+    return ids
+
+
+def test_greedy_rollout_is_what_the_model_has_learnt(overfit, pool, smoke):
+    trajectories = run(overfit, pool, smoke.rollout, temperature=0.0)
+    for trajectory, tokens in zip(trajectories, overfit[3], strict=True):
+        assert trajectory.ids == tokens.ids
+        assert trajectory.roles == [int(role) for role in tokens.roles]
+    assert [one.stop for one in trajectories] == ["answer", "answer", "answer", "no_action"]
+    assert [one.correct for one in trajectories] == [True, True, False, False]
+    assert [one.tool_calls for one in trajectories] == [2, 2, 0, 0]
+    assert [one.tool_errors for one in trajectories] == [0, 1, 0, 0]
+    assert trajectories[0].turns[1].output == "7"  # the second call used a variable of the first
+    assert trajectories[1].turns[0].error == "NameError"
+    assert [one.answer for one in trajectories] == ["7", "3", "5", None]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_engine_gives_the_tokens_of_a_plain_loop(overfit, pool, smoke, temperature):
+    settings = replace(smoke.rollout, max_new_tokens=40)
+    trajectories = run(overfit, pool, settings, samples=2, temperature=temperature)
+    for trajectory in trajectories:
+        problem = next(one for one in overfit[2] if one.id == trajectory.problem_id)
+        assert trajectory.ids == plain_loop(overfit, pool, problem, trajectory.sample, settings, temperature)
+
+
+def test_order_and_batch_size_change_nothing(overfit, pool, smoke):
+    settings = replace(smoke.rollout, temperature=1.5, max_new_tokens=40)
+    forward = run(overfit, pool, settings, samples=3)
+    backward = run(overfit, pool, replace(settings, batch_size=2), samples=3, problems=overfit[2][::-1])
+    key = {(one.problem_id, one.sample): one.ids for one in backward}
+    assert all(key[one.problem_id, one.sample] == one.ids for one in forward)
+    assert len({tuple(one.ids) for one in forward}) > 4  # samples of one problem differ
+
+
+def test_rounds_are_limited(overfit, pool, smoke):
+    first = run(overfit, pool, replace(smoke.rollout, max_rounds=2), temperature=0.0)[0]
+    assert (first.stop, len(first.turns), first.tool_calls, first.correct) == ("rounds", 2, 1, False)
+
+
+@pytest.mark.parametrize("limit", [{"max_new_tokens": 5}, {"max_tokens": 30}])
+def test_lengths_are_limited(overfit, pool, smoke, limit):
+    settings = replace(smoke.rollout, **limit)
+    for one in run(overfit, pool, settings, temperature=0.0)[:2]:
+        assert one.stop == "length"
+        assert not one.correct
+        assert len(one.ids) == len(one.roles) <= settings.max_tokens
+
+
+def test_every_sampled_token_and_no_other_is_the_assistants(overfit, pool, smoke):
+    chat = ChatFormat(overfit[1])
+    for one in run(overfit, pool, smoke.rollout, temperature=0.0):
+        ends = [place for place, token in enumerate(one.ids) if token == chat.end_of_turn]
+        assert one.prompt_length == len(chat.prompt(one.question).ids)
+        assert all(one.roles[place] in (Role.PROMPT, Role.ASSISTANT, Role.TEMPLATE) for place in ends)
+        assert sum(one.roles[place] == Role.ASSISTANT for place in ends) == len(one.turns)
+
+
+def test_uniform_numbers_are_uniform_and_belong_to_seed_and_position():
+    seeds = torch.tensor([stream(0, number) for number in range(20_000)])
+    values = uniform(seeds, torch.zeros_like(seeds))
+    assert abs(values.mean() - 0.5) < 0.01
+    assert abs(values.var() - 1 / 12) < 0.002
+    assert 0 < values.min() and values.max() < 1
+    assert torch.equal(uniform(seeds[:5], torch.arange(5)), uniform(seeds[:9], torch.arange(9))[:5])
+    assert abs(torch.corrcoef(torch.stack([values, uniform(seeds, torch.ones_like(seeds))]))[0, 1]) < 0.03
+
+
+def test_sampling_follows_the_softmax():
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).repeat(20_000, 1)
+    seeds = torch.tensor([stream(1, number) for number in range(20_000)])
+    for temperature in (0.5, 1.0):
+        tokens = choose(logits, temperature, seeds, torch.zeros_like(seeds))
+        shares = torch.bincount(tokens, minlength=4) / len(tokens)
+        assert torch.allclose(shares, (logits[0] / temperature).softmax(0), atol=0.015)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("a\n```python\nx = 1\n```", "x = 1"),
+        ("```python\nx = 1\n```\nthen\n```python\nprint(x)\n```", "x = 1\nprint(x)"),
+        ("```python\nprint(1)", "print(1)"),  # unclosed: the authors' parser drops it
+        ("no code", None),
+        ("```output\n3\n```", None),
+    ],
+)
+def test_code_of_a_turn(text, code):
+    assert extract_code(text) == code
+
+
+def test_trajectories_survive_the_disk(overfit, pool, smoke, tmp_path):
+    trajectories = run(overfit, pool, smoke.rollout, temperature=0.0)
+    save_trajectories(tmp_path / "t.jsonl", trajectories)
+    assert load_trajectories(tmp_path / "t.jsonl") == trajectories
+
+
+def test_a_corrupt_line_is_named(tmp_path):
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"a": 1}\n{"b": \n')
+    with pytest.raises(CorruptData, match="Line 2 of .*t.jsonl is not JSON"):
+        load_trajectories(file)

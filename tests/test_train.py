@@ -1,0 +1,225 @@
+"""Masks reach TRL's losses, eq. (14) by an independent formula, references as adapters, SFT on assistant tokens."""
+
+import math
+
+import pytest
+import torch
+from peft import PeftModel
+from test_pairs import trajectory
+
+from mtdpo_lib.chat import ChatFormat, RoleTokens, loss_mask
+from mtdpo_lib.models import Policy, load_for_sampling, load_for_training, load_tokenizer
+from mtdpo_lib.pairs import Pair
+from mtdpo_lib.problems.base import Demonstration, Problem
+from mtdpo_lib.profiles import PreferenceSettings
+from mtdpo_lib.rollout import Trajectory, Turn
+from mtdpo_lib.stages import Product
+from mtdpo_lib.train import TrajectoryPairCollator, preference_dataset, sft_dataset, train_preference
+from mtdpo_lib.train.preference import set_reference
+
+
+def as_trajectory(tokens: RoleTokens, problem: str, correct: bool) -> Trajectory:
+    return Trajectory(problem, "s", "q", "1", "p", 0, tokens.ids, list(map(int, tokens.roles)), [Turn("x")], "1", correct, "answer")
+
+
+@pytest.fixture
+def pairs(overfit):
+    """Three pairs of multi-turn trajectories with different lengths and tool outputs."""
+    chat = ChatFormat(overfit[1])
+
+    def tokens(question, *turns):
+        made = chat.prompt(question)
+        for place, turn in enumerate(turns):
+            made += chat.assistant(turn) if place % 2 == 0 else chat.tool(turn)
+        return made
+
+    sides = [
+        (("q?", "print(1)", "12", "\\boxed{7}"), ("q?", "Multiply first.", "NameError: name 'math' is not defined", "\\boxed{5}")),
+        (("Half?", "x", "1", "yy", "3", "\\boxed{1}"), ("Half?", "\\boxed{2}")),
+        (("2 times?", "\\boxed{6}"), ("2 times?", "Add. print(x+3)", "a much longer tool output 123456789", "no")),
+    ]
+    return [
+        Pair(as_trajectory(tokens(*good), str(place), True), as_trajectory(tokens(*bad), str(place), False))
+        for place, (good, bad) in enumerate(sides)
+    ]
+
+
+@pytest.fixture
+def policy(overfit, tmp_path):
+    """The overfit model as a policy on disk."""
+    model, tokenizer, _, _ = overfit
+    folder = tmp_path / "base"
+    model.save_pretrained(folder / "late")
+    tokenizer.save_pretrained(folder / "late")
+    return Policy("sft", Product("sft", "key", folder), "late")
+
+
+def shake(model, seed=0, size=0.05):
+    """Move the trainable adapter away from its start."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".default." in name:
+                parameter.add_(size * torch.randn_like(parameter))
+
+
+def log_probability(model, trajectory, scored):
+    """Sum of log pi over scored tokens, in float64, one sequence at a time and without padding: nothing shared with TRL."""
+    with torch.no_grad():
+        logits = model(torch.tensor([trajectory.ids])).logits[0].double()
+    logs = logits.log_softmax(-1)
+    return sum(logs[place - 1, trajectory.ids[place]].item() for place in range(1, len(trajectory.ids)) if scored[place])
+
+
+def trainer_for(policy, pairs, tmp_path, smoke, eta=0.3, loss_type=("sigmoid",), weights=None):
+    from trl import DPOConfig
+
+    from mtdpo_lib.train import TrajectoryDPOTrainer
+    from mtdpo_lib.train.common import training_arguments
+
+    model = load_for_training(policy, smoke.model, 0)
+    arguments = DPOConfig(
+        **training_arguments(tmp_path / "trainer", smoke.model, 0),
+        beta=eta, loss_type=list(loss_type), loss_weights=weights, remove_unused_columns=False, max_length=None,
+    )  # fmt: skip
+    collator = TrajectoryPairCollator(load_tokenizer(policy).pad_token_id)
+    return TrajectoryDPOTrainer(
+        model=model, args=arguments, data_collator=collator, train_dataset=preference_dataset(pairs),
+        processing_class=load_tokenizer(policy),
+    )  # fmt: skip
+
+
+def test_the_collator_writes_the_masks_row_by_row():
+    rows = [
+        {"chosen_ids": [5, 6, 7, 8], "chosen_mask": [0, 1, 0, 1], "rejected_ids": [5, 9], "rejected_mask": [0, 1]},
+        {"chosen_ids": [4, 3], "chosen_mask": [0, 1], "rejected_ids": [4, 2, 1], "rejected_mask": [0, 0, 1]},
+    ]
+    batch = TrajectoryPairCollator(pad_token_id=0)(rows)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [4, 3, 0, 0], [5, 9, 0, 0], [4, 2, 1, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
+    assert batch["completion_mask"].tolist() == [
+        [0, 1, 0, 1],  # chosen 1: the tool's token at place 2 is out
+        [0, 1, 0, 0],  # chosen 2
+        [0, 1, 0, 0],  # rejected 1
+        [0, 0, 1, 0],  # rejected 2
+    ]
+
+
+@pytest.mark.parametrize("nll", [0.0, 0.7])
+def test_the_loss_is_equation_14(policy, pairs, tmp_path, smoke, nll):
+    eta = 0.3
+    kinds, weights = (("sigmoid", "sft"), [1.0, nll]) if nll else (("sigmoid",), None)
+    trainer = trainer_for(policy, pairs, tmp_path, smoke, eta, kinds, weights)
+    shake(trainer.model)
+    trainer.model.eval()
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model, batch).item()
+    reference = load_for_sampling(policy, smoke.model)
+    losses, chosen_total, chosen_tokens = [], 0.0, 0
+    for pair in pairs:
+        ratio = {}
+        for side in ("chosen", "rejected"):
+            one = getattr(pair, side)
+            mask = loss_mask(one.roles)
+            ratio[side] = log_probability(trainer.model, one, mask) - log_probability(reference, one, mask)
+        losses.append(math.log1p(math.exp(-eta * (ratio["chosen"] - ratio["rejected"]))))
+        mask = loss_mask(pair.chosen.roles)
+        chosen_total, chosen_tokens = chosen_total + log_probability(trainer.model, pair.chosen, mask), chosen_tokens + sum(mask)
+    assert loss == pytest.approx(sum(losses) / len(losses) - nll * chosen_total / chosen_tokens, rel=1e-4)
+
+
+def test_scoring_the_tool_gives_another_loss(policy, pairs, tmp_path, smoke):
+    trainer = trainer_for(policy, pairs, tmp_path, smoke)
+    shake(trainer.model)
+    trainer.model.eval()
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    with torch.no_grad():
+        masked = trainer.compute_loss(trainer.model, dict(batch)).item()
+        batch["completion_mask"] = batch["attention_mask"]
+        unmasked = trainer.compute_loss(trainer.model, batch).item()
+    assert abs(masked - unmasked) > 1e-3
+
+
+def test_policy_and_reference_agree_before_the_first_step(policy, pairs, tmp_path, smoke):
+    trainer = trainer_for(policy, pairs, tmp_path, smoke)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    with torch.no_grad():
+        assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_training_raises_the_margin_and_keeps_checkpoints_that_load(policy, pairs, tmp_path, smoke):
+    settings = PreferenceSettings(eta=0.1, learning_rate=3e-3, batch_size=3, epochs=6, checkpoints=2, warmup_fraction=0.0)
+    model, tokenizer = load_for_training(policy, smoke.model, 0), load_tokenizer(policy)
+    out = tmp_path / "out"
+    log = train_preference(out, model, tokenizer, pairs, policy, policy, settings, smoke.model, seed=0)
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
+    assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert log[-1]["margin"] > log[0]["margin"] + 0.1
+    assert sorted(path.name for path in out.iterdir()) == ["step-3", "step-6"]
+    last = load_for_sampling(Policy("m", Product("t", "k", out), "step-6", policy), smoke.model)
+    mask = loss_mask(pairs[0].chosen.roles)
+    model.eval()
+    assert log_probability(last, pairs[0].chosen, mask) == pytest.approx(log_probability(model, pairs[0].chosen, mask), rel=1e-4)
+
+
+def test_a_fixed_reference_stays_the_first_policy(policy, pairs, tmp_path, smoke):
+    """Train once, go on from the adapter: the fixed reference is the base, the updated one the adapter."""
+    settings = PreferenceSettings(eta=0.1, learning_rate=3e-3, batch_size=3, epochs=3, checkpoints=1, warmup_fraction=0.0)
+    tokenizer = load_tokenizer(policy)
+    train_preference(
+        tmp_path / "one", load_for_training(policy, smoke.model, 0), tokenizer, pairs, policy, policy, settings, smoke.model, 0
+    )
+    second = Policy("m", Product("t", "k", tmp_path / "one"), "step-3", policy)
+    logs = {}
+    for name, reference in (("updated", second), ("fixed", policy)):
+        model = load_for_training(second, smoke.model, 0)
+        logs[name] = train_preference(
+            tmp_path / name, model, tokenizer, pairs, second, reference, settings, smoke.model, 0
+        )
+    assert logs["updated"][0]["margin"] == pytest.approx(0, abs=1e-4)
+    base, moved = load_for_sampling(policy, smoke.model), load_for_sampling(second, smoke.model)
+    margins = []
+    for pair in pairs:
+        ratio = [
+            log_probability(moved, one, loss_mask(one.roles)) - log_probability(base, one, loss_mask(one.roles))
+            for one in (pair.chosen, pair.rejected)
+        ]
+        margins.append(settings.eta * (ratio[0] - ratio[1]))
+    assert logs["fixed"][0]["margin"] == pytest.approx(sum(margins) / len(margins), rel=1e-3)
+
+
+def test_a_reference_can_be_another_adapter(policy, pairs, tmp_path, smoke):
+    trainer = trainer_for(policy, pairs, tmp_path, smoke)
+    shake(trainer.model, seed=1)
+    trainer.model.save_pretrained(tmp_path / "adapter", selected_adapters=["default"])
+    other = Policy("other", Product("t", "k", tmp_path), "adapter", policy)
+    assert isinstance(trainer.model, PeftModel)
+    set_reference(trainer.model, other)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    with torch.no_grad():
+        assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_no_pairs_and_nothing_scored_are_refused():
+    with pytest.raises(ValueError, match="no preference pair to train on: sample more"):
+        preference_dataset([])
+    silent = trajectory("a", False)
+    silent = Trajectory(**{**silent.__dict__, "roles": [0] * len(silent.ids)})
+    with pytest.raises(ValueError, match="without any assistant token"):
+        preference_dataset([Pair(trajectory("a", True), silent)])
+
+
+def test_sft_labels_are_the_assistants_tokens(tokenizer):
+    messages = [
+        {"role": "user", "content": "3*4?"},
+        {"role": "assistant", "content": "print(3*4)"},
+        {"role": "tool", "content": "12"},
+        {"role": "assistant", "content": "\\boxed{12}"},
+    ]
+    demonstration = Demonstration(Problem("a", "s", "f", "3*4?", "12"), "x", messages, True)
+    row = sft_dataset([demonstration], tokenizer, 100)[0]
+    seen = tokenizer.decode([label for label in row["labels"] if label != -100])
+    assert seen == "print(3*4)<|end|>\\boxed{12}<|end|>"
+    with pytest.raises(ValueError, match="raise rollout.max_tokens"):
+        sft_dataset([demonstration], tokenizer, 5)
