@@ -37,9 +37,11 @@ def find_python():
     home = os.path.expanduser("~")
     pyenv = os.environ.get("PYENV_ROOT", os.path.join(home, ".pyenv"))
     places += sorted(glob.glob(os.path.join(pyenv, "versions", "*", "bin", "python")))
-    for conda in (os.environ.get("CONDA_PREFIX"), *(os.path.join(home, name) for name in ("miniconda3", "anaconda3", "miniforge3"))):
+    condas = [os.path.join(home, name) for name in ("miniconda3", "anaconda3", "miniforge3")]
+    for conda in [os.environ.get("CONDA_PREFIX", ""), *condas]:
         if conda:
-            places += [os.path.join(conda, "bin", "python"), *sorted(glob.glob(os.path.join(conda, "envs", "*", "bin", "python")))]
+            places.append(os.path.join(conda, "bin", "python"))
+            places += sorted(glob.glob(os.path.join(conda, "envs", "*", "bin", "python")))
     found = {}
     for place in places:
         if os.access(place, os.X_OK):
@@ -58,9 +60,13 @@ def find_uv(python):
     uv = os.path.join(ROOT, ".uv", "bin", "uv")
     for maker in (sys.executable, python):
         if maker and not os.access(uv, os.X_OK):
-            made = subprocess.run([maker, "-m", "venv", "--clear", os.path.join(ROOT, ".uv")], stdout=subprocess.DEVNULL)
+            made = subprocess.run(
+                [maker, "-m", "venv", "--clear", os.path.join(ROOT, ".uv")], stdout=subprocess.DEVNULL
+            )
             if made.returncode == 0:
-                subprocess.run([os.path.join(ROOT, ".uv", "bin", "python"), "-m", "pip", "install", "--quiet", "uv"])
+                subprocess.run(
+                    [os.path.join(ROOT, ".uv", "bin", "python"), "-m", "pip", "install", "--quiet", "uv"]
+                )
     return uv if os.access(uv, os.X_OK) else None
 
 
@@ -83,7 +89,9 @@ def uv_settings():
     ):
         if setting in pip:
             settings.setdefault(variable, joint.join(pip[setting].split()))
-    settings.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")  # the best version of any index, as pip does
+    settings.setdefault(
+        "UV_INDEX_STRATEGY", "unsafe-best-match"
+    )  # the best version of any index, as pip does
     return settings
 
 
@@ -95,18 +103,30 @@ def main():
     python = inside if ready and ready >= WANTED else find_python()
     uv = find_uv(python)
     if uv is None and python is None:
-        sys.exit("Neither a Python of 3.12 to 3.14 nor uv could be found or fetched: install one of them and run make again.")
+        sys.exit(
+            "Neither a Python of 3.12 to 3.14 nor uv could be found or fetched: install one, then run make again."
+        )
     settings = uv_settings() if uv else None
     if python != inside:
-        print("Making %s with %s" % (os.path.relpath(venv, ROOT), python or "a Python 3.12 that uv fetches"), flush=True)
+        print(
+            "Making %s with %s" % (os.path.relpath(venv, ROOT), python or "a Python 3.12 that uv fetches"),
+            flush=True,
+        )
         if uv:
             choice = ["--python", python] if python else ["--managed-python", "--python", "3.12"]
-            subprocess.run([uv, "venv", "--quiet", "--seed", "--clear", *choice, venv], check=True, env=settings)
+            subprocess.run(
+                [uv, "venv", "--quiet", "--seed", "--clear", *choice, venv], check=True, env=settings
+            )
         else:
             subprocess.run([python, "-m", "venv", "--clear", venv], check=True)
-    print("Installing %s (a minute or two the first time)" % " ".join(os.path.relpath(a, ROOT) if os.path.isabs(a) else a for a in arguments), flush=True)
-    if uv and subprocess.run([uv, "pip", "install", "--quiet", "--python", inside, *arguments], cwd=ROOT, env=settings).returncode == 0:
-        return
+    names = [
+        os.path.relpath(argument, ROOT) if os.path.isabs(argument) else argument for argument in arguments
+    ]
+    print("Installing %s (a minute or two the first time)" % " ".join(names), flush=True)
+    if uv:
+        install = [uv, "pip", "install", "--quiet", "--python", inside, *arguments]
+        if subprocess.run(install, cwd=ROOT, env=settings).returncode == 0:
+            return
     subprocess.run([inside, "-m", "pip", "install", "--quiet", *arguments], check=True, cwd=ROOT)
 
 

@@ -59,7 +59,9 @@ def _math_verify(answer: str, gold: str) -> bool:
     if len(answer) > 100:  # no honest answer is this long
         return False
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("Symbolic answers are checked in the main thread only: math-verify's time limits use signals.")
+        raise RuntimeError(
+            "Symbolic answers are checked in the main thread only: math-verify's time limits use signals."
+        )
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     config = [LatexExtractionConfig()]
     parsed = [parse(f"${text}$", extraction_config=config, parsing_timeout=2) for text in (gold, answer)]

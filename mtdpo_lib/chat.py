@@ -38,7 +38,9 @@ class RoleTokens:
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.roles):
-            raise ValueError(f"Every token needs one role: got {len(self.ids)} tokens and {len(self.roles)} roles.")
+            raise ValueError(
+                f"Every token needs one role: got {len(self.ids)} tokens and {len(self.roles)} roles."
+            )
 
     def __add__(self, other: RoleTokens) -> RoleTokens:
         return RoleTokens(self.ids + other.ids, self.roles + other.roles)
@@ -153,14 +155,20 @@ class ChatFormat:
             ValueError: another order of roles.
         """
         roles = [message["role"] for message in messages]
-        expected = ["user"] + ["assistant" if place % 2 == 0 else "tool" for place in range(len(messages) - 1)]
+        expected = ["user"] + [
+            "assistant" if place % 2 == 0 else "tool" for place in range(len(messages) - 1)
+        ]
         if roles != expected or len(messages) < 2:
             raise ValueError(
                 f"A trajectory is user, assistant, tool, assistant, ...; got {', '.join(roles) or 'no message'}."
             )
         tokens = self.prompt(messages[0]["content"])
         for message in messages[1:]:
-            tokens += self.assistant(message["content"]) if message["role"] == "assistant" else self.tool(message["content"])
+            tokens += (
+                self.assistant(message["content"])
+                if message["role"] == "assistant"
+                else self.tool(message["content"])
+            )
         return tokens
 
 
@@ -183,7 +191,8 @@ def to_html(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase) -> str:
         text = html.escape(tokenizer.decode([token])).replace("\n", "\\n\n")
         weight = "font-weight:600;text-decoration:underline" if role == Role.ASSISTANT else ""
         spans.append(f'<span style="background:{ROLE_COLOURS[Role(role)]};color:#222;{weight}">{text}</span>')
-    return f'<div>{legend} <small>(underlined: in the loss)</small></div><pre style="white-space:pre-wrap">{"".join(spans)}</pre>'
+    head = f"<div>{legend} <small>(underlined: in the loss)</small></div>"
+    return f'{head}<pre style="white-space:pre-wrap">{"".join(spans)}</pre>'
 
 
 def to_text(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -193,6 +202,8 @@ def to_text(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase) -> str:
         if end == len(tokens) or tokens.roles[end] != tokens.roles[start]:
             role = Role(tokens.roles[start])
             mark = "*" if role == Role.ASSISTANT else " "
-            lines.append(f"{mark} {role.name.lower():<9} {end - start:>4}  {tokenizer.decode(tokens.ids[start:end])!r}")
+            lines.append(
+                f"{mark} {role.name.lower():<9} {end - start:>4}  {tokenizer.decode(tokens.ids[start:end])!r}"
+            )
             start = end
     return "\n".join(lines)

@@ -105,17 +105,29 @@ def policy_metrics(policy: str, outcomes: dict[str, list[Outcome]], seed: int) -
         mine = [one.correct for one in greedy if one.suite == suite]
         metrics.append(_proportion(f"accuracy/{suite}/{policy}", mine, seed))
     if outcomes.get("sampled"):
-        metrics.append(_proportion(f"sampled/test/{policy}", [one.correct for one in outcomes["sampled"]], seed))
+        metrics.append(
+            _proportion(f"sampled/test/{policy}", [one.correct for one in outcomes["sampled"]], seed)
+        )
     for name, unit in (("tool_calls", "calls"), ("tool_errors", "errors"), ("tokens", "tokens")):
         value, low, high = mean_interval([getattr(one, name) for one in greedy])
         label = f"{name.replace('_', '-')}/test/{policy}"
-        metrics.append(Metric(label, round(value, 6), round(low, 6), round(high, 6), len(greedy), unit, (seed,)))
+        metrics.append(
+            Metric(label, round(value, 6), round(low, 6), round(high, 6), len(greedy), unit, (seed,))
+        )
     return metrics
 
 
 def _proportion(name: str, correct: Sequence[bool], seed: int) -> Metric:
     low, high = wilson(sum(correct), len(correct))
-    return Metric(name, round(sum(correct) / len(correct), 6), round(low, 6), round(high, 6), len(correct), "fraction", (seed,))
+    return Metric(
+        name,
+        round(sum(correct) / len(correct), 6),
+        round(low, 6),
+        round(high, 6),
+        len(correct),
+        "fraction",
+        (seed,),
+    )
 
 
 def gain_metric(
@@ -127,9 +139,14 @@ def gain_metric(
         ValueError: the two did not answer the same questions in the same order.
     """
     if [one.problem_id for one in ours] != [one.problem_id for one in theirs]:
-        raise ValueError("A paired difference needs the same questions in the same order: evaluate both on one split.")
+        raise ValueError(
+            "A paired difference needs the same questions in the same order: evaluate both on one split."
+        )
     value, low, high = paired_bootstrap(
-        [one.correct for one in ours], [one.correct for one in theirs], settings.bootstrap, small_stream(seed, "bootstrap")
+        [one.correct for one in ours],
+        [one.correct for one in theirs],
+        settings.bootstrap,
+        small_stream(seed, "bootstrap"),
     )
     return Metric(name, round(value, 6), round(low, 6), round(high, 6), len(ours), "fraction", (seed,))
 

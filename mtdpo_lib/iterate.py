@@ -39,13 +39,22 @@ from mtdpo_lib.profiles import (
 )
 from mtdpo_lib.progress import Progress
 from mtdpo_lib.records import write_json
-from mtdpo_lib.rollout import Trajectory, load_trajectories, read_jsonl, rollout, save_trajectories, write_jsonl
+from mtdpo_lib.rollout import (
+    Trajectory,
+    load_trajectories,
+    read_jsonl,
+    rollout,
+    save_trajectories,
+    write_jsonl,
+)
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.seeds import small_stream
 from mtdpo_lib.stages import Product, StageStore
 from mtdpo_lib.train import sft_dataset, train_preference, train_sft
 
-DATA_SEED = 0  # development and test problems are the same in every run, so runs are compared on the same questions
+DATA_SEED = (
+    0  # development and test problems are the same in every run, so runs are compared on the same questions
+)
 
 
 # --- Stage work: each function gets only what decides its product, and writes it into `folder`. ---
@@ -93,7 +102,9 @@ def make_sft(
         "tokens": total,
         "scored tokens": scored,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "trained parameters": sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
+        "trained parameters": sum(
+            parameter.numel() for parameter in network.parameters() if parameter.requires_grad
+        ),
     }
     write_json(folder / "facts.json", facts)
 
@@ -182,7 +193,9 @@ def make_selection(
 ) -> None:
     """Greedy accuracy of each kept step on development prompts, and the best one; the earlier of equals."""
     prompts = load_problems(problems, "development", problems.development, DATA_SEED)
-    steps = sorted((path.name for path in training.path.glob("step-*")), key=lambda name: int(name.split("-")[1]))
+    steps = sorted(
+        (path.name for path in training.path.glob("step-*")), key=lambda name: int(name.split("-")[1])
+    )
     accuracies = {}
     with SandboxPool(sandbox) as pool:
         for step in steps:
@@ -307,7 +320,11 @@ class Experiment:
 
     def demonstrations(self) -> Product:
         """The teacher's demonstrations: ``demonstrations.jsonl`` and ``counts.json``."""
-        inputs = {"problems": self._demonstration_settings(), "sandbox": self.profile.sandbox, "seed": self.seed}
+        inputs = {
+            "problems": self._demonstration_settings(),
+            "sandbox": self.profile.sandbox,
+            "seed": self.seed,
+        }
         return self._get("demonstrations", make_demonstrations, inputs)
 
     def _demonstration_settings(self) -> ProblemSettings:
@@ -353,7 +370,9 @@ class Experiment:
 
     # One iteration
 
-    def rollouts(self, number: int, sources: Sequence[tuple[Policy, int]], notebook: str | None = None) -> Product:
+    def rollouts(
+        self, number: int, sources: Sequence[tuple[Policy, int]], notebook: str | None = None
+    ) -> Product:
         """Trajectories of iteration `number` from each source policy."""
         settings = replace(self.profile.rollout, samples_current=1, samples_previous=1)
         inputs = {
@@ -372,7 +391,9 @@ class Experiment:
         inputs = {"rollouts": rollouts, "settings": self.profile.pairs, "seed": self.seed}
         return self._get(f"pairs/{number}", make_preference_pairs, inputs, notebook)
 
-    def sources(self, number: int, policies: Sequence[Policy], mixture: bool = True) -> list[tuple[Policy, int]]:
+    def sources(
+        self, number: int, policies: Sequence[Policy], mixture: bool = True
+    ) -> list[tuple[Policy, int]]:
         """Who samples in iteration `number`: the current and the previous policy (sec. 3.1), or the current one only.
 
         Args:
@@ -421,7 +442,9 @@ class Experiment:
             "rollouts": rollouts,
             "initial": initial,
             "reference": reference,
-            "settings": replace(settings, reference="updated"),  # the reference itself is an input; its word is not
+            "settings": replace(
+                settings, reference="updated"
+            ),  # the reference itself is an input; its word is not
             "model": self.profile.model,
             "seed": self.seed,
         }
@@ -452,7 +475,9 @@ class Experiment:
 
     # Results
 
-    def outcomes(self, policy: Policy, split: str = "test", notebook: str | None = None) -> dict[str, list[Outcome]]:
+    def outcomes(
+        self, policy: Policy, split: str = "test", notebook: str | None = None
+    ) -> dict[str, list[Outcome]]:
         """Outcomes of `policy`: "greedy", and "sampled" where the profile samples."""
         inputs = {
             "policy": policy,
@@ -476,7 +501,11 @@ class Experiment:
             "policy": iteration.policy.name,
             "initial policy": iteration.initial.name,
             "reference": iteration.reference.name,
-            "data source": [{"policy": policy.name, "samples a prompt": count} for policy, count in iteration.sources if count],
+            "data source": [
+                {"policy": policy.name, "samples a prompt": count}
+                for policy, count in iteration.sources
+                if count
+            ],
             "temperature": self.profile.rollout.temperature,
             "prompts": self.profile.problems.prompts_per_iteration,
             "trajectories": report["trajectories"],

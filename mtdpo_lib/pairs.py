@@ -46,7 +46,9 @@ def drop_reason(trajectory: Trajectory, settings: PairSettings) -> str | None:
     return None
 
 
-def make_pairs(trajectories: Sequence[Trajectory], settings: PairSettings, seed: int) -> tuple[list[Pair], PairReport]:
+def make_pairs(
+    trajectories: Sequence[Trajectory], settings: PairSettings, seed: int
+) -> tuple[list[Pair], PairReport]:
     """One random right trajectory against one random wrong one for each prompt that has both.
 
     **Paper:** sec. 3.1. More pairs a prompt (`settings.pairs_per_prompt`) never use a trajectory twice.

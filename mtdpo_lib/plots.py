@@ -28,13 +28,20 @@ BLACK, GREY, BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
 METHOD_STYLES: tuple[tuple[str, tuple[str, str]], ...] = (
     ("fixed", (ORANGE, "^")),
     ("onpolicy", (GREEN, "D")),
+    ("eta-low", (SKY, "<")),
+    ("eta-high", (RED, ">")),
     ("mkto", (PURPLE, "P")),
-    ("dpo-unmasked", (SKY, "v")),
+    ("unmasked", (SKY, "v")),
     ("raft", (RED, "X")),
     ("sft", (GREY, "o")),
     ("mdpo", (BLUE, "s")),
 )
-SUITE_STYLES = {"gsm-like": (GREEN, "D"), "gsm8k": (GREEN, "D"), "math-like": (PURPLE, "^"), "math": (PURPLE, "^")}
+SUITE_STYLES = {
+    "gsm-like": (GREEN, "D"),
+    "gsm8k": (GREEN, "D"),
+    "math-like": (PURPLE, "^"),
+    "math": (PURPLE, "^"),
+}
 CHOSEN, REJECTED, MARGIN, LOSS = BLUE, RED, PURPLE, BLACK
 RIGHT, WRONG, NO_ANSWER = BLUE, ORANGE, GREY
 
@@ -103,12 +110,14 @@ def accuracy_by_iteration(metrics: Metrics, paper_rows: Iterable[dict[str, Any]]
             if iteration_of(row["method"]) is not None
         )
         if points:
-            axes.plot(*zip(*points, strict=True), color=colour, marker="x", linestyle="--", alpha=0.5, label=label)
+            axes.plot(
+                *zip(*points, strict=True), color=colour, marker="x", linestyle="--", alpha=0.5, label=label
+            )
     last = max((iteration for points in series.values() for iteration, _ in points), default=0)
     last = max(last, 3 if paper_rows else 0)
     axes.set_xticks(range(last + 1), ["SFT", *(f"M-DPO {i}" for i in range(1, last + 1))])
     axes.set_xlim(-0.3, last + 0.3)
-    _legend(axes)
+    _legend(axes, outside=True)
     axes.set_title(_gain_sentence(known), fontsize=10)
     return fig
 
@@ -150,7 +159,10 @@ def sft_curve(log: Sequence[dict[str, float]]) -> Figure:
 
 
 def comparison(
-    metrics: Metrics, names: Sequence[str], labels: Sequence[str] | None = None, title_subject: str = "Accuracy"
+    metrics: Metrics,
+    names: Sequence[str],
+    labels: Sequence[str] | None = None,
+    title_subject: str = "Accuracy",
 ) -> Figure:
     """Policies side by side on the same problems: accuracy, and paired gain over SFT where it was measured.
 
@@ -183,30 +195,77 @@ def comparison(
 
 
 def pair_yield(passports: Sequence[dict[str, Any]]) -> Figure:
-    """Pairs kept and items dropped by reason, one bar an iteration.
+    """What became of the prompts: those that gave a pair, and the others by reason; one bar an iteration.
 
     Args:
-        passports: one an iteration, with ``iteration``, ``kept`` and ``dropped`` (reason to count).
+        passports: one an iteration, with ``iteration`` and either ``prompts by fate`` ("paired" and reasons, to counts)
+            or ``kept`` and ``dropped`` (reason to count).
     """
-    reasons = sorted({reason for passport in passports for reason in passport.get("dropped", {})})
-    prompts = ", ".join(str(passport["prompts"]) for passport in passports if passport.get("prompts"))
-    fig = Figure(f"Prompts an iteration: {prompts}." if prompts else "")
-    axes = fig.add_subplot(xlabel="count")
+    kept, dropped = [], []
+    for passport in passports:
+        fates = passport.get("prompts by fate") or {
+            "paired": passport.get("kept", 0),
+            **passport.get("dropped", {}),
+        }
+        kept.append(fates.get("paired", 0))
+        dropped.append({reason: count for reason, count in fates.items() if reason != "paired"})
+    asked = [count + sum(others.values()) for count, others in zip(kept, dropped, strict=True)]
+    fig = Figure(f"n = {', '.join(f'{count:,}' for count in asked) or 0} prompts.")
+    axes = fig.add_subplot(xlabel="prompts")
     colours = (ORANGE, GREEN, RED, PURPLE, SKY, GREY, BLACK)
     rows = range(len(passports))
     left = [0] * len(passports)
-    bars = [("pairs kept", [passport.get("kept", 0) for passport in passports], BLUE, "")]
-    for number, reason in enumerate(reasons):
-        counts = [passport.get("dropped", {}).get(reason, 0) for passport in passports]
-        bars.append((f"dropped: {reason}", counts, colours[number % len(colours)], "//" if number % 2 else ".."))
+    bars = [("gave a pair", kept, BLUE, "")]
+    for number, reason in enumerate(sorted({reason for others in dropped for reason in others})):
+        counts = [others.get(reason, 0) for others in dropped]
+        bars.append((reason, counts, colours[number % len(colours)], "//" if number % 2 else ".."))
     for label, counts, colour, hatch in bars:
-        axes.barh(rows, counts, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5, label=label)
+        axes.barh(
+            rows, counts, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5, label=label
+        )
         left = [start + count for start, count in zip(left, counts, strict=True)]
-    axes.set_yticks(rows, [f"iteration {passport.get('iteration', row + 1)}" for row, passport in enumerate(passports)])
+    labels = [
+        passport.get("policy", f"iteration {passport.get('iteration', row + 1)}")
+        for row, passport in enumerate(passports)
+    ]
+    axes.set_yticks(rows, labels)
     axes.invert_yaxis()
+    _legend(axes, outside=True)
+    shares = [f"{100 * count / max(total, 1):.0f} %" for count, total in zip(kept, asked, strict=True)]
+    axes.set_title(
+        f"{', then '.join(shares)} of the prompts give a pair" if shares else "No pairs yet", fontsize=10
+    )
+    return fig
+
+
+def coverage_curve(coverage: dict[int, float], paper_coverage: dict[int, float] | None = None) -> Figure:
+    """Share of prompts whose samples hold both a right and a wrong one, by samples a prompt.
+
+    Args:
+        coverage: samples a prompt to the share of prompts covered, as a fraction.
+        paper_coverage: the paper's, drawn dashed beside ours.
+    """
+    fig = Figure(
+        f"One run, up to {max(coverage, default=0)} samples a prompt; expectation over draws without replacement."
+    )
+    axes = fig.add_subplot(xlabel="samples a prompt (N)", ylabel="prompts with right and wrong (%)")
+    for points, label, style in (
+        (coverage, "ours", {"color": BLUE, "marker": "s", "markersize": 4}),
+        (paper_coverage or {}, "paper, Gemma-1.1-7B", {"color": GREY, "marker": "x", "linestyle": "--"}),
+    ):
+        if points:
+            places = sorted(points)
+            axes.plot(places, [100 * points[place] for place in places], label=label, **style)
+    axes.set_ylim(0, 100)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(axes)
-    kept = [passport.get("kept", 0) for passport in passports]
-    axes.set_title(f"Pairs kept by iteration: {', '.join(map(str, kept)) or 'none yet'}", fontsize=10)
+    most = max(coverage, default=None)
+    ends = (
+        f"With {most} samples {_percent(coverage[most])} % of the prompts can yield a pair"
+        if most
+        else "No coverage measured yet"
+    )
+    axes.set_title(ends, fontsize=10)
     return fig
 
 
@@ -227,16 +286,27 @@ def outcome_mix(counts: dict[str, dict[str, int]], xlabel: str = "tool calls in 
     for kind, colour, hatch in kinds:
         heights = [100 * row.get(kind, 0) / totals[group] for group, row in counts.items()]
         axes.bar(
-            range(len(counts)), heights, bottom=base, color=colour, hatch=hatch, edgecolor="white", label=kind, width=0.7
+            range(len(counts)),
+            heights,
+            bottom=base,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            label=kind,
+            width=0.7,
         )
         base = [start + height for start, height in zip(base, heights, strict=True)]
     if any("tool error" in row for row in counts.values()):
         shares = [100 * row.get("tool error", 0) / totals[group] for group, row in counts.items()]
-        axes.plot(range(len(counts)), shares, color=BLACK, marker="o", linestyle="none", label="met a tool error")
+        axes.plot(
+            range(len(counts)), shares, color=BLACK, marker="o", linestyle="none", label="met a tool error"
+        )
     axes.set_xticks(range(len(counts)), [f"{group}\n{totals[group]:,}" for group in counts])
     _legend(axes, outside=True)
     right = sum(row.get("right", 0) for row in counts.values())
-    axes.set_title(f"{_percent(right / n)} % of the trajectories end right" if n else "No trajectories yet", fontsize=10)
+    axes.set_title(
+        f"{_percent(right / n)} % of the trajectories end right" if n else "No trajectories yet", fontsize=10
+    )
     return fig
 
 
@@ -252,10 +322,12 @@ def histogram(values: Sequence[float], xlabel: str, title: str = "") -> Figure:
     fig = Figure(f"n = {len(ordered):,}.")
     axes = fig.add_subplot(xlabel=xlabel, ylabel="count")
     if ordered:
-        median = ordered[len(ordered) // 2] if len(ordered) % 2 else sum(ordered[len(ordered) // 2 - 1 :][:2]) / 2
+        median = (
+            ordered[len(ordered) // 2] if len(ordered) % 2 else sum(ordered[len(ordered) // 2 - 1 :][:2]) / 2
+        )
         axes.hist(ordered, bins=min(30, max(5, round(len(ordered) ** 0.5))), color=BLUE, edgecolor="white")
         axes.axvline(median, color=RED, linestyle="--", label=f"median {median:.3g}")
-        axes.set_title(title or f"Half of the values lie below {median:.3g}", fontsize=10)
+        axes.set_title(title or f"The median is {median:.3g}", fontsize=10)
         _legend(axes)
     else:
         axes.set_title(title or "No values yet", fontsize=10)
@@ -307,7 +379,13 @@ def _half_widths(metrics: Sequence[dict[str, Any]]) -> list[list[float]]:
 
 
 def _with_intervals(
-    axes: Axes, x: Sequence[float], metrics: Sequence[dict[str, Any]], colour: str, marker: str, label: str, line: str
+    axes: Axes,
+    x: Sequence[float],
+    metrics: Sequence[dict[str, Any]],
+    colour: str,
+    marker: str,
+    label: str,
+    line: str,
 ) -> None:
     values = [100 * metric["value"] for metric in metrics]
     style = {"color": colour, "marker": marker, "linestyle": line, "capsize": 3, "markersize": 5}
@@ -316,7 +394,13 @@ def _with_intervals(
 
 def _across(axes: Axes, row: int, metric: dict[str, Any], colour: str, marker: str) -> None:
     axes.errorbar(
-        [100 * metric["value"]], [row], xerr=_half_widths([metric]), color=colour, marker=marker, capsize=3, linestyle=""
+        [100 * metric["value"]],
+        [row],
+        xerr=_half_widths([metric]),
+        color=colour,
+        marker=marker,
+        capsize=3,
+        linestyle="",
     )
     axes.annotate(
         f"{100 * metric['value']:.1f}", (100 * metric["value"], row), (0, 7), textcoords="offset points", ha="center",
@@ -330,7 +414,14 @@ def _curve(
 ) -> None:
     points = [(row["step"], row[key]) for row in log if row.get(key) is not None]
     if points:
-        axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, marker=".", markersize=3, label=label or None)
+        axes.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            linestyle=line,
+            marker=".",
+            markersize=3,
+            label=label or None,
+        )
     axes.set_xlabel("optimiser step")
     axes.set_ylabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -347,7 +438,9 @@ def _legend(axes: Axes, outside: bool = False) -> None:
 
 def _gain_sentence(known: dict[str, dict[str, Any]]) -> str:
     """What happened from SFT to the last iteration, with the paired interval where it was measured."""
-    iterations = [iteration_of(name.rpartition("/")[2]) for name in known if name.startswith("accuracy/test/")]
+    iterations = [
+        iteration_of(name.rpartition("/")[2]) for name in known if name.startswith("accuracy/test/")
+    ]
     last = max((iteration for iteration in iterations if iteration is not None), default=None)
     if last is None:
         return "Nothing measured yet"
@@ -385,29 +478,7 @@ def _order_sentence(shown: dict[str, str], accuracies: Sequence[dict[str, Any]])
     ranked = sorted(zip(shown.values(), accuracies, strict=True), key=lambda item: -item[1]["value"])
     (first, best), (second, next_best) = ranked[:2]
     difference = f"{100 * (best['value'] - next_best['value']):.1f} points above {second}"
-    apart = best.get("low") is not None and next_best.get("high") is not None and best["low"] > next_best["high"]
+    apart = (
+        best.get("low") is not None and next_best.get("high") is not None and best["low"] > next_best["high"]
+    )
     return f"{first} is {difference}" + ("" if apart else ", within the intervals")
-
-
-def coverage_curve(coverage: dict[int, float], paper: dict[int, float] | None = None) -> Figure:
-    """Share of prompts whose samples hold a right and a wrong trajectory, by the number of samples.
-
-    Args:
-        coverage: number of samples a prompt to the expected share, a fraction.
-        paper: the paper's shares, drawn as crosses.
-    """
-    fig = Figure("One run; expected share over all choices of n among the samples of each prompt.")
-    axes = fig.add_subplot(xlabel="samples a prompt", ylabel="prompts with both verdicts (%)")
-    points = sorted(coverage.items())
-    axes.plot([n for n, _ in points], [100 * share for _, share in points], color=BLUE, marker="s", label="here")
-    if paper:
-        theirs = sorted(paper.items())
-        axes.plot(
-            [n for n, _ in theirs], [100 * share for _, share in theirs], color=GREY, marker="x", linestyle="--", label="paper"
-        )
-    axes.set_ylim(0, 100)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes)
-    most, share = points[-1]
-    axes.set_title(f"With {most} samples {_percent(share)} % of the prompts can yield a pair", fontsize=10)
-    return fig

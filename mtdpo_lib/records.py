@@ -20,7 +20,17 @@ from typing import Any
 
 from mtdpo_lib.profiles import Profile
 
-VERSIONED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "pyeryx", "numpy")
+VERSIONED = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "accelerate",
+    "pyeryx",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
@@ -147,5 +157,7 @@ def read_records(folder: Path) -> dict[str, dict[str, Any]]:
         try:
             records[file.stem] = json.loads(file.read_text(encoding="utf8"))
         except ValueError as error:
-            raise ValueError(f"The record {file} is not readable JSON: delete it and run its notebook again.") from error
+            raise ValueError(
+                f"The record {file} is not readable JSON: delete it and run its notebook again."
+            ) from error
     return records

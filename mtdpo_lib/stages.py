@@ -131,7 +131,9 @@ class StageStore:
         return True
 
     def _verify(self, folder: Path) -> dict[str, Any]:
-        remedy = f"delete the folder {folder} and run again; only this stage and what depends on it are redone."
+        remedy = (
+            f"delete the folder {folder} and run again; only this stage and what depends on it are redone."
+        )
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf8"))
             files = manifest["files"]
@@ -168,7 +170,9 @@ class StageStore:
         start = time.perf_counter()
         work(draft, **inputs)
         files = {
-            file.relative_to(draft).as_posix(): _checksum(file) for file in sorted(draft.rglob("*")) if file.is_file()
+            file.relative_to(draft).as_posix(): _checksum(file)
+            for file in sorted(draft.rglob("*"))
+            if file.is_file()
         }
         manifest = {
             "stage": name,

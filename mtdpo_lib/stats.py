@@ -44,7 +44,9 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     return mean, mean - float(half), mean + float(half)
 
 
-def paired_bootstrap(a: Sequence[float], b: Sequence[float], resamples: int = 10_000, seed: int = 0) -> Estimate:
+def paired_bootstrap(
+    a: Sequence[float], b: Sequence[float], resamples: int = 10_000, seed: int = 0
+) -> Estimate:
     """Mean of ``a - b`` over questions with its percentile bootstrap interval.
 
     Differences of right and wrong take three values only, so a resample is one multinomial draw of how often each

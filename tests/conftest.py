@@ -84,10 +84,18 @@ def pool(smoke):
 
 CONVERSATIONS = [
     # (question, turns, gold): two tool calls with state, one error and its repair, one without the tool
-    ("Half of 8 plus 3?", ["Halve it.\n```python\nx = 8//2\nprint(x)\n```", "Add.\n```python\nprint(x+3)\n```", "\\boxed{7}"], "7"),
+    (
+        "Half of 8 plus 3?",
+        ["Halve it.\n```python\nx = 8//2\nprint(x)\n```", "Add.\n```python\nprint(x+3)\n```", "\\boxed{7}"],
+        "7",
+    ),
     (
         "Root of 9?",
-        ["Use sqrt.\n```python\nprint(math.sqrt(9))\n```", "Import.\n```python\nimport math\nprint(math.isqrt(9))\n```", "\\boxed{3}"],
+        [
+            "Use sqrt.\n```python\nprint(math.sqrt(9))\n```",
+            "Import.\n```python\nimport math\nprint(math.isqrt(9))\n```",
+            "\\boxed{3}",
+        ],
         "3",
     ),
     ("2 times 3?", ["That is easy: \\boxed{5}"], "6"),
@@ -101,7 +109,9 @@ def overfit(smoke, pool):
     from mtdpo_lib.chat import ChatFormat, loss_mask
     from mtdpo_lib.problems.base import Problem
 
-    tokenizer = train_tokenizer([text for question, turns, _ in CONVERSATIONS for text in (question, *turns)] + TEXTS, 400)
+    tokenizer = train_tokenizer(
+        [text for question, turns, _ in CONVERSATIONS for text in (question, *turns)] + TEXTS, 400
+    )
     chat, sequences = ChatFormat(tokenizer), []
     for question, turns, _ in CONVERSATIONS:
         tokens = chat.prompt(question)
@@ -120,5 +130,8 @@ def overfit(smoke, pool):
             model(input_ids=ids, labels=labels).loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-    problems = [Problem(f"test/{place}", "suite", "family", q, gold) for place, (q, _, gold) in enumerate(CONVERSATIONS)]
+    problems = [
+        Problem(f"test/{place}", "suite", "family", q, gold)
+        for place, (q, _, gold) in enumerate(CONVERSATIONS)
+    ]
     return model.eval(), tokenizer, problems, sequences

@@ -102,12 +102,16 @@ def test_a_tokenizer_without_a_template_is_refused(tokenizer):
 def test_a_template_that_drops_earlier_turns_is_refused():
     from conftest import with_template
 
-    last_only = "<|user|>{{ messages[-1]['content'] }}<|end|>{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    last_only = (
+        "<|user|>{{ messages[-1]['content'] }}<|end|>{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
     with pytest.raises(ChatTemplateError, match="cannot be split into turns"):
         ChatFormat(with_template(last_only, [], "<|end|>"))
 
 
-@pytest.mark.parametrize("order", [["assistant"], ["user"], ["user", "tool"], ["user", "assistant", "assistant"], []])
+@pytest.mark.parametrize(
+    "order", [["assistant"], ["user"], ["user", "tool"], ["user", "assistant", "assistant"], []]
+)
 def test_another_order_of_roles_is_refused(tokenizer, order):
     with pytest.raises(ValueError, match="A trajectory is user, assistant, tool"):
         ChatFormat(tokenizer).encode([{"role": role, "content": "x"} for role in order])

@@ -13,15 +13,32 @@ from mtdpo_lib.rollout import Trajectory, Turn
 def trajectory(problem, correct, sample=0, length=5, error=None):
     turns = [Turn("call", "x", "out", error), Turn("done")]
     ids = [sample] * length
-    return Trajectory(problem, "s", "q", "1", "p", sample, ids, [0, 0, 1, 1, 1][:length] + [1] * (length - 5), turns, "1", correct, "answer")
+    return Trajectory(
+        problem,
+        "s",
+        "q",
+        "1",
+        "p",
+        sample,
+        ids,
+        [0, 0, 1, 1, 1][:length] + [1] * (length - 5),
+        turns,
+        "1",
+        correct,
+        "answer",
+    )
 
 
 SETTINGS = PairSettings(max_tokens=10)
 
 
 def test_a_pair_is_a_right_and_a_wrong_trajectory_of_one_prompt():
-    pairs, report = make_pairs([trajectory("a", True), trajectory("b", True), trajectory("b", False, 1)], SETTINGS, 0)
-    assert [(pair.chosen.problem_id, pair.chosen.correct, pair.rejected.correct) for pair in pairs] == [("b", True, False)]
+    pairs, report = make_pairs(
+        [trajectory("a", True), trajectory("b", True), trajectory("b", False, 1)], SETTINGS, 0
+    )
+    assert [(pair.chosen.problem_id, pair.chosen.correct, pair.rejected.correct) for pair in pairs] == [
+        ("b", True, False)
+    ]
     assert report.prompts == {"all right": 1, "paired": 1}
     assert report.trajectories == {"right": 2, "wrong": 1}
     assert report.pairs == 1
@@ -29,7 +46,11 @@ def test_a_pair_is_a_right_and_a_wrong_trajectory_of_one_prompt():
 
 def test_winners_with_an_error_in_the_last_tool_output_are_dropped_and_losers_are_not():
     pairs, report = make_pairs(
-        [trajectory("a", True, 0, error="NameError"), trajectory("a", True, 1), trajectory("a", False, 2, error="NameError")],
+        [
+            trajectory("a", True, 0, error="NameError"),
+            trajectory("a", True, 1),
+            trajectory("a", False, 2, error="NameError"),
+        ],
         SETTINGS,
         0,
     )
@@ -43,13 +64,20 @@ def test_the_error_rule_can_be_switched_off():
 
 
 def test_only_the_last_tool_output_counts():
-    early = replace(trajectory("a", True), turns=[Turn("c", "x", "e", "NameError"), Turn("c", "x", "3"), Turn("done")])
+    early = replace(
+        trajectory("a", True), turns=[Turn("c", "x", "e", "NameError"), Turn("c", "x", "3"), Turn("done")]
+    )
     assert drop_reason(early, SETTINGS) is None
 
 
 def test_over_long_trajectories_are_dropped_on_both_sides():
     pairs, report = make_pairs(
-        [trajectory("a", True, 0, 11), trajectory("a", True, 1), trajectory("a", False, 2, 11), trajectory("a", False, 3, 10)],
+        [
+            trajectory("a", True, 0, 11),
+            trajectory("a", True, 1),
+            trajectory("a", False, 2, 11),
+            trajectory("a", False, 3, 10),
+        ],
         SETTINGS,
         0,
     )
@@ -84,7 +112,9 @@ def test_other_prompts_do_not_change_a_prompts_choice():
 
 @pytest.mark.parametrize(("wanted", "made"), [(1, 1), (2, 2), (5, 3)])
 def test_several_pairs_a_prompt_use_no_trajectory_twice(wanted, made):
-    rows = [trajectory("a", True, sample) for sample in range(4)] + [trajectory("a", False, sample) for sample in (7, 8, 9)]
+    rows = [trajectory("a", True, sample) for sample in range(4)] + [
+        trajectory("a", False, sample) for sample in (7, 8, 9)
+    ]
     pairs, _ = make_pairs(rows, replace(SETTINGS, pairs_per_prompt=wanted), 0)
     assert len(pairs) == made
     for side in ("chosen", "rejected"):

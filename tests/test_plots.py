@@ -8,7 +8,15 @@ from mtdpo_lib import plots
 
 
 def metric(name, value, low=None, high=None, n=1200, seeds=(0,)):
-    return {"name": name, "value": value, "low": low, "high": high, "n": n, "unit": "fraction", "seeds": list(seeds)}
+    return {
+        "name": name,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": n,
+        "unit": "fraction",
+        "seeds": list(seeds),
+    }
 
 
 SFT = metric("accuracy/test/sft", 0.60, 0.57, 0.63)
@@ -22,18 +30,33 @@ FULL = [
     metric("gain/test/mdpo-2-fixed", 0.04, 0.01, 0.07),
 ]
 LOG = [
-    {"step": step, "loss": 0.7 / step, "chosen_logp": -9.0 - step / 10, "rejected_logp": -11.0 - step, "margin": step / 5}
+    {
+        "step": step,
+        "loss": 0.7 / step,
+        "chosen_logp": -9.0 - step / 10,
+        "rejected_logp": -11.0 - step,
+        "margin": step / 5,
+    }
     for step in range(1, 30)
 ]
 PASSPORTS = [
-    {"iteration": 1, "prompts": 480, "kept": 210, "dropped": {"no right answer": 120, "no wrong answer": 150}},
+    {
+        "iteration": 1,
+        "prompts": 480,
+        "kept": 210,
+        "dropped": {"no right answer": 120, "no wrong answer": 150},
+    },
     {"iteration": 2, "prompts": 480, "kept": 190, "dropped": {"too long": 3}},
 ]
 MIX = {"1": {"right": 60, "wrong": 30, "no answer": 10, "tool error": 20}, "2": {"right": 5, "wrong": 5}}
 
 FIGURES = {
     "accuracy": lambda: plots.accuracy_by_iteration(
-        FULL, [{"method": "SFT", "gsm8k": "77.5", "math": "46.1"}, {"method": "M-DPO iteration 1", "gsm8k": 81.5, "math": 49}]
+        FULL,
+        [
+            {"method": "SFT", "gsm8k": "77.5", "math": "46.1"},
+            {"method": "M-DPO iteration 1", "gsm8k": 81.5, "math": 49},
+        ],
     ),
     "accuracy, SFT only": lambda: plots.accuracy_by_iteration([SFT]),
     "accuracy, nothing": lambda: plots.accuracy_by_iteration([]),
@@ -42,11 +65,26 @@ FIGURES = {
     "training, nothing": lambda: plots.training_curves([]),
     "sft": lambda: plots.sft_curve(LOG),
     "sft, nothing": lambda: plots.sft_curve([]),
-    "comparison": lambda: plots.comparison(FULL, ["mdpo-2", "mdpo-2-fixed"], ["updated", "fixed"], "Reference"),
+    "comparison": lambda: plots.comparison(
+        FULL, ["mdpo-2", "mdpo-2-fixed"], ["updated", "fixed"], "Reference"
+    ),
     "comparison, one": lambda: plots.comparison([SFT], ["sft", "mdpo-1"]),
     "comparison, nothing": lambda: plots.comparison([], ["sft"]),
     "yield": lambda: plots.pair_yield(PASSPORTS),
+    "yield by fate": lambda: plots.pair_yield(
+        [
+            {
+                "iteration": 1,
+                "policy": "mdpo-1",
+                "pairs": 3,
+                "prompts by fate": {"paired": 3, "all right": 7},
+                "dropped": {"x": 9},
+            }
+        ]
+    ),
     "yield, nothing": lambda: plots.pair_yield([]),
+    "coverage": lambda: plots.coverage_curve({1: 0.0, 2: 0.3, 3: 0.41}, {6: 0.6, 12: 0.83}),
+    "coverage, nothing": lambda: plots.coverage_curve({}),
     "mix": lambda: plots.outcome_mix(MIX),
     "mix, nothing": lambda: plots.outcome_mix({}),
     "histogram": lambda: plots.histogram([1, 2, 2, 3, 9], "length (tokens)"),
@@ -85,7 +123,11 @@ def test_titles_follow_the_numbers():
     assert "falls by 10.0 points" in title(plots.accuracy_by_iteration(worse))
     assert title(FIGURES["comparison"]()) == "Reference: updated is 6.0 points above fixed"
     near = [SFT, metric("accuracy/test/raft", 0.62, 0.59, 0.65)]
-    assert title(plots.comparison(near, ["sft", "raft"])).endswith("2.0 points above sft, within the intervals")
+    assert title(plots.comparison(near, ["sft", "raft"])).endswith(
+        "2.0 points above sft, within the intervals"
+    )
+    assert title(FIGURES["yield by fate"]()) == "30 % of the prompts give a pair"
+    assert title(FIGURES["coverage"]()) == "With 3 samples 41.0 % of the prompts can yield a pair"
     assert "does not fall" in title(plots.sft_curve([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]))
 
 
@@ -99,7 +141,12 @@ def test_intervals_are_drawn_to_scale():
 def test_a_method_keeps_its_colour_and_no_two_methods_share_one():
     styles = [plots.style_of(name) for name in ("sft", "mdpo-1", "mdpo-2-fixed", "mdpo-2-onpolicy", "raft")]
     assert plots.style_of("mdpo-1") == plots.style_of("mdpo-3")
-    assert len(set(styles)) == len({colour for colour, _ in styles}) == len({marker for _, marker in styles}) == 5
+    assert (
+        len(set(styles))
+        == len({colour for colour, _ in styles})
+        == len({marker for _, marker in styles})
+        == 5
+    )
 
 
 def test_one_seed_is_called_indicative_and_several_are_not():

@@ -27,7 +27,9 @@ def plain_loop(overfit, pool, problem, sample, settings, temperature):
     with pool.session() as session:
         for _ in range(settings.max_rounds):
             start = len(ids)
-            while len(ids) - start < settings.max_new_tokens and (len(ids) == start or ids[-1] != chat.end_of_turn):
+            while len(ids) - start < settings.max_new_tokens and (
+                len(ids) == start or ids[-1] != chat.end_of_turn
+            ):
                 with torch.no_grad():
                     logits = model(torch.tensor([ids])).logits[:, -1]
                 ids.append(int(choose(logits, temperature, seed, torch.tensor([len(ids)]))))
@@ -99,7 +101,7 @@ def test_uniform_numbers_are_uniform_and_belong_to_seed_and_position():
     values = uniform(seeds, torch.zeros_like(seeds))
     assert abs(values.mean() - 0.5) < 0.01
     assert abs(values.var() - 1 / 12) < 0.002
-    assert 0 < values.min() and values.max() < 1
+    assert values.min() > 0 and values.max() < 1
     assert torch.equal(uniform(seeds[:5], torch.arange(5)), uniform(seeds[:9], torch.arange(9))[:5])
     assert abs(torch.corrcoef(torch.stack([values, uniform(seeds, torch.ones_like(seeds))]))[0, 1]) < 0.03
 
@@ -136,5 +138,5 @@ def test_trajectories_survive_the_disk(overfit, pool, smoke, tmp_path):
 def test_a_corrupt_line_is_named(tmp_path):
     file = tmp_path / "t.jsonl"
     file.write_text('{"a": 1}\n{"b": \n')
-    with pytest.raises(CorruptData, match="Line 2 of .*t.jsonl is not JSON"):
+    with pytest.raises(CorruptData, match=r"Line 2 of .*t.jsonl is not JSON"):
         load_trajectories(file)

@@ -110,12 +110,12 @@ def test_a_damaged_product_is_named_with_its_remedy(tmp_path, damage):
     else:
         (product.path / "manifest.json").write_text("{")
     for check in (lambda: StageStore(tmp_path).verify_all(), lambda: StageStore(tmp_path).is_made(product)):
-        with pytest.raises(CorruptStage, match="delete the folder .* and run again"):
+        with pytest.raises(CorruptStage, match=r"delete the folder .* and run again"):
             check()
 
 
 def test_a_missing_product_names_its_notebook(tmp_path):
-    with pytest.raises(MissingProduct, match="run notebook 01_sft.ipynb first"):
+    with pytest.raises(MissingProduct, match=r"run notebook 01_sft.ipynb first"):
         StageStore(tmp_path).require("sft", {}, "01_sft")
 
 

@@ -82,5 +82,7 @@ def test_combine_seeds_agrees_with_over_seeds_when_questions_carry_the_variance(
     table = (rng.random((3, 2000)) < 0.7).astype(float)
     table[:] = table[0]  # every seed answers alike: question means vary as one seed's answers do
     halves = [(high - low) / 2 for _, low, high in (stats.paired_bootstrap(row, row * 0) for row in table)]
-    assert stats.combine_seeds(table.mean(axis=1), halves) == pytest.approx(stats.over_seeds(table), abs=0.004)
+    assert stats.combine_seeds(table.mean(axis=1), halves) == pytest.approx(
+        stats.over_seeds(table), abs=0.004
+    )
     assert stats.combine_seeds([0.5], [0.1]) == pytest.approx((0.5, 0.4, 0.6))

@@ -19,7 +19,20 @@ from mtdpo_lib.train.preference import set_reference
 
 
 def as_trajectory(tokens: RoleTokens, problem: str, correct: bool) -> Trajectory:
-    return Trajectory(problem, "s", "q", "1", "p", 0, tokens.ids, list(map(int, tokens.roles)), [Turn("x")], "1", correct, "answer")
+    return Trajectory(
+        problem,
+        "s",
+        "q",
+        "1",
+        "p",
+        0,
+        tokens.ids,
+        list(map(int, tokens.roles)),
+        [Turn("x")],
+        "1",
+        correct,
+        "answer",
+    )
 
 
 @pytest.fixture
@@ -34,9 +47,15 @@ def pairs(overfit):
         return made
 
     sides = [
-        (("q?", "print(1)", "12", "\\boxed{7}"), ("q?", "Multiply first.", "NameError: name 'math' is not defined", "\\boxed{5}")),
+        (
+            ("q?", "print(1)", "12", "\\boxed{7}"),
+            ("q?", "Multiply first.", "NameError: name 'math' is not defined", "\\boxed{5}"),
+        ),
         (("Half?", "x", "1", "yy", "3", "\\boxed{1}"), ("Half?", "\\boxed{2}")),
-        (("2 times?", "\\boxed{6}"), ("2 times?", "Add. print(x+3)", "a much longer tool output 123456789", "no")),
+        (
+            ("2 times?", "\\boxed{6}"),
+            ("2 times?", "Add. print(x+3)", "a much longer tool output 123456789", "no"),
+        ),
     ]
     return [
         Pair(as_trajectory(tokens(*good), str(place), True), as_trajectory(tokens(*bad), str(place), False))
@@ -68,7 +87,11 @@ def log_probability(model, trajectory, scored):
     with torch.no_grad():
         logits = model(torch.tensor([trajectory.ids])).logits[0].double()
     logs = logits.log_softmax(-1)
-    return sum(logs[place - 1, trajectory.ids[place]].item() for place in range(1, len(trajectory.ids)) if scored[place])
+    return sum(
+        logs[place - 1, trajectory.ids[place]].item()
+        for place in range(1, len(trajectory.ids))
+        if scored[place]
+    )
 
 
 def trainer_for(policy, pairs, tmp_path, smoke, eta=0.3, loss_type=("sigmoid",), weights=None):
@@ -91,7 +114,12 @@ def trainer_for(policy, pairs, tmp_path, smoke, eta=0.3, loss_type=("sigmoid",),
 
 def test_the_collator_writes_the_masks_row_by_row():
     rows = [
-        {"chosen_ids": [5, 6, 7, 8], "chosen_mask": [0, 1, 0, 1], "rejected_ids": [5, 9], "rejected_mask": [0, 1]},
+        {
+            "chosen_ids": [5, 6, 7, 8],
+            "chosen_mask": [0, 1, 0, 1],
+            "rejected_ids": [5, 9],
+            "rejected_mask": [0, 1],
+        },
         {"chosen_ids": [4, 3], "chosen_mask": [0, 1], "rejected_ids": [4, 2, 1], "rejected_mask": [0, 0, 1]},
     ]
     batch = TrajectoryPairCollator(pad_token_id=0)(rows)
@@ -125,7 +153,10 @@ def test_the_loss_is_equation_14(policy, pairs, tmp_path, smoke, nll):
             ratio[side] = log_probability(trainer.model, one, mask) - log_probability(reference, one, mask)
         losses.append(math.log1p(math.exp(-eta * (ratio["chosen"] - ratio["rejected"]))))
         mask = loss_mask(pair.chosen.roles)
-        chosen_total, chosen_tokens = chosen_total + log_probability(trainer.model, pair.chosen, mask), chosen_tokens + sum(mask)
+        chosen_total, chosen_tokens = (
+            chosen_total + log_probability(trainer.model, pair.chosen, mask),
+            chosen_tokens + sum(mask),
+        )
     assert loss == pytest.approx(sum(losses) / len(losses) - nll * chosen_total / chosen_tokens, rel=1e-4)
 
 
@@ -149,7 +180,9 @@ def test_policy_and_reference_agree_before_the_first_step(policy, pairs, tmp_pat
 
 
 def test_training_raises_the_margin_and_keeps_checkpoints_that_load(policy, pairs, tmp_path, smoke):
-    settings = PreferenceSettings(eta=0.1, learning_rate=3e-3, batch_size=3, epochs=6, checkpoints=2, warmup_fraction=0.0)
+    settings = PreferenceSettings(
+        eta=0.1, learning_rate=3e-3, batch_size=3, epochs=6, checkpoints=2, warmup_fraction=0.0
+    )
     model, tokenizer = load_for_training(policy, smoke.model, 0), load_tokenizer(policy)
     out = tmp_path / "out"
     log = train_preference(out, model, tokenizer, pairs, policy, policy, settings, smoke.model, seed=0)
@@ -160,15 +193,27 @@ def test_training_raises_the_margin_and_keeps_checkpoints_that_load(policy, pair
     last = load_for_sampling(Policy("m", Product("t", "k", out), "step-6", policy), smoke.model)
     mask = loss_mask(pairs[0].chosen.roles)
     model.eval()
-    assert log_probability(last, pairs[0].chosen, mask) == pytest.approx(log_probability(model, pairs[0].chosen, mask), rel=1e-4)
+    assert log_probability(last, pairs[0].chosen, mask) == pytest.approx(
+        log_probability(model, pairs[0].chosen, mask), rel=1e-4
+    )
 
 
 def test_a_fixed_reference_stays_the_first_policy(policy, pairs, tmp_path, smoke):
     """Train once, go on from the adapter: the fixed reference is the base, the updated one the adapter."""
-    settings = PreferenceSettings(eta=0.1, learning_rate=3e-3, batch_size=3, epochs=3, checkpoints=1, warmup_fraction=0.0)
+    settings = PreferenceSettings(
+        eta=0.1, learning_rate=3e-3, batch_size=3, epochs=3, checkpoints=1, warmup_fraction=0.0
+    )
     tokenizer = load_tokenizer(policy)
     train_preference(
-        tmp_path / "one", load_for_training(policy, smoke.model, 0), tokenizer, pairs, policy, policy, settings, smoke.model, 0
+        tmp_path / "one",
+        load_for_training(policy, smoke.model, 0),
+        tokenizer,
+        pairs,
+        policy,
+        policy,
+        settings,
+        smoke.model,
+        0,
     )
     second = Policy("m", Product("t", "k", tmp_path / "one"), "step-3", policy)
     logs = {}
@@ -182,7 +227,8 @@ def test_a_fixed_reference_stays_the_first_policy(policy, pairs, tmp_path, smoke
     margins = []
     for pair in pairs:
         ratio = [
-            log_probability(moved, one, loss_mask(one.roles)) - log_probability(base, one, loss_mask(one.roles))
+            log_probability(moved, one, loss_mask(one.roles))
+            - log_probability(base, one, loss_mask(one.roles))
             for one in (pair.chosen, pair.rejected)
         ]
         margins.append(settings.eta * (ratio[0] - ratio[1]))
@@ -221,5 +267,5 @@ def test_sft_labels_are_the_assistants_tokens(tokenizer):
     row = sft_dataset([demonstration], tokenizer, 100)[0]
     seen = tokenizer.decode([label for label in row["labels"] if label != -100])
     assert seen == "print(3*4)<|end|>\\boxed{12}<|end|>"
-    with pytest.raises(ValueError, match="raise rollout.max_tokens"):
+    with pytest.raises(ValueError, match=r"raise rollout.max_tokens"):
         sft_dataset([demonstration], tokenizer, 5)

@@ -48,7 +48,9 @@ def uniform(seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     return (((x >> 11) & ((1 << 53) - 1)).double() + 0.5) / (1 << 53)
 
 
-def choose(logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def choose(
+    logits: torch.Tensor, temperature: float, seeds: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
     """Next tokens [N] from logits [N, V]: greedy at temperature 0, else by inverting the distribution at `uniform`."""
     if temperature == 0:
         return logits.argmax(-1)
@@ -109,7 +111,9 @@ def rollout(
     temperature = settings.temperature if temperature is None else temperature
     prompts = [chat.prompt(problem.question).ids for problem in problems]
     jobs = [(place, sample) for place in range(len(problems)) for sample in range(samples)]
-    by_length = sorted(range(len(jobs)), key=lambda job: len(prompts[jobs[job][0]]))  # waves with little padding
+    by_length = sorted(
+        range(len(jobs)), key=lambda job: len(prompts[jobs[job][0]])
+    )  # waves with little padding
     done: dict[int, Trajectory] = {}
     for start in range(0, len(jobs), settings.batch_size):
         wave = by_length[start : start + settings.batch_size]
@@ -148,7 +152,12 @@ def _run_wave(
     live = list(rows)
     while True:
         output = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
         positions = positions[:, -1:] + 1
         sampled = choose(output.logits[:, -1], temperature, seeds, positions[:, 0]).tolist()

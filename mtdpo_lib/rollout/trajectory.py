@@ -97,7 +97,9 @@ def read_jsonl(file: Path) -> list[dict[str, Any]]:
             try:
                 rows.append(json.loads(line))
             except ValueError as error:
-                raise CorruptData(f"Line {number} of {file} is not JSON: restore the file or make it again.") from error
+                raise CorruptData(
+                    f"Line {number} of {file} is not JSON: restore the file or make it again."
+                ) from error
     return rows
 
 
@@ -106,4 +108,6 @@ def save_trajectories(file: Path, trajectories: Iterable[Trajectory]) -> None:
 
 
 def load_trajectories(file: Path) -> list[Trajectory]:
-    return [Trajectory(**{**row, "turns": [Turn(**turn) for turn in row["turns"]]}) for row in read_jsonl(file)]
+    return [
+        Trajectory(**{**row, "turns": [Turn(**turn) for turn in row["turns"]]}) for row in read_jsonl(file)
+    ]

@@ -1,32 +1,20 @@
 """The code that runs inside the WebAssembly guest: one notebook cell at a time.
 
-This file is executed once while the snapshot is built, never imported by the trainer. What it defines lives in every session.
+This file is executed once while the snapshot is built, never imported by the trainer. What it defines lives in every
+session.
 The rules are those of a notebook cell: what was printed is shown, a bare last expression is echoed, an error is reduced to
 its type and message.
 """
 
 import ast
-
-# Imported now, so that they are in the snapshot and a program's own `import` costs nothing; the names are removed again,
-# so that a program which forgets its import still fails.
-import bisect
-import cmath
-import collections
-import datetime
-import decimal
-import fractions
-import functools
-import heapq
 import io
-import itertools
 import json
-import math
-import operator
-import random
-import re
-import statistics
-import string
 import sys
+
+# In the snapshot already, so that a program's own import of them costs nothing. Programs have a namespace of their own: one
+# that forgets its import still fails.
+import bisect, cmath, collections, datetime, decimal, fractions, functools, heapq, itertools
+import math, operator, random, re, statistics, string
 
 
 class _Capped(io.TextIOBase):
@@ -47,7 +35,7 @@ class _Capped(io.TextIOBase):
         return len(text)
 
 
-def _mtdpo_cell(source, limit, space={"__name__": "__main__"}):  # noqa: B006 - the shared default is the session's state
+def _mtdpo_cell(source, limit, space={"__name__": "__main__"}):
     """Run one cell and write one JSON line: output, how much was cut, error class, error message."""
     real, capture = sys.stdout, _Capped(limit)
     error = message = None
@@ -60,7 +48,9 @@ def _mtdpo_cell(source, limit, space={"__name__": "__main__"}):  # noqa: B006 - 
             value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), space)
             if value is not None:
                 print(repr(value))
-    except BaseException as problem:  # SystemExit and KeyboardInterrupt too: they end the cell, not the session
+    except (
+        BaseException
+    ) as problem:  # SystemExit and KeyboardInterrupt too: they end the cell, not the session
         error = type(problem).__name__
         try:
             message = str(problem)[:limit].partition("\n")[0]
@@ -68,8 +58,6 @@ def _mtdpo_cell(source, limit, space={"__name__": "__main__"}):  # noqa: B006 - 
             message = ""
     finally:
         sys.stdout = real
-    json.dump({"output": "".join(capture.kept), "lost": capture.lost, "error": error, "message": message}, real)
-
-
-del bisect, cmath, collections, datetime, decimal, fractions, functools, heapq, itertools
-del math, operator, random, re, statistics, string
+    json.dump(
+        {"output": "".join(capture.kept), "lost": capture.lost, "error": error, "message": message}, real
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import queue
@@ -74,7 +75,9 @@ class _Worker:
         threading.Thread(target=self._read, args=(self.process, self.answers), daemon=True).start()
         self.generation += 1
         if self._answer(START_SECONDS).get("status") != "ready":
-            raise SandboxUnavailable("A sandbox worker did not start: run `python -c 'import eryx'` to see why.")
+            raise SandboxUnavailable(
+                "A sandbox worker did not start: run `python -c 'import eryx'` to see why."
+            )
 
     @staticmethod
     def _read(process: subprocess.Popen, answers: queue.SimpleQueue) -> None:
@@ -176,7 +179,9 @@ def _result(answer: dict, settings: SandboxSettings, seconds: float) -> ToolResu
         return ToolResult(TIMEOUT_TEXT, "TimeoutError", "timeout", seconds)
     if status == "crashed":
         # The guest's C stack is 512 KiB and overflows where CPython raises RecursionError: it takes the worker down.
-        return ToolResult("RecursionError: maximum recursion depth exceeded", "RecursionError", "killed", seconds)
+        return ToolResult(
+            "RecursionError: maximum recursion depth exceeded", "RecursionError", "killed", seconds
+        )
     try:
         report = json.loads(answer["report"])
         output, error, message = str(report["output"]), report["error"], str(report["message"] or "")
@@ -206,7 +211,10 @@ class SandboxPool:
     See: notebook 02_tool_sandbox.
     """
 
-    protections = "CPython in WebAssembly, in separate processes with an empty environment: no files, no network, no processes"
+    protections = (
+        "CPython in WebAssembly, in separate processes with an empty environment: "
+        "no host files, no network, no further processes"
+    )
 
     def __init__(self, settings: SandboxSettings):
         self.settings = settings
@@ -215,6 +223,7 @@ class SandboxPool:
         self._numbers = itertools.count()
         self._workers = [_Worker(snapshot, settings) for _ in range(settings.workers)]
         self._threads = ThreadPoolExecutor(settings.workers)
+        atexit.register(self.close)
 
     def __enter__(self) -> SandboxPool:
         return self
@@ -239,10 +248,7 @@ class SandboxPool:
         if self._closed:
             return
         self._closed = True
+        atexit.unregister(self.close)
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.stop()
-
-    def __del__(self) -> None:
-        if getattr(self, "_workers", None):
-            self.close()

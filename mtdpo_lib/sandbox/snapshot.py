@@ -44,7 +44,9 @@ def find_snapshot() -> Path:
         raise SandboxUnavailable(
             "The tool sandbox needs the package pyeryx (Python 3.12 or newer): run `pip install pyeryx==0.11.0`."
         ) from error
-    identity = "|".join([version, platform.platform(), platform.machine(), _processor(), GUEST.read_text("utf8")])
+    identity = "|".join(
+        [version, platform.platform(), platform.machine(), _processor(), GUEST.read_text("utf8")]
+    )
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder = cache_folder()
     snapshot = folder / f"sandbox-{key}.bin"
@@ -79,10 +81,14 @@ def _build(snapshot: Path, checksum: Path) -> None:
     print("Building the sandbox snapshot (once per machine, about 15 s) ...", file=sys.stderr, flush=True)
     draft = snapshot.with_suffix(f".{os.getpid()}.tmp")
     command = [sys.executable, "-I", "-c", BUILD, str(GUEST), str(draft)]
-    built = subprocess.run(command, capture_output=True, text=True, env={"ERYX_WARM_INSTANCES": "0"}, timeout=600)
+    built = subprocess.run(
+        command, capture_output=True, text=True, env={"ERYX_WARM_INSTANCES": "0"}, timeout=600
+    )
     if built.returncode != 0 or not draft.exists():
         last = (built.stderr.strip().splitlines() or ["no message"])[-1]
-        raise SandboxUnavailable(f"The sandbox snapshot could not be built ({last}): reinstall pyeryx==0.11.0.")
+        raise SandboxUnavailable(
+            f"The sandbox snapshot could not be built ({last}): reinstall pyeryx==0.11.0."
+        )
     draft.chmod(0o600)
     draft.replace(snapshot)
     checksum.write_text(_sha256(snapshot))

@@ -45,6 +45,9 @@ def clean_log(history: list[dict[str, float]], names: dict[str, str]) -> list[di
     """TRL's log with our names, one row a step; rows without a loss (the closing summary) are left out."""
     rows = [row for row in history if "loss" in row]
     return [
-        {"step": row["step"], **{ours: round(float(row[theirs]), 6) for theirs, ours in names.items() if theirs in row}}
+        {
+            "step": row["step"],
+            **{ours: round(float(row[theirs]), 6) for theirs, ours in names.items() if theirs in row},
+        }
         for row in rows
     ]

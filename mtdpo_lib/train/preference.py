@@ -49,7 +49,11 @@ class TrajectoryPairCollator:
 
     def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         """Tensors ``input_ids``, ``attention_mask`` and ``completion_mask``, each [2B, T]."""
-        sides = [(example[f"{side}_ids"], example[f"{side}_mask"]) for side in ("chosen", "rejected") for example in examples]
+        sides = [
+            (example[f"{side}_ids"], example[f"{side}_mask"])
+            for side in ("chosen", "rejected")
+            for example in examples
+        ]
         width = max(len(ids) for ids, _ in sides)
         shape = (len(sides), width)
         ids = torch.full(shape, self.pad_token_id, dtype=torch.long)
@@ -77,8 +81,8 @@ def preference_dataset(pairs: Sequence[Pair]) -> Dataset:
     """
     if not pairs:
         raise ValueError(
-            "There is no preference pair to train on: sample more (rollout.samples_current, problems.prompts_per_iteration), "
-            "or start from a policy that is right sometimes and wrong sometimes."
+            "There is no preference pair to train on: sample more (rollout.samples_current, "
+            "problems.prompts_per_iteration), or start from a policy that is right sometimes and wrong sometimes."
         )
     rows = []
     for pair in pairs:
@@ -89,7 +93,9 @@ def preference_dataset(pairs: Sequence[Pair]) -> Dataset:
             "rejected_mask": loss_mask(pair.rejected.roles),
         }
         if not any(row["chosen_mask"]) or not any(row["rejected_mask"]):
-            raise ValueError(f"A pair of problem {pair.chosen.problem_id} has a side without any assistant token.")
+            raise ValueError(
+                f"A pair of problem {pair.chosen.problem_id} has a side without any assistant token."
+            )
         rows.append(row)
     return Dataset.from_list(rows)
 

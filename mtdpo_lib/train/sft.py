@@ -18,7 +18,9 @@ from mtdpo_lib.profiles import ModelSettings, SFTSettings
 from mtdpo_lib.train.common import ProgressCallback, clean_log, training_arguments
 
 
-def sft_dataset(demonstrations: Sequence[Demonstration], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Dataset:
+def sft_dataset(
+    demonstrations: Sequence[Demonstration], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> Dataset:
     """Demonstrations as token ids and labels (-100 where the loss does not look); over-long ones are left out.
 
     Raises:
@@ -63,18 +65,23 @@ def train_sft(
         learning_rate=settings.learning_rate,
         warmup_steps=int(settings.warmup_fraction * settings.epochs * steps),
         save_strategy="epoch",
-        train_sampling_strategy="group_by_length",
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     trainer = SFTTrainer(
-        model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer, callbacks=[ProgressCallback("SFT")]
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        callbacks=[ProgressCallback("SFT")],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     for name, epochs in (("early", settings.early_epochs), ("late", settings.epochs)):
         checkpoint = folder / "trainer" / f"checkpoint-{epochs * steps}"
-        shutil.copytree(checkpoint, folder / name, ignore=shutil.ignore_patterns("training_args.bin", "*.pt", "README.md"))
+        shutil.copytree(
+            checkpoint, folder / name, ignore=shutil.ignore_patterns("training_args.bin", "*.pt", "README.md")
+        )
         tokenizer.save_pretrained(folder / name)
     shutil.rmtree(folder / "trainer")
     return clean_log(trainer.state.log_history, {"loss": "loss", "learning_rate": "learning_rate"})

@@ -1,0 +1,98 @@
+"""Command line: ``python -m mtdpo_lib --help``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtdpo_lib import runner
+from mtdpo_lib.profiles import PROFILES, get_profile, setting_names
+from mtdpo_lib.stages import CorruptStage, MissingProduct, UnusableFolder
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="python -m mtdpo_lib", description=__doc__.partition(":")[0] + " of mtdpo"
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    reproduce = commands.add_parser("reproduce", help="run the notebooks in order and write the report")
+    reproduce.add_argument("--profile", default="cpu", help=f"{', '.join(PROFILES)} (default cpu)")
+    reproduce.add_argument("--seed", type=int, default=0, help="default 0")
+    reproduce.add_argument("--out", default="", help="run folder (default runs/PROFILE-seedN)")
+    reproduce.add_argument("--only", metavar="NN", help="one notebook, by number or name")
+    reproduce.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+                           help="change a setting; repeatable; names: the command `profiles`")  # fmt: skip
+
+    combine = commands.add_parser("combine", help="report over several seeds of one profile")
+    combine.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    combine.add_argument("--out", required=True, type=Path)
+
+    profiles = commands.add_parser("profiles", help="print the settings of a profile")
+    profiles.add_argument("name", nargs="?", default="cpu")
+
+    readme = commands.add_parser("readme", help="write the kept results into the README")
+    readme.add_argument(
+        "--check", action="store_true", help="only say whether they are there; exit code 1 if not"
+    )
+
+    keep = commands.add_parser("keep", help="keep the records of finished runs under data/reference_runs")
+    keep.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+
+    refresh = commands.add_parser(
+        "refresh-notebooks", help="put a run's outputs into the committed notebooks"
+    )
+    refresh.add_argument("run", type=Path, metavar="RUN")
+    return top
+
+
+def dispatch(options: argparse.Namespace) -> int:
+    """Do what was asked; the result is the exit code."""
+    if options.command == "reproduce":
+        return runner.reproduce(options.profile, options.seed, options.out, options.only, options.settings)
+    if options.command == "profiles":
+        return show_profile(options.name)
+
+    from mtdpo_lib import publish, report
+
+    if options.command == "combine":
+        runner.say(f"Report: {runner.shown(report.combine(options.runs, options.out))}")
+    elif options.command == "keep":
+        runner.say(f"Kept: {runner.shown(publish.keep(options.runs))}")
+    elif options.command == "refresh-notebooks":
+        for file in publish.refresh_notebooks(options.run):
+            runner.say(f"Refreshed: {runner.shown(file)}")
+    elif not publish.update_readme(options.check) and options.check:
+        runner.say("README.md does not show the kept records: run python -m mtdpo_lib readme.")
+        return 1
+    return 0
+
+
+def show_profile(name: str) -> int:
+    """Print every setting that ``--set`` accepts, with its value."""
+    profile = get_profile(name)
+    print(f"Profile {profile.name} may claim: {profile.claims}")
+    for setting in setting_names(profile):
+        section, _, inner = setting.rpartition(".")
+        print(f"  {setting} = {getattr(getattr(profile, section) if section else profile, inner)!r}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, do, and turn what a user can get wrong into one sentence and exit code 2."""
+    options = parser().parse_args(arguments)
+    try:
+        return dispatch(options)
+    except (ValueError, MissingProduct, CorruptStage, UnusableFolder) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return runner.BAD_INPUT
+    except KeyboardInterrupt:
+        print("Stopped. What is finished is kept: the same command goes on from there.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

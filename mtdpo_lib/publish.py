@@ -1,0 +1,206 @@
+"""From a run to the repository: kept records, the notebooks' outputs, and the README's table."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from mtdpo_lib import report
+from mtdpo_lib.records import write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+README = ROOT / "README.md"
+REFERENCE_RUNS = ROOT / "data" / "reference_runs"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+# What a reader's machine does not have, or should not learn from ours.
+LOCAL_PATH = re.compile(
+    r"(?<![\w.])(?:/(?:home|root|Users|tmp|work|mnt|var/folders)/|[A-Z]:\\\\Users)[^\s'\"<>]*"
+)
+
+Say = Callable[[str], None]
+
+
+def keep(runs: Sequence[Path], target: Path = REFERENCE_RUNS) -> Path:
+    """Copy runs' records (not their stages) to ``data/reference_runs/<profile>/seed<N>`` for README, notebook 00 and
+    the runner's projections.
+
+    Raises:
+        ValueError: a folder that is not a complete run of a profile at its own settings, or several profiles.
+    """
+    loaded = [(Path(run), report.read_run(Path(run))) for run in runs]
+    for folder, run in loaded:
+        if not run["complete"] or run["settings"]:
+            raise ValueError(f"Only a complete run without --set can be kept, and {folder} is not one.")
+    profiles = {run["profile"] for _, run in loaded}
+    if len(profiles) != 1:
+        raise ValueError(
+            f"Runs that are kept together have one profile, got {', '.join(sorted(profiles)) or 'none'}."
+        )
+    home = target / profiles.pop()
+    for folder, run in loaded:
+        place = home / f"seed{run['seed']}"
+        shutil.rmtree(place, ignore_errors=True)
+        (place / "records").mkdir(parents=True)
+        for name in report.run_records(folder, run):
+            shutil.copy(folder / "records" / f"{name}.json", place / "records")
+        shutil.copy(folder / "run.json", place)
+    write_json(home / "seconds.json", loaded[0][1]["seconds"])
+    return home
+
+
+def source_hash(notebook: nbformat.NotebookNode) -> str:
+    """Hash of all cells' kinds and sources: outputs belong to exactly this text."""
+    text = "\x1e".join(f"{cell.cell_type}\x1f{cell.source}" for cell in notebook.cells)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def stale_notebooks(notebooks: Path = NOTEBOOKS) -> list[str]:
+    """Notebooks whose outputs were not made by their present cells; empty when all are fresh."""
+    stale = []
+    for file in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
+        notebook = nbformat.read(file, as_version=4)
+        if notebook.metadata.get("mtdpo", {}).get("source_hash") != source_hash(notebook):
+            stale.append(file.stem)
+    return stale
+
+
+def refresh_notebooks(
+    run: Path, notebooks: Path = NOTEBOOKS, made_with: tuple[str, int] = ("cpu", 0)
+) -> list[Path]:
+    """Put the outputs of an executed run into the committed notebooks; their cells stay as they are.
+
+    Timestamps, papermill's metadata and the injected parameters are left out. Paths below the repository become
+    relative to it; any other local path is refused.
+
+    Args:
+        run: the run folder.
+        notebooks: the committed notebooks.
+        made_with: the profile and seed whose outputs readers meet.
+
+    Raises:
+        ValueError: another profile, seed or settings; a notebook that was not run, was changed since, or shows a local path.
+    """
+    run = Path(run).resolve()
+    read = report.read_run(run)
+    if (read["profile"], read["seed"]) != made_with or read["settings"]:
+        raise ValueError(
+            f"Outputs come from profile {made_with[0]}, seed {made_with[1]}, without --set; {run} is another."
+        )
+    if not read["complete"]:
+        raise ValueError(f"Not all notebooks of {run} are finished: run without --only first.")
+    fresh = {}
+    for file in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
+        executed = run / "notebooks" / file.name
+        if not executed.exists():
+            raise ValueError(f"The run has no {file.stem}: run without --only first.")
+        fresh[file] = _refreshed(
+            nbformat.read(file, as_version=4), nbformat.read(executed, as_version=4), file.stem, run
+        )
+    for file, notebook in fresh.items():
+        nbformat.write(notebook, file)
+    return list(fresh)
+
+
+def _refreshed(
+    source: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: str, run: Path
+) -> nbformat.NotebookNode:
+    cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
+        raise ValueError(
+            f"Notebook {name} was changed after that run: run it again before taking its outputs."
+        )
+    count = 0
+    for target, done in zip(source.cells, cells, strict=True):
+        target.metadata = {key: value for key, value in target.metadata.items() if key in ("tags", "jupyter")}
+        if target.cell_type != "code":
+            continue
+        count += 1
+        target.execution_count = count
+        target.outputs = [_portable(output, name, run) for output in done.outputs]
+        for output in target.outputs:
+            if "execution_count" in output:
+                output["execution_count"] = count
+    kept = {key: source.metadata[key] for key in ("kernelspec", "language_info") if key in source.metadata}
+    source.metadata = nbformat.from_dict({**kept, "mtdpo": {"source_hash": source_hash(source)}})
+    return source
+
+
+def _portable(output: nbformat.NotebookNode, name: str, run: Path) -> nbformat.NotebookNode:
+    """An output whose texts hold no path of this machine; images are left as they are."""
+
+    def clean(text: str) -> str:
+        for place, word in ((run, "RUN"), (ROOT, "")):
+            text = text.replace(f"{place}/", f"{word}/" if word else "").replace(str(place), word or ".")
+        found = LOCAL_PATH.search(text) or re.search(re.escape(str(Path.home())) + r"(?=/)\S*", text)
+        if found:
+            raise ValueError(
+                f"An output of notebook {name} shows the local path {found[0]!r}: print a relative one."
+            )
+        return text
+
+    def everywhere(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: item if key.startswith("image/") else everywhere(item) for key, item in value.items()
+            }
+        if isinstance(value, list):
+            return [everywhere(item) for item in value]
+        return clean(value) if isinstance(value, str) else value
+
+    return nbformat.from_dict(everywhere(output))
+
+
+def results_block(reference: Path = REFERENCE_RUNS / "cpu") -> str:
+    """The README's results in Markdown, from the kept records of one profile."""
+    runs = sorted(reference.glob("seed*/run.json"))
+    if not runs:
+        return "No reference run is kept yet: `make reproduce` makes one on your machine.\n"
+    run, records, metrics, seeds = report.combined_metrics([file.parent for file in runs])
+    head, rows = report.result_rows(metrics)
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    machine = next(iter(records[0].values()))["provenance"]["machine"]
+    seconds = next(metric["value"] for metric in metrics if metric["name"] == "seconds/notebooks")
+    lines += [
+        "",
+        f"{report.rests_on(metrics)} Gains are paired with SFT, in points. Paper: {report.PAPER_BASE}, table 1.",
+        f"Profile `{run['profile']}`; the notebooks took {seconds / 60:.0f} minutes a seed on {machine['cores']} cores.",
+    ]
+    if len(seeds) > 1:
+        lines.append(f"Each seed: `python -m mtdpo_lib reproduce --profile {run['profile']} --seed N`.")
+    return "\n".join(lines) + "\n"
+
+
+def readme_with_results(text: str, block: str) -> str:
+    """`text` with everything between the two markers replaced by `block`.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"The README needs the markers {BEGIN} and {END}.")
+    return f"{before}{BEGIN}\n{block}{END}{after}"
+
+
+def update_readme(
+    check: bool = False, readme: Path = README, reference: Path = REFERENCE_RUNS / "cpu"
+) -> bool:
+    """Write the results into the README; with `check`, only say whether they are already there."""
+    text = readme.read_text(encoding="utf8")
+    fresh = readme_with_results(text, results_block(reference))
+    if not check and fresh != text:
+        with tempfile.NamedTemporaryFile("w", dir=readme.parent, delete=False, encoding="utf8") as draft:
+            draft.write(fresh)
+        shutil.copymode(readme, draft.name)
+        Path(draft.name).replace(readme)
+    return fresh == text

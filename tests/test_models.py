@@ -1,0 +1,99 @@
+"""Tokenizers, bases and policies: what is saved is what is loaded."""
+
+import pytest
+import torch
+
+from mtdpo_lib.models import (
+    MissingModel,
+    Policy,
+    load_for_sampling,
+    load_for_training,
+    load_tokenizer,
+    prepare_base,
+    tiny_model,
+    train_tokenizer,
+)
+from mtdpo_lib.profiles import ModelSettings, get_profile
+from mtdpo_lib.stages import Product
+
+
+@pytest.fixture
+def policy(tokenizer, smoke, tmp_path):
+    model = tiny_model(smoke.model, tokenizer, 320, seed=0)
+    model.save_pretrained(tmp_path / "late")
+    tokenizer.save_pretrained(tmp_path / "late")
+    return Policy("sft", Product("sft", "key", tmp_path), "late")
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(torch.tensor([[3, 50, 60, 70]])).logits
+
+
+def test_digits_are_single_tokens_and_text_survives(tokenizer):
+    text = "```python\nprint(1234*56)\n```  é"
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    assert tokenizer.decode(ids) == text
+    assert [tokenizer.decode([one]) for one in tokenizer("1234", add_special_tokens=False).input_ids] == list(
+        "1234"
+    )
+
+
+def test_the_tokenizer_comes_back_with_its_template(policy, tokenizer):
+    loaded = load_tokenizer(policy)
+    assert loaded.get_vocab() == tokenizer.get_vocab()
+    assert loaded.chat_template == tokenizer.chat_template
+    assert (loaded.pad_token, loaded.eos_token) == ("<|pad|>", "<|end|>")
+
+
+def test_the_tiny_model_has_about_a_million_parameters_and_its_seed(tokenizer):
+    settings = get_profile("cpu").model
+    words = [f"w{chr(97 + place // 26)}{chr(97 + place % 26)}" * 2 for place in range(600)]
+    full = train_tokenizer(words, settings.vocabulary)
+    sizes = sum(parameter.numel() for parameter in tiny_model(settings, full, 320, 0).parameters())
+    assert 0.7e6 < sizes < 1.3e6
+    one, same, other = (logits(tiny_model(settings, tokenizer, 320, seed).eval()) for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.allclose(one, other)
+
+
+def test_a_new_adapter_changes_nothing_and_a_merged_one_what_it_should(policy, smoke, tmp_path):
+    plain = load_for_sampling(policy, smoke.model)
+    adapted = load_for_training(policy, smoke.model, seed=0)
+    adapted.eval()
+    assert torch.allclose(logits(adapted), logits(plain), atol=1e-6)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    adapted.save_pretrained(tmp_path / "adapter")
+    merged = load_for_sampling(Policy("m", Product("t", "k", tmp_path), "adapter", policy), smoke.model)
+    assert not torch.allclose(logits(merged), logits(plain), atol=1e-3)
+    assert torch.allclose(logits(merged), logits(adapted), atol=1e-4)
+
+
+def test_only_the_adapter_is_trained(policy, smoke):
+    model = load_for_training(policy, smoke.model, seed=0)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+    assert not any("lm_head" in name for name in trained)  # TRL would silently not train it
+
+
+@pytest.mark.parametrize(
+    ("base", "sentence"),
+    [("no/such-model", "neither a folder here nor reachable"), ("/no/such/file.gguf", "does not exist")],
+)
+def test_a_missing_base_gets_one_sentence(tmp_path, base, sentence):
+    with pytest.raises(MissingModel, match=sentence):
+        prepare_base(tmp_path, ModelSettings(base=base))
+
+
+def test_a_local_folder_is_noted_and_loads(policy, smoke, tmp_path):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    prepare_base(folder, ModelSettings(base=str(policy.folder)))
+    base = Policy("base", Product("base", "k", folder))
+    assert torch.equal(
+        logits(load_for_sampling(base, smoke.model)), logits(load_for_sampling(policy, smoke.model))
+    )

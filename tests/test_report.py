@@ -1,0 +1,202 @@
+"""Reports, tables and the README are made from records and from nothing else."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mtdpo_lib import publish, report, stats
+from mtdpo_lib.records import write_json
+
+POLICIES = ("sft", "mdpo-1", "mdpo-2", "mdpo-2-fixed")
+
+
+def record(name, seed, results, settings=None):
+    return {
+        "record": name,
+        "profile": "cpu",
+        "claims": "trends, over seeds",
+        "seed": seed,
+        "settings": settings or {"iterations": 2},
+        "settings_hash": f"hash-{seed}",
+        "results": results,
+        "provenance": {
+            "versions": {"python": "3.12.1", "torch": "2.15.0"},
+            "machine": {"system": "Linux", "cores": 2},
+            "commit": "0123456789ab",
+            "peak_memory_mib": 900.0 + seed,
+        },
+    }
+
+
+def results(seed, n=200):
+    rng = np.random.default_rng(seed)
+    base = rng.random(n)
+    right = {name: (base < 0.6 + 0.1 * number).astype(int) for number, name in enumerate(POLICIES)}
+    metrics = []
+    for name, row in right.items():
+        low, high = stats.wilson(row.sum(), n)
+        metrics.append(metric(f"accuracy/test/{name}", row.mean(), low, high, seed, n))
+        metrics.append(metric(f"accuracy/gsm-like/{name}", row[:100].mean(), low, high, seed, 100))
+        if name != "sft":
+            metrics.append(
+                metric(f"gain/test/{name}", *stats.paired_bootstrap(row, right["sft"], 500), seed, n)
+            )
+    metrics.append({**metric("tool-calls/test/sft", 1.234, 1.1, 1.3, seed, n), "unit": "calls"})
+    return {
+        "metrics": metrics,
+        "outcomes": {name: "".join(map(str, row)) for name, row in right.items()},
+        "passports": [
+            {
+                "iteration": 1,
+                "policy": "mdpo-1",
+                "reference": "sft",
+                "data source": [{"policy": "sft", "samples a prompt": 6}],
+                "prompts by fate": {"paired": 30, "all right": 60, "all <wrong>": 10},
+            }
+        ],
+        "logs": {
+            "sft": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}],
+            "mdpo-1": [{"step": 1, "loss": 0.69, "chosen_logp": -3.0, "rejected_logp": -4.0, "margin": 0.0}],
+        },
+        "deviations": ["LoRA adapters instead of all weights"],
+    }
+
+
+def metric(name, value, low, high, seed, n):
+    row = {"name": name, "value": float(value), "low": float(low), "high": float(high)}
+    return {**row, "n": n, "unit": "fraction", "seeds": [seed]}
+
+
+def run_folder(folder, seed=0, given=None):
+    (folder / "records").mkdir(parents=True)
+    write_json(
+        folder / "records" / "05_multi_turn_dpo.json",
+        record("05_multi_turn_dpo", seed, given or results(seed)),
+    )
+    run = {"profile": "cpu", "seed": seed, "settings": "", "settings_hash": f"hash-{seed}", "complete": True}
+    write_json(folder / "run.json", {**run, "seconds": {"05_multi_turn_dpo": 60.5, "06_other": 30.0}})
+    return folder
+
+
+def by_name(file):
+    return {row["name"]: row for row in json.loads(file.read_text())}
+
+
+def test_the_report_shows_records_figures_and_the_paper_beside_them(tmp_path):
+    page = report.write_report(run_folder(tmp_path)).read_text()
+    figures = by_name(tmp_path / "report.json")
+    value = figures["accuracy/test/mdpo-2"]
+    assert report.percent(value) in page and "one seed (0): indicative" in page
+    assert "<td>83.9</td><td>51.2</td>" in page, "the paper's iteration 3"
+    assert figures["seconds/notebooks"] == {
+        "name": "seconds/notebooks", "value": 90.5, "low": None, "high": None, "n": 1, "unit": "s", "seeds": [0],
+    }  # fmt: skip
+    assert page.count("data:image/png;base64,") == len(list((tmp_path / "figures").glob("*.png"))) == 5
+    assert "all &lt;wrong&gt;" in page and "all <wrong>" not in page
+    assert "LoRA adapters" in page and "torch 2.15.0" in page and "trends, over seeds" in page
+    assert "http://" not in page and "https://" not in page and 'src="/' not in page, (
+        "one file, nothing fetched"
+    )
+
+
+def test_every_figure_of_the_report_stands_in_the_json(tmp_path):
+    report.write_report(run_folder(tmp_path))
+    for row in by_name(tmp_path / "report.json").values():
+        assert set(row) == {"name", "value", "low", "high", "n", "unit", "seeds"}
+
+
+def test_records_of_other_settings_are_not_mixed_in(tmp_path):
+    folder = run_folder(tmp_path)
+    stale = {"metrics": [metric("accuracy/test/other", 0.9, 0.8, 1.0, 9, 10)]}
+    write_json(folder / "records" / "07_old.json", record("07_old", 9, stale))
+    report.write_report(folder)
+    assert "accuracy/test/other" not in by_name(folder / "report.json")
+
+
+def test_a_partial_run_gives_a_partial_report(tmp_path):
+    page = report.write_report(run_folder(tmp_path, given={"metrics": []})).read_text()
+    assert "No policy has been evaluated yet" in page
+
+
+def test_records_that_contradict_each_other_are_refused():
+    one = record("05", 0, {"metrics": [metric("accuracy/test/sft", 0.5, 0.4, 0.6, 0, 10)]})
+    two = record("06", 0, {"metrics": [metric("accuracy/test/sft", 0.6, 0.4, 0.7, 0, 10)]})
+    assert len(report.merge_metrics({"05": one, "06": one})) == 1
+    with pytest.raises(ValueError, match=r"05 and 06 disagree about accuracy/test/sft \(0\.5 and 0\.6\)"):
+        report.merge_metrics({"05": one, "06": two})
+
+
+def test_seeds_are_combined_from_outcomes_question_by_question(tmp_path):
+    runs = [run_folder(tmp_path / str(seed), seed) for seed in (2, 0, 1)]
+    page = report.combine(runs, tmp_path / "all").read_text()
+    figures = by_name(tmp_path / "all" / "report.json")
+    tables = []
+    for seed in range(3):
+        outcomes = results(seed)["outcomes"]
+        tables.append([int(a) - int(b) for a, b in zip(outcomes["mdpo-2"], outcomes["sft"], strict=True)])
+    gain = figures["gain/test/mdpo-2"]
+    assert (gain["value"], gain["low"], gain["high"]) == pytest.approx(stats.over_seeds(tables), abs=1e-6)
+    assert gain["seeds"] == [0, 1, 2] and gain["n"] == 200
+    suite = figures["accuracy/gsm-like/sft"]
+    each = [next(m for m in results(seed)["metrics"] if m["name"] == suite["name"]) for seed in range(3)]
+    assert suite["value"] == pytest.approx(np.mean([m["value"] for m in each]), abs=1e-6)
+    assert suite["high"] - suite["low"] > np.mean([m["high"] - m["low"] for m in each])
+    assert "seeds 0, 1, 2; intervals over seeds and questions" in page
+
+
+def test_only_like_runs_are_combined(tmp_path):
+    one, same = run_folder(tmp_path / "a", 0), run_folder(tmp_path / "b", 0)
+    with pytest.raises(ValueError, match="Each seed can be combined once"):
+        report.combine([one, same], tmp_path / "all")
+    other = run_folder(tmp_path / "c", 1)
+    write_json(other / "run.json", {**report.read_run(other), "settings": "iterations=1"})
+    with pytest.raises(ValueError, match="one profile and the same settings"):
+        report.combine([one, other], tmp_path / "all")
+    changed = run_folder(tmp_path / "d", 2)
+    write_json(changed / "records" / "05_multi_turn_dpo.json", record("05", 2, results(2), {"iterations": 9}))
+    with pytest.raises(ValueError, match="different versions of the profile"):
+        report.combine([one, changed], tmp_path / "all")
+
+
+def test_the_paper_tables_hold_the_numbers_that_reports_show():
+    rows = {row["method"]: row for row in report.paper_rows()}
+    assert (rows["SFT"]["gsm8k"], rows["M-DPO iteration 3"]["math"]) == ("77.5", "51.2")
+    head, table = report.result_rows([])
+    assert [row[0] for row in table] == ["SFT", "M-DPO iteration 1", "M-DPO iteration 2", "M-DPO iteration 3"]
+    assert all(len(row) == len(head) for row in table)
+
+
+def test_kept_runs_fill_the_readme_and_a_changed_number_is_noticed(tmp_path):
+    home = publish.keep([run_folder(tmp_path / str(seed), seed) for seed in (0, 1)], tmp_path / "reference")
+    figures = {row["name"]: row for row in report.combined_metrics(sorted(home.glob("seed*")))[2]}
+    assert json.loads((home / "seconds.json").read_text())["05_multi_turn_dpo"] == 60.5
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n")
+    assert not publish.update_readme(check=True, readme=readme, reference=home)
+    publish.update_readme(readme=readme, reference=home)
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "seeds 0, 1" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| M-DPO iteration 2 |")]
+    assert report.percent(figures["accuracy/test/mdpo-2"]) in row
+    assert publish.update_readme(check=True, readme=readme, reference=home)
+    readme.write_text(text.replace(row, row.replace("2 | ", "2 | 1", 1)))
+    assert not publish.update_readme(check=True, readme=readme, reference=home)
+    readme.write_text("no markers")
+    with pytest.raises(ValueError, match="needs the markers"):
+        publish.update_readme(readme=readme, reference=home)
+
+
+def test_only_complete_plain_runs_are_kept(tmp_path):
+    folder = run_folder(tmp_path / "a")
+    write_json(folder / "run.json", {**report.read_run(folder), "complete": False})
+    with pytest.raises(ValueError, match="Only a complete run"):
+        publish.keep([folder], tmp_path / "reference")
+
+
+def test_without_kept_runs_the_readme_says_so(tmp_path):
+    assert "No reference run is kept yet" in publish.results_block(tmp_path)
+
+
+def test_the_readme_shows_the_kept_records():
+    assert publish.update_readme(check=True), "run `python -m mtdpo_lib readme`"

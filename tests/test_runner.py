@@ -1,0 +1,301 @@
+"""The runner on tiny notebooks: order, failure, resumption after a kill, and one sentence for each wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mtdpo_lib import __main__ as command_line
+from mtdpo_lib import publish, records, runner
+from mtdpo_lib.profiles import SettingError, get_profile
+from mtdpo_lib.stages import CorruptStage, StageStore, UnusableFolder
+
+ROOT = Path(__file__).parent.parent
+PARAMETERS = (
+    'profile: str = "cpu"\nseed: int = 0\nout: str = ""\nsettings: str = ""  # e.g. "preference.eta=0.5"'
+)
+WRITES_A_RECORD = """
+from pathlib import Path
+from mtdpo_lib.profiles import get_profile
+from mtdpo_lib.records import write_record
+metric = {"name": "accuracy/test/sft", "value": 0.5, "low": 0.4, "high": 0.6, "n": 4, "unit": "fraction", "seeds": [seed]}
+results = {"metrics": [metric], "outcomes": {"sft": "0101"}}
+write_record(Path(out) / "records", NAME, get_profile(profile, settings), seed, results, {})
+print(profile, seed, settings)
+"""
+
+
+def notebook(folder: Path, name: str, *cells: str, parameters: str = PARAMETERS) -> Path:
+    """A notebook with a parameters cell and `cells`."""
+    made = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    made.cells = [nbformat.v4.new_markdown_cell("# A notebook"), nbformat.v4.new_code_cell(parameters)]
+    made.cells[1].metadata["tags"] = ["parameters"]
+    made.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
+    folder.mkdir(exist_ok=True)
+    nbformat.write(made, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+def run(folder: Path, out: Path, **options) -> tuple[int, list[str]]:
+    """Exit code and printed lines."""
+    lines: list[str] = []
+    code = runner.reproduce("smoke", out=out, notebooks_dir=folder, say=lines.append, **options)
+    return code, lines
+
+
+def command(*arguments: str, **options) -> subprocess.CompletedProcess:
+    """What a user's shell sees."""
+    call = [sys.executable, "-m", "mtdpo_lib", *arguments]
+    return subprocess.run(call, capture_output=True, text=True, timeout=60, cwd=ROOT, **options)
+
+
+def test_notebooks_run_in_order_with_their_parameters_and_end_in_a_report(tmp_path):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    notebook(
+        folder,
+        "01_second",
+        "assert (Path := __import__('pathlib').Path)(out, 'records', '00_first.json').exists()",
+    )
+    notebook(
+        folder,
+        "00_first",
+        f"NAME = '00_first'\n{WRITES_A_RECORD}",
+        "import os; print(os.environ['OMP_NUM_THREADS'])",
+    )
+    code, lines = run(folder, out, seed=3, settings=["preference.eta=0.5"])
+    assert code == 0, lines
+    assert lines[-1].startswith("Report: ") and (out / "report.html").exists()
+    assert any("elapsed" in line and "00_first" in line for line in lines)
+    record = json.loads((out / "records" / "00_first.json").read_text())
+    assert (record["profile"], record["seed"], record["settings"]["preference"]["eta"]) == ("smoke", 3, 0.5)
+    report = {row["name"]: row for row in json.loads((out / "report.json").read_text())}
+    assert report["accuracy/test/sft"]["value"] == 0.5
+    parts = report["seconds/00_first"]["value"] + report["seconds/01_second"]["value"]
+    assert report["seconds/notebooks"]["value"] == pytest.approx(parts, abs=0.02)
+    assert json.loads((out / "run.json").read_text())["complete"]
+    assert "OMP_NUM_THREADS" in os.environ or runner.THREAD_VARIABLES, (
+        "the runner's own environment is left alone"
+    )
+
+
+def test_a_failing_notebook_is_one_sentence_and_what_is_finished_stays(tmp_path):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    notebook(folder, "00_good", "print('fine')")
+    notebook(folder, "01_bad", "raise RuntimeError('first line\\nthe pairs ran out')")
+    notebook(folder, "02_never", "print('not reached')")
+    code, lines = run(folder, out)
+    assert code == runner.NOTEBOOK_FAILED
+    assert "error: Notebook 01_bad failed: RuntimeError: the pairs ran out" in lines
+    assert sorted(file.name for file in (out / "notebooks").iterdir()) == [
+        "00_good.ipynb",
+        "01_bad.failed.ipynb",
+    ]
+    assert not any("01_bad done" in line for line in lines)
+
+
+def test_a_missing_product_reaches_the_user_as_it_is(tmp_path):
+    folder = tmp_path / "notebooks"
+    notebook(
+        folder,
+        "05_later",
+        "from mtdpo_lib.stages import StageStore\nfrom pathlib import Path\n"
+        "StageStore(Path(out) / 'stages').require('sft', {'a': 1}, '01_sft')",
+    )
+    code, lines = run(folder, tmp_path / "out", only="5")
+    assert code == runner.BAD_INPUT
+    assert (
+        lines[-1].startswith("error: The product 'sft' is not in")
+        and "run notebook 01_sft.ipynb first" in lines[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        (PARAMETERS.replace("seed", "sed"), "declares no parameter 'seed': it declares sed"),
+        (
+            PARAMETERS.replace("seed: int", "seed: float"),
+            "declares the parameter 'seed' as float, but it is int",
+        ),
+        ("x = (", "single cell tagged 'parameters'"),
+    ],
+)
+def test_wrong_parameter_cells_are_refused_before_anything_runs(tmp_path, parameters, sentence):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    notebook(folder, "00_good", "print('fine')")
+    notebook(folder, "01_bad", parameters=parameters)
+    with pytest.raises(ValueError, match=sentence):
+        run(folder, out)
+    assert not out.exists()
+
+
+def test_every_notebook_here_declares_the_four_parameters():
+    notebooks = runner.find_notebooks(runner.NOTEBOOKS)
+    for file in notebooks:
+        assert runner.declared_parameters(file) == {
+            "profile": "str",
+            "seed": "int",
+            "out": "str",
+            "settings": "str",
+        }
+
+
+def test_wrong_input_is_refused_by_name(tmp_path):
+    folder = tmp_path / "notebooks"
+    notebook(folder, "00_good", "print('fine')")
+    with pytest.raises(SettingError, match=r"did you mean preference\.eta"):
+        run(folder, tmp_path / "out", settings=["preference.ta=1"])
+    with pytest.raises(ValueError, match="no notebook '07': known are 00_good"):
+        run(folder, tmp_path / "out", only="07")
+    with pytest.raises(ValueError, match="No notebooks named like"):
+        run(tmp_path, tmp_path / "out")
+    with pytest.raises(ValueError, match="cannot hold a space"):
+        run(folder, tmp_path / "out", settings=["problems.gsm8k_dir=/a folder"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnusableFolder, match="cannot be written"):
+        run(folder, tmp_path / "file" / "out")
+
+
+def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    notebook(folder, "00_good", "print('fine')")
+    product = StageStore(out / "stages").make(
+        "sft", lambda place, a: (place / "x.txt").write_text("x"), {"a": 1}
+    )
+    (product.path / "x.txt").write_text("y")
+    with pytest.raises(CorruptStage, match=r"x\.txt of stage sft-"):
+        run(folder, out)
+    assert not (out / "notebooks").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["reproduce", "--profile", "cpus"], "Unknown profile 'cpus': did you mean cpu"),
+        (["reproduce", "--set", "preference.etaa=1"], "did you mean preference.eta"),
+        (["reproduce", "--set", "preference.eta=much"], "wants a number, got 'much'"),
+        (["reproduce", "--only", "99"], "There is no notebook '99'"),
+        (["reproduce", "--out", "LICENSE/sub"], "cannot be written"),
+        (["combine", "nowhere", "--out", "nowhere"], "is not a run folder"),
+    ],
+)
+def test_the_command_line_says_one_sentence_and_exits_with_2(arguments, words, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert command_line.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert printed.err.startswith("error: ") and words in printed.err
+
+
+def test_the_shell_sees_the_same():
+    answer = command("reproduce", "--profile", "small", "--set", "rollouts.temperature=1")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith(
+        "error: Unknown setting 'rollouts.temperature': did you mean rollout.temperature"
+    )
+    assert "Traceback" not in answer.stderr
+    assert "preference.eta = " in command("profiles", "cpu").stdout
+
+
+def test_after_a_kill_the_finished_stage_is_found_and_the_half_made_one_is_not(tmp_path):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    work = """
+import time
+from pathlib import Path
+from mtdpo_lib.stages import StageStore
+store = StageStore(Path(out) / "stages")
+def work(place, name):
+    (place / "product.txt").write_text(name)
+    with open(Path(out) / "log.txt", "a") as log:
+        log.write(name + "\\n")
+    if name == "second" and not (Path(out) / "go-on").exists():
+        time.sleep(60)
+store.make("first", work, {"name": "first"})
+store.make("second", work, {"name": "second"})
+"""
+    notebook(folder, "00_work", work)
+    script = (
+        "import sys; from pathlib import Path; from mtdpo_lib.runner import reproduce;"
+        "sys.exit(reproduce('smoke', out=sys.argv[1], notebooks_dir=Path(sys.argv[2])))"
+    )
+    call = [sys.executable, "-c", script, str(out), str(folder)]
+    process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 40
+    while "second" not in ((out / "log.txt").read_text() if (out / "log.txt").exists() else ""):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "notebooks" / "00_work.ipynb").exists()
+    (out / "go-on").touch()
+    assert subprocess.run(call, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=60).returncode == 0
+    assert (out / "log.txt").read_text().split() == ["first", "second", "second"]
+    assert (out / "notebooks" / "00_work.ipynb").exists()
+
+
+def test_progress_projects_from_measured_seconds_and_says_each_tenth_once():
+    lines: list[str] = []
+    progress = runner.Progress(["a", "b"], {"a": 1.0, "b": 9.0}, lines.append)
+    progress.announce()
+    assert "about 10 s" in lines[0]
+    for name, part in (("a", 0.99), ("b", 0.5), ("b", 0.5), ("b", 0.99)):
+        if name == "b":
+            progress.done = 1.0
+        progress._report(name, part)
+    percents = [line.split()[0] for line in lines[1:]]
+    assert percents == ["55", "99"]
+    assert "to go" in lines[1]
+
+
+def test_a_second_start_keeps_seconds_of_the_same_run_only(tmp_path):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    notebook(folder, "00_one")
+    notebook(folder, "01_two")
+    assert run(folder, out, only="00")[0] == 0
+    assert not json.loads((out / "run.json").read_text())["complete"]
+    profile = get_profile("smoke")
+    again = runner._start_run(out, profile, {"seed": 0, "settings": ""})
+    assert list(again["seconds"]) == ["00_one"]
+    assert runner._start_run(out, profile, {"seed": 1, "settings": ""})["seconds"] == {}
+    assert again["settings_hash"] == records.settings_hash(profile, 0)
+
+
+def test_outputs_are_taken_over_without_times_paths_or_the_injected_cell(tmp_path):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    file = notebook(folder, "00_one", "print(out)", "1 + 1")
+    assert publish.stale_notebooks(folder) == ["00_one"]
+    assert run(folder, out)[0] == 0
+    with pytest.raises(ValueError, match="Outputs come from profile cpu, seed 0"):
+        publish.refresh_notebooks(out, folder)
+    publish.refresh_notebooks(out, folder, ("smoke", 0))
+    fresh = nbformat.read(file, as_version=4)
+    assert publish.stale_notebooks(folder) == []
+    assert [cell.cell_type for cell in fresh.cells] == ["markdown", "code", "code", "code"]
+    assert fresh.cells[1].source == PARAMETERS and fresh.cells[2].outputs[0].text == "RUN\n"
+    assert [cell.execution_count for cell in fresh.cells[1:]] == [1, 2, 3]
+    assert "papermill" not in file.read_text() and str(tmp_path) not in file.read_text()
+    fresh.cells[3].source = "1 + 2"
+    nbformat.write(fresh, file)
+    assert publish.stale_notebooks(folder) == ["00_one"]
+    with pytest.raises(ValueError, match="was changed after that run"):
+        publish.refresh_notebooks(out, folder, ("smoke", 0))
+
+
+def test_an_output_with_a_local_path_is_refused(tmp_path):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    notebook(folder, "00_one", "print('/home/someone/file.txt')")
+    assert run(folder, out)[0] == 0
+    with pytest.raises(ValueError, match=r"'/home/someone/file.txt'"):
+        publish.refresh_notebooks(out, folder, ("smoke", 0))
+
+
+def test_committed_outputs_were_made_by_the_committed_cells():
+    assert publish.stale_notebooks() == [], (
+        "run `make notebooks`: these notebooks changed after their outputs were made"
+    )
