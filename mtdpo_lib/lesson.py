@@ -58,6 +58,10 @@ class Lesson(Experiment):
         resolved = get_profile(profile, settings)
         folder = Path(out) if out else default_out(profile, seed)
         super().__init__(resolved, seed, folder if folder.is_absolute() else ROOT / folder, notebook)
+        if self.is_tiny and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(
+                1
+            )  # as the runner does, so that a notebook opened alone gives the same figures
         self.metrics: list[Metric] = []
         self.results: dict[str, Any] = {"outcomes": {}}
         self._stamp()
