@@ -51,7 +51,14 @@ def load_problems(settings: ProblemSettings, split: str, count: int, seed: int) 
     if settings.source != "generated":
         raise ValueError(f"Unknown problems.source {settings.source!r}; take 'generated' or 'gsm8k'.")
     suites = [
-        make_problems(suite, split, len(range(place, count, len(SUITES))), seed, settings.families)
+        make_problems(
+            suite,
+            split,
+            len(range(place, count, len(SUITES))),
+            seed,
+            settings.families,
+            settings.largest_answer,
+        )
         for place, suite in enumerate(SUITES)
     ]
     return [suites[place % len(suites)][place // len(suites)] for place in range(count)]

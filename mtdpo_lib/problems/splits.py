@@ -5,12 +5,12 @@ from __future__ import annotations
 from bisect import bisect
 from itertools import accumulate
 
-from mtdpo_lib.problems.base import SPLITS, Problem, digest, named, normalised
+from mtdpo_lib.problems.base import SPLITS, Problem, digest, named, normalised, number
 from mtdpo_lib.problems.families import build
 from mtdpo_lib.problems.teacher import SUITES
 
 SHARES = dict(zip(SPLITS, (45, 35, 8, 12), strict=True))  # per cent of all questions
-PATIENCE = 2000  # draws in a row without a new question after which a family counts as exhausted
+PATIENCE = 20_000  # draws in a row without a new question after which a family counts as exhausted
 
 
 def split_of(question: str) -> str:
@@ -30,7 +30,9 @@ def check_split(split: str) -> None:
         raise ValueError(f"Unknown split {split!r}; take one of {', '.join(SPLITS)}.")
 
 
-def family_problems(suite: str, family: str, split: str, count: int, seed: int) -> list[Problem]:
+def family_problems(
+    suite: str, family: str, split: str, count: int, seed: int, largest_answer: int = 0
+) -> list[Problem]:
     """Draw `count` distinct problems of one family and split; see `make_problems`."""
     found: dict[str, Problem] = {}
     draw, idle = named(seed, "problems", suite, family, split), 0
@@ -38,7 +40,8 @@ def family_problems(suite: str, family: str, split: str, count: int, seed: int) 
         key = f"{draw.getrandbits(48):012x}"
         case = build(SUITES[suite][family], key)
         text, idle = normalised(case.question), idle + 1
-        if text not in found and split_of(case.question) == split:
+        fits = not largest_answer or (number(case.answer) or 0) <= largest_answer
+        if fits and text not in found and split_of(case.question) == split:
             name = f"{suite}/{split}/{family}/{question_id(case.question)}"
             found[text] = Problem(name, suite, family, case.question, case.answer, notes=key)
             idle = 0
@@ -50,7 +53,9 @@ def family_problems(suite: str, family: str, split: str, count: int, seed: int) 
     return list(found.values())
 
 
-def make_problems(suite: str, split: str, count: int, seed: int, families: int = 0) -> list[Problem]:
+def make_problems(
+    suite: str, split: str, count: int, seed: int, families: int = 0, largest_answer: int = 0
+) -> list[Problem]:
     """Make problems of one suite, the families taking turns.
 
     A larger count begins with the same problems: fresh prompts for several iterations are slices of one call.
@@ -61,6 +66,7 @@ def make_problems(suite: str, split: str, count: int, seed: int, families: int =
         count: How many.
         seed: Which draws; the same seed gives the same problems.
         families: Only the suite's first so many families; 0 for all.
+        largest_answer: Only problems whose answer is at most this; 0 for all.
 
     Returns:
         Problems with distinct questions.
@@ -75,7 +81,7 @@ def make_problems(suite: str, split: str, count: int, seed: int, families: int =
     if count < 0:
         raise ValueError(f"The number of problems is {count}; it must not be negative.")
     columns = [
-        family_problems(suite, family, split, len(range(place, count, len(names))), seed)
+        family_problems(suite, family, split, len(range(place, count, len(names))), seed, largest_answer)
         for place, family in enumerate(names)
     ]
     return [columns[place % len(names)][place // len(names)] for place in range(count)]

@@ -1,0 +1,103 @@
+"""Every notebook at `smoke`, through the command a user types; and again with a kill in the middle.
+
+Two runs of the same seed go side by side. One is left alone; the other is killed, with all its processes, while notebook
+05 trains, and started again. Both must end in the same records.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted(file.stem for file in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+LIMIT = 1200  # seconds; a smoke run takes a few minutes on busy cores
+
+
+def start(out: Path) -> subprocess.Popen:
+    log = (out.parent / f"{out.name}.log").open("a")
+    command = [
+        sys.executable,
+        "-m",
+        "mtdpo_lib",
+        "reproduce",
+        "--profile",
+        "smoke",
+        "--seed",
+        "0",
+        "--out",
+        str(out),
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def kill_everything(process: subprocess.Popen) -> None:
+    """SIGKILL for the command and all it started: what a power cut or an impatient scheduler does."""
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in family:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+
+
+def said(out: Path) -> str:
+    return (out.parent / f"{out.name}.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two finished run folders: unbroken, and killed in notebook 05 and resumed."""
+    place = tmp_path_factory.mktemp("smoke")
+    unbroken, broken = place / "unbroken", place / "broken"
+    first, second = start(unbroken), start(broken)
+    deadline = time.monotonic() + LIMIT
+    while not list((broken / "stages").glob("training-*/manifest.json")):
+        assert second.poll() is None, said(broken)
+        assert time.monotonic() < deadline, said(broken)
+        time.sleep(0.1)
+    kill_everything(second)
+    kept = {file: file.stat().st_mtime_ns for file in (broken / "stages").glob("*/manifest.json")}
+    assert not (broken / "records" / "05_multi_turn_dpo.json").exists(), (
+        "the kill came too late to test anything"
+    )
+    again = start(broken)
+    for process, out in ((first, unbroken), (again, broken)):
+        assert process.wait(LIMIT) == 0, said(out)
+    return unbroken, broken, kept
+
+
+def records(out: Path) -> dict[str, dict]:
+    found = {file.stem: json.loads(file.read_text()) for file in (out / "records").glob("*.json")}
+    return {
+        name: {key: part for key, part in record.items() if key != "provenance"}
+        for name, record in found.items()
+    }
+
+
+def test_every_notebook_runs_and_leaves_its_outputs(runs):
+    out = runs[0]
+    assert sorted(file.stem for file in (out / "notebooks").glob("*.ipynb")) == NOTEBOOKS
+    assert (out / "report.html").stat().st_size > 10_000
+    names = {entry["name"] for entry in json.loads((out / "report.json").read_text())}
+    assert {"accuracy/test/sft", "accuracy/test/mdpo-2", "gain/test/mdpo-2", "seconds/notebooks"} <= names
+
+
+def test_the_same_seed_gives_the_same_records_also_after_a_kill(runs):
+    unbroken, broken, _ = runs
+    assert records(unbroken).keys() == records(broken).keys()
+    for name, record in records(unbroken).items():
+        assert record == records(broken)[name], f"record {name} differs"
+
+
+def test_what_was_finished_before_the_kill_is_found_again(runs):
+    kept = runs[2]
+    assert len(kept) >= 5
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in kept.items())
