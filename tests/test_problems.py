@@ -486,3 +486,10 @@ def test_load_demonstrations_counts_what_it_made():
 )
 def test_same_answer(given, gold, same):
     assert same_answer(given, gold) is same
+
+
+def test_a_few_families_and_small_answers_can_be_asked_for():
+    problems = make_problems("math-like", "test", 12, seed=0, families=2, largest_answer=20)
+    assert [one.family for one in problems] == list(SUITES["math-like"])[:2] * 6
+    assert all(int(one.answer) <= 20 for one in problems)
+    assert max(int(one.answer) for one in make_problems("math-like", "test", 12, seed=0, families=2)) > 20
