@@ -217,7 +217,7 @@ def _profiles() -> dict[str, Profile]:
         model=replace(small.model, base="google/gemma-1.1-7b-it"),
         sft=SFTSettings(learning_rate=5e-6, batch_size=64, epochs=3, early_epochs=1, warmup_fraction=0.01),
         rollout=replace(small.rollout, max_new_tokens=512, max_tokens=2048, batch_size=64),
-        sandbox=replace(small.sandbox, million_instructions=20_000, seconds=20.0),
+        sandbox=replace(small.sandbox, seconds=20.0),
         pairs=replace(small.pairs, max_tokens=2048),
         preference=PreferenceSettings(
             eta=0.1, learning_rate=4e-7, batch_size=32, warmup_fraction=0.08, checkpoints=10

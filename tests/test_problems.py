@@ -80,6 +80,8 @@ class ForgetfulSession(TrustedSession):
 @dataclass(frozen=True)
 class Settings:
     source: str = "generated"
+    families: int = 0
+    largest_answer: int = 0
     gsm8k_dir: str = ""
     gsm8k_max_steps: int = 0
     demonstrations: int = 96

@@ -52,7 +52,7 @@ def test_what_the_model_is_shown(session, code, text, error):
 
 
 def test_endless_program_is_stopped_and_its_session_goes_on(smoke):
-    by_time = replace(smoke.sandbox, million_instructions=20_000, seconds=0.5)
+    by_time = replace(smoke.sandbox, million_instructions=3000, seconds=0.5)
     with SandboxPool(by_time) as pool, pool.session() as session:
         session.run("x = 7")
         start = time.perf_counter()
