@@ -105,7 +105,7 @@ class PreferenceSettings:
     """M-DPO, eq. (14)."""
 
     method: str = "mdpo"
-    # KL coefficient (TRL calls it beta) and learning rate of the LoRA weights: the best of six pairs of values tried on the
+    # KL coefficient (TRL calls it beta) and learning rate of the LoRA weights: the best of six settings tried on the
     # development prompts of iteration 1, seed 0, as sec. 3.1 tunes its own. Ours are larger because our trajectories cost
     # about 2 nats, a 7B model's tens.
     eta: float = 0.5
