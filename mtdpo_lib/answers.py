@@ -26,7 +26,8 @@ def extract_boxed(text: str) -> str | None:
     return None
 
 
-def _number(text: str) -> Fraction | None:
+def number(text: str) -> Fraction | None:
+    """Read "42", "1,200", "$3.50", "80%" or "3/4" as an exact number; None when it is not one."""
     plain = text.strip().replace(",", "").replace("$", "").replace("\\%", "").rstrip("%.")
     if not _NUMBER.fullmatch(plain):
         return None
@@ -43,7 +44,7 @@ def is_correct(answer: str | None, gold: str) -> bool:
         return False
     if answer == gold:
         return True
-    ours, theirs = _number(answer), _number(gold)
+    ours, theirs = number(answer), number(gold)
     if ours is not None and theirs is not None:
         return ours == theirs
     return _math_verify(answer, gold)

@@ -16,6 +16,7 @@ from mtdpo_lib.records import Metric, read_records, write_json
 
 PAPER = Path(__file__).resolve().parent.parent / "data" / "paper"
 PAPER_BASE = "Gemma-1.1-it-7B"
+PROPORTIONS = ("accuracy", "sampled")  # metrics that are shares of right answers
 SUITE_NAMES = {"gsm-like": "GSM-like", "math-like": "MATH-like", "gsm8k": "GSM8K", "math": "MATH"}
 
 Record = dict[str, Any]
@@ -178,6 +179,8 @@ def _over_seeds(
         value, low, high = stats.combine_seeds([metric["value"] for metric in mine], halves)
     else:
         value, low, high = stats.combine_seeds([metric["value"] for metric in mine], [0.0])
+    if name.split("/")[0] in PROPORTIONS:  # Student's interval knows no bounds, a proportion does
+        low, high = max(low, 0.0), min(high, 1.0)
     return {**mine[0], "value": round(value, 6), "low": round(low, 6), "high": round(high, 6), "seeds": seeds}
 
 

@@ -145,6 +145,14 @@ def test_seeds_are_combined_from_outcomes_question_by_question(tmp_path):
     assert "seeds 0, 1, 2; intervals over seeds and questions" in page
 
 
+def test_intervals_of_proportions_stay_between_nought_and_one(tmp_path):
+    report.combine([run_folder(tmp_path / str(seed), seed) for seed in (0, 1)], tmp_path / "two")  # t = 12.7
+    figures = by_name(tmp_path / "two" / "report.json")
+    wide = [figures[f"accuracy/test/{name}"] for name in POLICIES]
+    assert all(0 <= metric["low"] <= metric["value"] <= metric["high"] <= 1 for metric in wide)
+    assert any(metric["high"] == 1 for metric in wide)
+
+
 def test_only_like_runs_are_combined(tmp_path):
     one, same = run_folder(tmp_path / "a", 0), run_folder(tmp_path / "b", 0)
     with pytest.raises(ValueError, match="Each seed can be combined once"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, normalised, same_answer
+from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, normalised
 from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, load_gsm8k
 from mtdpo_lib.problems.splits import make_problems, split_of
 from mtdpo_lib.problems.teacher import RATES, SUITES, Progress, SessionFactory, make_demonstrations
@@ -26,7 +26,6 @@ __all__ = [
     "make_demonstrations",
     "make_problems",
     "normalised",
-    "same_answer",
     "split_of",
 ]
 

@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Any, Protocol
 
 from mtdpo_lib.seeds import stream
@@ -106,20 +105,6 @@ def named(seed: int, *names: object) -> random.Random:
 def normalised(question: str) -> str:
     """Return the question in lower case with single spaces: what makes two questions the same."""
     return re.sub(r"\s+", " ", question).strip().lower()
-
-
-def number(text: str) -> Fraction | None:
-    """Read "42", "1,200", "$3.50" or "3/4" as an exact number; None when it is not one."""
-    try:
-        return Fraction(text.strip().lstrip("$").replace(",", ""))
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def same_answer(given: str, gold: str) -> bool:
-    """Tell whether two answers are the same number (or, without numbers, the same text)."""
-    left, right = number(given), number(gold)
-    return given.strip() == gold.strip() if left is None or right is None else left == right
 
 
 def ask(question: str) -> Message:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
+from mtdpo_lib.answers import is_correct, number
 from mtdpo_lib.problems.base import (
     Demonstration,
     Problem,
@@ -18,8 +19,6 @@ from mtdpo_lib.problems.base import (
     call,
     conclude,
     digest,
-    number,
-    same_answer,
     tool,
 )
 from mtdpo_lib.problems.splits import check_split, question_id, split_of
@@ -258,7 +257,7 @@ def gsm8k_demonstrations(
         output = result.text.strip()
         if result.error:
             counts["dropped: the program fails"] += 1
-        elif not same_answer(output, problem.answer):
+        elif not is_correct(output, problem.answer):
             counts["dropped: the notes do not give the gold answer"] += 1
         else:
             messages = [ask(problem.question), call(sentence, code), tool(output), conclude(output)]

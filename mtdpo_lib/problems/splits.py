@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect
 from itertools import accumulate
 
-from mtdpo_lib.problems.base import SPLITS, Problem, digest, named, normalised, number
+from mtdpo_lib.answers import number
+from mtdpo_lib.problems.base import SPLITS, Problem, digest, named, normalised
 from mtdpo_lib.problems.families import build
 from mtdpo_lib.problems.teacher import SUITES
 

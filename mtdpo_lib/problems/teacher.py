@@ -7,8 +7,10 @@ is wrong on purpose, so that the supervised model has decisions to get better at
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
+from mtdpo_lib.answers import is_correct
 from mtdpo_lib.problems import gsm_like, math_like
 from mtdpo_lib.problems.base import (
     Demonstration,
@@ -19,13 +21,13 @@ from mtdpo_lib.problems.base import (
     call,
     conclude,
     named,
-    same_answer,
     tool,
 )
 from mtdpo_lib.problems.families import OUT, Case, Family, Plan, build
 
 SessionFactory = Callable[[], AbstractContextManager[Session]]
 Progress = Callable[[int, int], None]
+SESSIONS_AT_ONCE = 4  # enough to keep a few sandbox workers busy
 
 SUITES: dict[str, dict[str, Family]] = {"gsm-like": gsm_like.FAMILIES, "math-like": math_like.FAMILIES}
 
@@ -127,13 +129,19 @@ def make_demonstrations(
     Returns:
         One demonstration for each problem, right or wrong as the sandbox's output has it.
     """
-    problems = list(problems)
-    demonstrations = []
-    for done, problem in enumerate(problems, 1):
+
+    def work(problem: Problem) -> tuple[str, list[Message], str]:
         case = case_of(problem)
         strategy = choose(problem, case, seed)
-        messages, answer = perform(problem.question, case.plans[strategy], session_factory)
-        demonstrations.append(Demonstration(problem, strategy, messages, same_answer(answer, problem.answer)))
-        if progress:
-            progress(done, len(problems))
+        return strategy, *perform(problem.question, case.plans[strategy], session_factory)
+
+    problems = list(problems)
+    demonstrations = []
+    with ThreadPoolExecutor(SESSIONS_AT_ONCE) as threads:
+        performed = zip(problems, threads.map(work, problems), strict=True)
+        for done, (problem, (strategy, messages, answer)) in enumerate(performed, 1):
+            right = is_correct(answer, problem.answer)
+            demonstrations.append(Demonstration(problem, strategy, messages, right))
+            if progress:
+                progress(done, len(problems))
     return demonstrations
