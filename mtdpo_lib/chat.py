@@ -66,7 +66,7 @@ class ChatFormat:
     Raises:
         ChatTemplateError: no template, or one whose turns cannot be told apart.
 
-    See: notebook 03_rollouts_and_answers.
+    See: notebook 04_rollouts_and_answers.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):

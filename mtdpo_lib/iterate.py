@@ -245,17 +245,17 @@ def make_evaluation(
 
 # --- The graph. ---
 
-# Which notebook makes what. Iteration 1 is made step by step in 03 and 04; 05 makes the rest of the main run.
+# Which notebook makes what. Iteration 1 is made step by step in 04 and 05; 06 makes the rest of the main run.
 NOTEBOOK_OF = {
-    "demonstrations": "01_sft",
-    "base": "01_sft",
-    "sft": "01_sft",
-    "evaluation/sft": "01_sft",
-    "evaluation/sft-early": "01_sft",
-    "rollouts/1": "03_rollouts_and_answers",
-    "pairs/1": "04_preference_pairs",
+    "demonstrations": "02_sft",
+    "base": "02_sft",
+    "sft": "02_sft",
+    "evaluation/sft": "02_sft",
+    "evaluation/sft-early": "02_sft",
+    "rollouts/1": "04_rollouts_and_answers",
+    "pairs/1": "05_preference_pairs",
 }
-MAIN_RUN = "05_multi_turn_dpo"
+MAIN_RUN = "06_multi_turn_dpo"
 
 
 @dataclass(frozen=True)

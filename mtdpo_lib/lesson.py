@@ -24,14 +24,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PIPELINE = (
     ("00", "the idea"),
-    ("01", "SFT"),
-    ("02", "tool sandbox"),
-    ("03", "rollouts, answers"),
-    ("04", "preference pairs"),
-    ("05", "multi-turn DPO"),
-    ("06", "reference and KL"),
-    ("07", "mixture sampling"),
-    ("08", "report"),
+    ("02", "SFT"),
+    ("03", "tool sandbox"),
+    ("04", "rollouts, answers"),
+    ("05", "preference pairs"),
+    ("06", "multi-turn DPO"),
+    ("07", "reference and KL"),
+    ("08", "mixture sampling"),
+    ("09", "report"),
 )
 
 

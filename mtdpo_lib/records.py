@@ -114,7 +114,7 @@ def write_record(
 
     Args:
         folder: the run's ``records`` folder.
-        name: the notebook's name, e.g. ``05_multi_turn_dpo``.
+        name: the notebook's name, e.g. ``06_multi_turn_dpo``.
         profile: all settings of the run.
         seed: the run's seed.
         results: what the same seed reproduces: ``metrics`` (list of `Metric` dictionaries), ``outcomes`` (policy name to a

@@ -1,7 +1,7 @@
 """Every notebook at `smoke`, through the command a user types; and again with a kill in the middle.
 
 Two runs of the same seed go side by side. One is left alone; the other is killed, with all its processes, while notebook
-05 trains, and started again. Both must end in the same records.
+06 trains, and started again. Both must end in the same records.
 """
 
 import json
@@ -54,7 +54,7 @@ def said(out: Path) -> str:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two finished run folders: unbroken, and killed in notebook 05 and resumed."""
+    """Two finished run folders: unbroken, and killed in notebook 06 and resumed."""
     place = tmp_path_factory.mktemp("smoke")
     unbroken, broken = place / "unbroken", place / "broken"
     first, second = start(unbroken), start(broken)
@@ -65,7 +65,7 @@ def runs(tmp_path_factory):
         time.sleep(0.1)
     kill_everything(second)
     kept = {file: file.stat().st_mtime_ns for file in (broken / "stages").glob("*/manifest.json")}
-    assert not (broken / "records" / "05_multi_turn_dpo.json").exists(), (
+    assert not (broken / "records" / "06_multi_turn_dpo.json").exists(), (
         "the kill came too late to test anything"
     )
     again = start(broken)

@@ -71,11 +71,11 @@ def metric(name, value, low, high, seed, n):
 def run_folder(folder, seed=0, given=None):
     (folder / "records").mkdir(parents=True)
     write_json(
-        folder / "records" / "05_multi_turn_dpo.json",
-        record("05_multi_turn_dpo", seed, given or results(seed)),
+        folder / "records" / "06_multi_turn_dpo.json",
+        record("06_multi_turn_dpo", seed, given or results(seed)),
     )
     run = {"profile": "cpu", "seed": seed, "settings": "", "settings_hash": f"hash-{seed}", "complete": True}
-    write_json(folder / "run.json", {**run, "seconds": {"05_multi_turn_dpo": 60.5, "06_other": 30.0}})
+    write_json(folder / "run.json", {**run, "seconds": {"06_multi_turn_dpo": 60.5, "06_other": 30.0}})
     return folder
 
 
@@ -162,7 +162,7 @@ def test_only_like_runs_are_combined(tmp_path):
     with pytest.raises(ValueError, match="one profile and the same settings"):
         report.combine([one, other], tmp_path / "all")
     changed = run_folder(tmp_path / "d", 2)
-    write_json(changed / "records" / "05_multi_turn_dpo.json", record("05", 2, results(2), {"iterations": 9}))
+    write_json(changed / "records" / "06_multi_turn_dpo.json", record("05", 2, results(2), {"iterations": 9}))
     with pytest.raises(ValueError, match="different versions of the profile"):
         report.combine([one, changed], tmp_path / "all")
 
@@ -178,7 +178,7 @@ def test_the_paper_tables_hold_the_numbers_that_reports_show():
 def test_kept_runs_fill_the_readme_and_a_changed_number_is_noticed(tmp_path):
     home = publish.keep([run_folder(tmp_path / str(seed), seed) for seed in (0, 1)], tmp_path / "reference")
     figures = {row["name"]: row for row in report.combined_metrics(sorted(home.glob("seed*")))[2]}
-    assert json.loads((home / "seconds.json").read_text())["05_multi_turn_dpo"] == 60.5
+    assert json.loads((home / "seconds.json").read_text())["06_multi_turn_dpo"] == 60.5
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n")
     assert not publish.update_readme(check=True, readme=readme, reference=home)

@@ -105,13 +105,13 @@ def test_a_missing_product_reaches_the_user_as_it_is(tmp_path):
         folder,
         "05_later",
         "from mtdpo_lib.stages import StageStore\nfrom pathlib import Path\n"
-        "StageStore(Path(out) / 'stages').require('sft', {'a': 1}, '01_sft')",
+        "StageStore(Path(out) / 'stages').require('sft', {'a': 1}, '02_sft')",
     )
     code, lines = run(folder, tmp_path / "out", only="5")
     assert code == runner.BAD_INPUT
     assert (
         lines[-1].startswith("error: The product 'sft' is not in")
-        and "run notebook 01_sft.ipynb first" in lines[-1]
+        and "run notebook 02_sft.ipynb first" in lines[-1]
     )
 
 

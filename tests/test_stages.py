@@ -115,8 +115,8 @@ def test_a_damaged_product_is_named_with_its_remedy(tmp_path, damage):
 
 
 def test_a_missing_product_names_its_notebook(tmp_path):
-    with pytest.raises(MissingProduct, match=r"run notebook 01_sft.ipynb first"):
-        StageStore(tmp_path).require("sft", {}, "01_sft")
+    with pytest.raises(MissingProduct, match=r"run notebook 02_sft.ipynb first"):
+        StageStore(tmp_path).require("sft", {}, "02_sft")
 
 
 def test_a_folder_below_a_file_is_refused(tmp_path):

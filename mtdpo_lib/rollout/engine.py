@@ -105,7 +105,7 @@ def rollout(
     Returns:
         Trajectories by problem, then by sample.
 
-    See: notebook 03_rollouts_and_answers.
+    See: notebook 04_rollouts_and_answers.
     """
     chat = ChatFormat(tokenizer)
     temperature = settings.temperature if temperature is None else temperature

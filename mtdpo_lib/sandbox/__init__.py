@@ -1,6 +1,6 @@
 """The tool: a Python interpreter for code written by a model. Knows nothing of language models.
 
-See: notebook 02_tool_sandbox.
+See: notebook 03_tool_sandbox.
 """
 
 from mtdpo_lib.sandbox.pool import SandboxPool, Session, ToolResult

@@ -208,7 +208,7 @@ class SandboxPool:
     Raises:
         SandboxUnavailable: pyeryx is missing or cannot start; there is no weaker fallback.
 
-    See: notebook 02_tool_sandbox.
+    See: notebook 03_tool_sandbox.
     """
 
     protections = (

@@ -3,7 +3,7 @@
 **Paper:** eq. (14): the ordinary DPO loss in which only the policy's own tokens are summed. TRL scores every token after the
 prompt, tool output too; its loss honours any ``completion_mask``, so a collator is all that eq. (14) needs.
 
-See: notebook 05_multi_turn_dpo.
+See: notebook 06_multi_turn_dpo.
 """
 
 from __future__ import annotations
