@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import platform
 import time
@@ -142,15 +143,32 @@ def metric_table(metrics: Sequence[Metric]) -> HTML:
     return HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
 
 
+def measured_cost(here: str, runs: Path = ROOT / "data" / "reference_runs") -> str:
+    """What notebook number `here` took in the kept runs: time and peak memory by profile; empty without any."""
+    costs = []
+    for file in sorted(runs.glob("*/seconds.json")):
+        seconds = {name: took for name, took in json.loads(file.read_text()).items() if name[:2] == here}
+        records = [json.loads(one.read_text()) for one in file.parent.glob(f"*/records/{here}_*.json")]
+        if seconds and records:
+            minutes, rest = divmod(round(sum(seconds.values())), 60)
+            memory = max(record["provenance"]["peak_memory_mib"] for record in records)
+            cores = records[0]["provenance"]["machine"]["cores"]
+            costs.append(
+                f"{file.parent.name}: {minutes} min {rest:02d} s, {memory:,.0f} MiB, {cores} cores"
+            )
+    return f"This notebook, as measured: {'; '.join(costs)}." if costs else ""
+
+
 def pipeline_map(here: str) -> HTML:
-    """The pipeline as a row of boxes with notebook `here` marked."""
+    """The pipeline as a row of boxes with notebook `here` marked, and what that notebook costs."""
     boxes = []
     for number, title in PIPELINE:
         style = "background:#0072b2;color:#fff" if number == here else "background:#e8eef3;color:#222"
         boxes.append(
             f'<span style="{style};padding:.25em .6em;border-radius:.4em;white-space:nowrap">{number} {title}</span>'
         )
-    return HTML('<div style="line-height:2.4">' + " &rarr; ".join(boxes) + "</div>")
+    row = '<div style="line-height:2.4">' + " &rarr; ".join(boxes) + "</div>"
+    return HTML(f"{row}<p><small>{html.escape(measured_cost(here))}</small></p>")
 
 
 def show_tokens(tokens: Any, tokenizer: Any) -> HTML:
