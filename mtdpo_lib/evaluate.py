@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from mtdpo_lib.problems.base import Problem
 from mtdpo_lib.profiles import EvaluationSettings, RolloutSettings
@@ -16,6 +15,9 @@ from mtdpo_lib.rollout import Trajectory, read_jsonl, rollout, write_jsonl
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.seeds import small_stream
 from mtdpo_lib.stats import mean_interval, paired_bootstrap, wilson
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,6 @@ from mtdpo_lib.rollout import (
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.seeds import small_stream
 from mtdpo_lib.stages import Product, StageStore
-from mtdpo_lib.train import sft_dataset, train_preference, train_sft
 
 DATA_SEED = (
     0  # development and test problems are the same in every run, so runs are compared on the same questions
@@ -83,6 +82,8 @@ def make_sft(
     seed: int,
 ) -> None:
     """SFT from random weights (`base` None, with a tokenizer of its own) or of a new adapter on a pretrained base."""
+    from mtdpo_lib.train import sft_dataset, train_sft  # TRL takes seconds to import
+
     rows = [Demonstration.from_dict(row) for row in read_jsonl(demonstrations.path / "demonstrations.jsonl")]
     if base is None:
         texts = [message["content"] for row in rows for message in row.messages]
@@ -165,6 +166,8 @@ def make_training(
     seed: int,
 ) -> None:
     """One iteration of M-DPO: an adapter at each of a few steps, and the log."""
+    from mtdpo_lib.train import train_preference
+
     network = load_for_training(initial, model, small_stream(seed, "adapter"))
     log = train_preference(
         folder,

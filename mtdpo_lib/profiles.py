@@ -229,6 +229,9 @@ def _profiles() -> dict[str, Profile]:
 
 PROFILES: dict[str, Profile] = _profiles()
 
+# The tiny model gains from a second thread, hardly from more; another number also changes the last digits.
+TINY_THREADS = 2
+
 # Named bundles of overrides for `--set budget=NAME`: a profile's own algorithm at a smaller budget.
 BUDGETS: dict[str, dict[str, str]] = {
     "tiny": {

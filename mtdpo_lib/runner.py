@@ -22,7 +22,7 @@ from typing import Any
 import nbformat
 
 from mtdpo_lib import records
-from mtdpo_lib.profiles import Profile, get_profile, parse_assignments
+from mtdpo_lib.profiles import TINY_THREADS, Profile, get_profile, parse_assignments
 from mtdpo_lib.stages import StageStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -291,11 +291,10 @@ class Progress:
 def _environment(profile: Profile) -> Iterator[None]:
     """What kernels inherit, where the user has not said otherwise."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # One thread for the tiny model: a second one gains little, loses much on a busy machine, and changes the last digits.
-    threads = 1 if profile.model.base == "tiny" else cores
+    threads = min(cores, TINY_THREADS) if profile.model.base == "tiny" else cores
     wanted = {
         **{name: str(threads) for name in THREAD_VARIABLES},
-        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve each other on a busy machine
+        "GOMP_SPINCOUNT": "10000",  # a thread that waits soon sleeps: on a busy machine spinning threads starve the others
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONHASHSEED": "0",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning of the debugger that no reader needs

@@ -10,9 +10,9 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from mtdpo_lib.answers import extract_boxed, is_correct
 from mtdpo_lib.chat import ChatFormat, Role
@@ -21,6 +21,9 @@ from mtdpo_lib.profiles import RolloutSettings
 from mtdpo_lib.rollout.trajectory import Trajectory, Turn
 from mtdpo_lib.sandbox import SandboxPool, Session
 from mtdpo_lib.seeds import stream
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BLOCK = re.compile(r"```python\n(.*?)(?:```|\Z)", re.DOTALL)
 COMPACT_SHARE = 0.25  # drop finished rows from the cache once they are this share of it
@@ -141,6 +144,8 @@ def _run_wave(
     temperature: float,
 ) -> None:
     """Decode all `rows` to their ends, in place."""
+    from transformers import DynamicCache
+
     place = model.device
     pad = chat.tokenizer.pad_token_id
     width = max(len(row.ids) for row in rows)
