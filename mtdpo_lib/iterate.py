@@ -229,13 +229,16 @@ def make_evaluation(
     questions = load_problems(problems, split, count, DATA_SEED)
     network, tokenizer = load_for_sampling(policy, model), load_tokenizer(policy)
     with SandboxPool(sandbox) as pool:
-        for name, samples in (("greedy", 0), ("sampled", evaluation.sampled)):
-            if name == "sampled" and samples == 0:
+        for name, samples, asked in (
+            ("greedy", 0, questions),
+            ("sampled", 1, questions[: evaluation.sampled]),
+        ):
+            if not asked:
                 continue
             outcomes = evaluate(
                 network,
                 tokenizer,
-                questions,
+                asked,
                 rollout_settings,
                 evaluation,
                 pool,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -117,9 +118,8 @@ def rollout(
     by_length = sorted(
         range(len(jobs)), key=lambda job: len(prompts[jobs[job][0]])
     )  # waves with little padding
-    done: dict[int, Trajectory] = {}
-    for start in range(0, len(jobs), settings.batch_size):
-        wave = by_length[start : start + settings.batch_size]
+
+    def run(wave: Sequence[int]) -> list[_Row]:
         rows = []
         for job in wave:
             place, sample = jobs[job]
@@ -128,10 +128,29 @@ def rollout(
             roles = [int(Role.PROMPT)] * len(prompt)
             rows.append(_Row(problem, sample, row_seed, list(prompt), roles, pool.session(), len(prompt)))
         _run_wave(model, chat, rows, settings, pool, temperature)
+        return rows
+
+    threads = 1 if model.device.type == "cuda" else torch.get_num_threads()
+    size = max(min(settings.batch_size, -(-len(jobs) // threads)), 1)
+    waves = [by_length[start : start + size] for start in range(0, len(jobs), size)]
+    done: dict[int, Trajectory] = {}
+    for wave, rows in zip(waves, _side_by_side(run, waves, threads), strict=True):
         done.update((job, _trajectory(row, policy)) for job, row in zip(wave, rows, strict=True))
         if progress:
             progress(len(done), len(jobs))
     return [done[job] for job in range(len(jobs))]
+
+
+def _side_by_side(run: Callable, waves: Sequence, threads: int) -> Iterator:
+    """Results of `run` over `waves`: one CPU thread a wave, because a step of a small model is too short to be shared."""
+    if threads == 1:
+        yield from map(run, waves)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+            yield from executor.map(run, waves)
+    finally:
+        torch.set_num_threads(threads)  # the matrix library's own setting is the whole process's
 
 
 @torch.inference_mode()
