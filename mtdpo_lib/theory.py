@@ -333,9 +333,9 @@ def kto_loss(
 
 
 def minimise(
-    loss: Callable[[Tables], torch.Tensor], start: Sequence[torch.Tensor], steps: int = 2000
+    loss: Callable[[Tables], torch.Tensor], start: Sequence[torch.Tensor], tolerance: float = 1e-10
 ) -> tuple[Tables, float]:
-    """L-BFGS on tables that `loss` takes in the shapes of `start`.
+    """L-BFGS on tables that `loss` takes in the shapes of `start`, until no gradient entry is above `tolerance`.
 
     Returns:
         The tables where it ended, and the largest entry of the gradient there.
@@ -357,7 +357,7 @@ def minimise(
         torch.cat([table.flatten() for table in start]).numpy(),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": steps, "maxfun": 2 * steps, "ftol": 0.0, "gtol": 1e-10, "maxcor": 50},
+        options={"maxiter": 3000, "maxfun": 6000, "ftol": 0.0, "gtol": tolerance, "maxcor": 50},
     )
     return unpack(torch.tensor(found.x)), float(np.abs(found.jac).max())
 
@@ -398,6 +398,7 @@ def fit_mdpo(
     eta: float,
     margin: torch.Tensor | float = 0.0,
     ridge: float = 0.0,
+    tolerance: float = 1e-10,
 ) -> Tables:
     """The policy that minimises M-DPO, eq. (14), from the reference on.
 
@@ -410,13 +411,14 @@ def fit_mdpo(
             M-DPO. [X, N].
         ridge: weight of the squared distance of logits from the reference's; keeps samples that order a few
             trajectories perfectly from pushing logits to infinity.
+        tolerance: of `minimise`; samples need less than exact preferences.
     """
 
     def loss(logits: Tables) -> torch.Tensor:
         scores = implicit_utility(process, log_policy(logits), reference, eta) + margin
         return preference_loss(scores, weights) + _pull(logits, reference, ridge)
 
-    return log_policy(minimise(loss, reference)[0])
+    return log_policy(minimise(loss, reference, tolerance)[0])
 
 
 def _pull(tables: Sequence[torch.Tensor], home: Sequence[torch.Tensor], ridge: float) -> torch.Tensor | float:
@@ -433,6 +435,7 @@ def fit_with_learned_v(
     eta: float,
     tool: Tables | None = None,
     ridge: float = 0.0,
+    tolerance: float = 1e-10,
 ) -> tuple[Tables, Tables]:
     """M-DPO whose margin holds a V that is learned along with the policy, from the same preferences.
 
@@ -442,7 +445,7 @@ def fit_with_learned_v(
 
     Args:
         tool: the distribution that C_phi has mean zero under, exact or from `estimate_tool`; the true one when missing.
-        process, weights, reference, eta, ridge: as in `fit_mdpo`; the ridge pulls V_phi to 0.
+        process, weights, reference, eta, ridge, tolerance: as in `fit_mdpo`; the ridge pulls V_phi to 0.
 
     Returns:
         log pi_theta, and V_phi [X, S_h] of each turn (that of turn 1 stays 0; each is defined up to a constant per (s, a)).
@@ -455,7 +458,7 @@ def fit_with_learned_v(
         scores = implicit_utility(process, log_policy(logits), reference, eta) + luck(process, v, tool)
         return preference_loss(scores, weights) + _pull(tables, start, ridge)
 
-    found, _ = minimise(loss, start)
+    found, _ = minimise(loss, start, tolerance)
     return log_policy(found[:turns]), found[turns:]
 
 
@@ -509,12 +512,13 @@ def fit_single_turn(
     predicted: Tables,
     eta: float,
     ridge: float = 0.0,
+    tolerance: float = 1e-10,
 ) -> tuple[Tables, Tables]:
     """DPO that takes everything after the prompt for the policy's own, observations too: the single-turn baseline.
 
     Args:
         predicted: log P_ref(o | s, a) of the reference model, [X, S_h, A, O]; an answer it holds impossible stays so.
-        process, weights, reference, eta, ridge: as in `fit_mdpo`.
+        process, weights, reference, eta, ridge, tolerance: as in `fit_mdpo`.
 
     Returns:
         log pi_theta and log P_theta(o | s, a).
@@ -527,7 +531,7 @@ def fit_single_turn(
         ratio = over_observations(process, [new - old for new, old in zip(told, start[turns:])])
         return preference_loss(scores + eta * ratio, weights) + _pull(logits, start, ridge)
 
-    found, _ = minimise(loss, start)
+    found, _ = minimise(loss, start, tolerance)
     return log_policy(found[:turns]), log_policy(found[turns:])
 
 
