@@ -546,9 +546,8 @@ def identity_scatter(panels: dict[str, tuple[Sequence[float], Sequence[float]]])
         axes.set(xlabel="utility u", ylabel="A + B (units of u)")
         axes.set_title(title, fontsize=9)
     off = [max(abs(a - b) for a, b in zip(u, known)) for u, known in panels.values()]
-    fig.suptitle(
-        "Own log-ratios and V₁ give u up to " + " and ".join(f"{value:.1g}" for value in off), fontsize=10
-    )
+    said = "; ".join(f"{title}: {value:.0e}" for title, value in zip(panels, off))
+    fig.suptitle(f"A + B misses u by at most ... {said}", fontsize=10)
     return fig
 
 
@@ -561,7 +560,7 @@ def sample_error(n: Sequence[int], panels: dict[str, dict[str, Rows]], slope: Se
         slope: of log error on log n in the first panel, with its interval.
     """
     first = next(iter(next(iter(panels.values())).values()))
-    fig = Figure(_over_processes(first) + " Dotted: slope -1/2.", size=(7.5, 3.5))
+    fig = Figure(_over_processes(first, log=True) + " Dotted: slope -1/2.", size=(7.5, 3.5))
     for axes, (title, methods) in zip(
         fig.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items()
     ):
@@ -596,16 +595,15 @@ def gamble_policies(jackpots: Sequence[float], chosen: dict[str, Sequence[float]
     )
     for method, values in chosen.items():
         colour, marker = style_of(method)
-        line = "--" if method == "optimum" else "-"
-        axes.plot(
-            jackpots, [100 * value for value in values], color=colour, linestyle=line, label=_METHOD_NAMES[method],
-            marker=None if method == "optimum" else marker, markersize=5,
-        )  # fmt: skip
+        style = {"color": colour, "marker": marker, "markersize": 5}
+        if method == "optimum":
+            style = {"color": BLACK, "linestyle": "--", "zorder": 5}
+        axes.plot(jackpots, [100 * value for value in values], label=_METHOD_NAMES[method], **style)
     axes.set_ylim(0, 105)
     _legend(axes, outside=True)
     ends = {method: 100 * values[-1] for method, values in chosen.items()}
-    axes.set_title(
-        f"The same mean, a prize of {jackpots[-1]:g}: the optimum gambles {ends['optimum']:.0f} %, M-DPO "
+    fig.suptitle(
+        f"Same mean, prize {jackpots[-1]:g}: the optimum gambles {ends['optimum']:.0f} %, M-DPO "
         f"{ends['mdpo']:.0f} %, single-turn {ends['unmasked']:.0f} %",
         fontsize=9.5,
     )
@@ -653,7 +651,7 @@ def value_samples(samples: Sequence[int], rows: Rows, plain: Sequence[float]) ->
         rows: total variation from the optimum with that margin.
         plain: of M-DPO without a margin, one a process.
     """
-    fig = Figure(_over_processes(rows))
+    fig = Figure(_over_processes(rows, log=True))
     axes = fig.add_subplot(xlabel="K (draws for each expectation)", ylabel="total variation from π*")
     _mean_line(axes, samples, rows, "sampled-v", _METHOD_NAMES["sampled-v"], log=True)
     _mean_line(
@@ -701,7 +699,7 @@ def observation_scoring(randomness: Sequence[float], panels: dict[str, dict[str,
             < 0
         ]
         said.append(f"{title}: at ε ≤ {max(better):g}" if better else f"{title}: nowhere")
-    fig.suptitle("Masking is shown nearer to π* " + "; ".join(said), fontsize=9.5)
+    fig.suptitle("Where masking is shown to be nearer to π*: " + "; ".join(said), fontsize=9.5)
     return fig
 
 
@@ -809,9 +807,10 @@ _METHOD_NAMES = {
 }
 
 
-def _over_processes(rows: Rows, which: str = "") -> str:
+def _over_processes(rows: Rows, which: str = "", log: bool = False) -> str:
     place = f" ({which})" if which else ""
-    return f"n = {len(rows)} random processes{place}. Bars: 95% intervals over processes."
+    mean = "Geometric means" if log else "Means"
+    return f"n = {len(rows)} random processes{place}. {mean} and 95% intervals over processes."
 
 
 def _column(rows: Rows, column: int, log: bool = False) -> tuple[float, float, float]:
@@ -828,7 +827,7 @@ def _mean_line(
     points = [_column(rows, column, log) for column in range(len(x))]
     middle = [value for value, _, _ in points]
     bars = [[value - low for value, low, _ in points], [high - value for value, _, high in points]]
+    hollow = {"markerfacecolor": "none", "markersize": 8} if style == "learned-v" else {"markersize": 4.5}
     axes.errorbar(
-        x, middle, yerr=bars, color=colour, marker=marker, markersize=4.5, capsize=2.5, linewidth=1.2,
-        label=label or None,
+        x, middle, yerr=bars, color=colour, marker=marker, capsize=2.5, linewidth=1.2, label=label or None, **hollow
     )  # fmt: skip
