@@ -643,30 +643,31 @@ def bias_by_randomness(randomness: Sequence[float], luck: dict[str, Rows], error
     return fig
 
 
-def value_samples(samples: Sequence[int], rows: Rows, plain: Sequence[float]) -> Figure:
-    """What an estimate of V from K draws is worth.
+def value_samples(samples: Sequence[int], errors: dict[str, Rows], plain: Sequence[float]) -> Figure:
+    """What a margin is worth whose expectations are means of K draws.
 
     Args:
         samples: K, tool calls for each state and action.
-        rows: total variation from the optimum with that margin.
+        errors: method to total variation from the optimum.
         plain: of M-DPO without a margin, one a process.
     """
-    fig = Figure(_over_processes(rows, log=True))
+    fig = Figure(_over_processes(plain, log=True))
     axes = fig.add_subplot(xlabel="K (draws for each expectation)", ylabel="total variation from π*")
-    _mean_line(axes, samples, rows, "sampled-v", _METHOD_NAMES["sampled-v"], log=True)
+    said = []
+    for method, rows in errors.items():
+        label = {"learned-v": "learned V, tool asked K times", "sampled-v": "V itself from K draws"}[method]
+        _mean_line(axes, samples, rows, method, label, log=True)
+        paired = [
+            mean_interval([row[k] - base for row, base in zip(rows, plain)]) for k in range(len(samples))
+        ]
+        helps = [size for size, (_, _, high) in zip(samples, paired) if high < 0]
+        said.append(label.partition(",")[0] + (f" from K = {min(helps)} on" if helps else " at no K"))
     _mean_line(
         axes, samples, [[value] * len(samples) for value in plain], "mdpo", "M-DPO, no margin", log=True
     )
     axes.set(xscale="log", yscale="log")
     _legend(axes)
-    paired = [mean_interval([row[k] - base for row, base in zip(rows, plain)]) for k in range(len(samples))]
-    helps = [size for size, (_, _, high) in zip(samples, paired) if high < 0]
-    hurts = [size for size, (_, low, _) in zip(samples, paired) if low > 0]
-    worse = f"; up to K = {max(hurts)} it does harm" if hurts else ""
-    axes.set_title(
-        (f"A sampled V helps from K = {min(helps)} on" if helps else "No K here is shown to help") + worse,
-        fontsize=10,
-    )
+    axes.set_title("The margin is shown to help: " + "; ".join(said), fontsize=10)
     return fig
 
 

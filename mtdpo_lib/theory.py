@@ -473,6 +473,12 @@ def estimate_tool(process: ToolProcess, counts: torch.Tensor) -> Tables:
     return tuple(estimates)
 
 
+def asked_tool(process: ToolProcess, samples: int, seed: int) -> Tables:
+    """P_h(o | s, a) from asking the tool K = `samples` times at each (s, a), [X, S_h, A, O]."""
+    rng = np.random.default_rng(seed)
+    return tuple(_frequencies(rng, table, samples) for table in process.tool)
+
+
 def sampled_luck(
     process: ToolProcess, reference: Tables, eta: float, samples: int, seed: int
 ) -> torch.Tensor:

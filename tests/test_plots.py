@@ -107,7 +107,7 @@ FIGURES |= {
     "bias": lambda: plots.bias_by_randomness(
         [0, 0.5, 1], {"bound": WORLDS, "quantile": WORLDS, "rms": WORLDS}, METHODS
     ),
-    "draws": lambda: plots.value_samples([1, 4, 16], WORLDS, [0.2, 0.2, 0.25]),
+    "draws": lambda: plots.value_samples([1, 4, 16], {"sampled-v": WORLDS}, [0.2, 0.2, 0.25]),
     "observations": lambda: plots.observation_scoring(
         [0, 0.5, 1], {"foreseen": {"mdpo": WORLDS, "unmasked": WORLDS}}
     ),
@@ -157,11 +157,9 @@ def test_titles_follow_the_numbers():
     )
     assert title(FIGURES["yield by fate"]()) == "30 % of the prompts give a pair"
     assert title(FIGURES["coverage"]()) == "With 3 samples 41.0 % of the prompts can yield a pair"
-    assert title(FIGURES["draws"]()).startswith("No K here is shown to help")
-    better = [[0.3, 0.01, 0.01]] * 3
-    assert title(plots.value_samples([1, 4, 16], better, [0.2, 0.2, 0.2])) == (
-        "A sampled V helps from K = 4 on; up to K = 1 it does harm"
-    )
+    assert title(FIGURES["draws"]()).endswith("V itself from K draws at no K")
+    better = {"learned-v": [[0.3, 0.01, 0.01]] * 3}
+    assert title(plots.value_samples([1, 4, 16], better, [0.2, 0.2, 0.2])).endswith("learned V from K = 4 on")
     assert title(FIGURES["samples"]()).endswith("n^-0.50 (95% interval -0.60 to -0.40)")
     assert "M-DPO 40 %, single-turn 90 %" in title(FIGURES["gamble"]())
     assert "does not fall" in title(plots.sft_curve([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]))
