@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PIPELINE = (
     ("00", "the idea"),
+    ("01", "theory"),
     ("02", "SFT"),
     ("03", "tool sandbox"),
     ("04", "rollouts, answers"),

@@ -91,6 +91,35 @@ FIGURES = {
     "histogram, nothing": lambda: plots.histogram([], "length (tokens)"),
 }
 
+WORLDS = [[0.3, 0.2, 0.1], [0.4, 0.2, 0.15], [0.35, 0.25, 0.05]]
+METHODS = {"mdpo": WORLDS, "exact-v": [[0.1, 0.01, 0.001]] * 3, "learned-v": WORLDS}
+FIGURES |= {
+    "eta": lambda: plots.eta_effect([0.1, 1, 10], [[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]], WORLDS, WORLDS),
+    "identity": lambda: plots.identity_scatter(
+        {"deterministic": ([0, 1], [0, 1]), "random": ([0, 1], [0.2, 1])}
+    ),
+    "samples": lambda: plots.sample_error(
+        [10, 100, 1000], {"sure": {"mdpo": WORLDS}, "random": METHODS}, (-0.5, -0.6, -0.4)
+    ),
+    "gamble": lambda: plots.gamble_policies(
+        [1, 2], {"optimum": [0.5, 0.5], "mdpo": [0.5, 0.4], "unmasked": [0.5, 0.9]}, 0.25
+    ),
+    "bias": lambda: plots.bias_by_randomness(
+        [0, 0.5, 1], {"bound": WORLDS, "quantile": WORLDS, "rms": WORLDS}, METHODS
+    ),
+    "draws": lambda: plots.value_samples([1, 4, 16], {"sampled-v": WORLDS}, [0.2, 0.2, 0.25]),
+    "observations": lambda: plots.observation_scoring(
+        [0, 0.5, 1], {"foreseen": {"mdpo": WORLDS, "unmasked": WORLDS}}
+    ),
+    "mirror": lambda: plots.reference_iterations(WORLDS, WORLDS, [row[1:] for row in WORLDS]),
+    "mixture": lambda: plots.coverage_and_error(
+        [0, 1 / 3, 1], WORLDS, WORLDS, {"mdpo": WORLDS, "onpolicy": WORLDS}, [100, 50]
+    ),
+    "kto": lambda: plots.kto_path(
+        [0, 10, 100], {"mdpo": WORLDS, "mkto": WORLDS}, {"mdpo": WORLDS, "mkto": WORLDS}
+    ),
+}
+
 
 def title(figure):
     suptitle = figure.get_suptitle()
@@ -128,6 +157,11 @@ def test_titles_follow_the_numbers():
     )
     assert title(FIGURES["yield by fate"]()) == "30 % of the prompts give a pair"
     assert title(FIGURES["coverage"]()) == "With 3 samples 41.0 % of the prompts can yield a pair"
+    assert title(FIGURES["draws"]()).endswith("V itself from K draws at no K")
+    better = {"learned-v": [[0.3, 0.01, 0.01]] * 3}
+    assert title(plots.value_samples([1, 4, 16], better, [0.2, 0.2, 0.2])).endswith("learned V from K = 4 on")
+    assert title(FIGURES["samples"]()).endswith("n^-0.50 (95% interval -0.60 to -0.40)")
+    assert "M-DPO 40 %, single-turn 90 %" in title(FIGURES["gamble"]())
     assert "does not fall" in title(plots.sft_curve([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]))
 
 
