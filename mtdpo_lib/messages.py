@@ -290,7 +290,9 @@ class _Reader:
         asked = self._first(place, generation=True)
         header = asked[_shared(asked, self._first(place)) :]
         begin = self._agree(asked, self.text)
-        if not floor <= begin <= limit:  # earlier turns are written differently now: look for the header itself
+        if (
+            not floor <= begin <= limit
+        ):  # earlier turns are written differently now: look for the header itself
             opening = self._control.match(header)
             place_of = self.text.rfind(opening[0], floor, limit) if opening else -1
             if place_of < 0:
