@@ -247,8 +247,8 @@ class _Reader:
                     self._check_tool_calls(place)
                 begin = self._begin(place, floor)
                 end, floor, added = self._end(place, begin if stop is None else stop)
-                if self.text[end:floor] in self.text[begin:end]:
-                    token = self.text[end:floor]
+                token, calls = self.text[end:floor], str(message.get("tool_calls"))
+                if token in self.text[begin:end] or token in calls:
                     raise _Refusal(f"finds its own end-of-turn token {token!r} inside {self._name(place)}")
                 lead, tail = (begin, end), (end, end)
                 if start is not None:
@@ -298,24 +298,24 @@ class _Reader:
             if place_of < 0:
                 raise _Refusal(f"rewrites the turns before {self._name(place)} when later ones follow")
             begin = place_of + self._agree(header, self.text[place_of:limit])
-        usual = self._usual_header()
-        if (
-            not header and usual and self.text.startswith(usual, begin)
-        ):  # asked without, written with a header
-            begin += len(usual)
-        if (
-            not usual and self.text[begin:limit].strip()
-        ):  # a template without generation prompt writes a header
-            if not self.marks[place]:
-                raise _Refusal(f"has no generation prompt to tell the header of {self._name(place)}")
-            begin = limit
-        return begin
+        if header:
+            return begin
+        written = (
+            self._usual_header() or self._silent_header()
+        )  # asked without a header, maybe written with one
+        return begin + len(written) if self.text.startswith(written, begin) else begin
 
     def _usual_header(self) -> str:
         """The generation prompt of the first turn."""
         first = next(n for n, message in enumerate(self.messages) if message["role"] == "assistant")
         asked = self._first(first, generation=True)
         return asked[_shared(asked, self._first(first)) :]
+
+    def _silent_header(self) -> str:
+        """What stands between a question and an answer; spaces alone are the policy's."""
+        question, answer = self._probe("user"), self._probe("user", "assistant")
+        between = answer[self._agree(question, answer) :].partition(_mark(1))[0]
+        return between if between.strip() else ""
 
     def _end(self, place: int, written: int) -> tuple[int, int, str]:
         """Where the end-of-turn token begins and ends, the first at `written` at most; and that token, if it was added."""
@@ -493,12 +493,11 @@ def _pieces(skeleton: _Skeleton, texts: dict[int, str], finished: bool) -> Itera
         tail = _shared(hole.tail[::-1], text[lead:][::-1])
         yield Piece(text[:lead], hole.role, own=True)
         yield Piece(text[lead : len(text) - tail], hole.role, own=False)
-        yield Piece(text[len(text) - tail :], hole.role, own=True)
+        if hole.role == Role.ASSISTANT and (finished or hole is not last):
+            tail_and_end = text[len(text) - tail :] + skeleton.text[hole.end : hole.stop]
+            yield Piece(tail_and_end, hole.role, own=True)
         place = hole.end
         if hole.role == Role.ASSISTANT:
-            between = Role.TEMPLATE
-            if finished or hole is not last:
-                yield Piece(skeleton.text[hole.end : hole.stop], Role.ASSISTANT, own=True)
-            place = hole.stop
+            between, place = Role.TEMPLATE, hole.stop
     if last.role != Role.ASSISTANT:
         yield Piece(skeleton.text[place:], between, own=True)

@@ -251,17 +251,23 @@ def broken(tokens, mask, tokenizer, messages, sampled=None) -> set[str]:
     return found
 
 
-def rendered(tokenizer, messages, generation=False):
+def forms(messages) -> list[list[dict]]:
+    """The messages as they are, and with their contents in parts."""
+    return [messages, [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]]
+
+
+def text_of(tokenizer, messages, generation=False) -> str | None:
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+    except Exception:
+        return None
+
+
+def rendered(tokenizer, messages, generation=False) -> str | None:
     """What the template makes of the messages, None where it does not take them as they are."""
-    parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
-    for form in (messages, parts):
-        try:
-            text = tokenizer.apply_chat_template(form, tokenize=False, add_generation_prompt=generation)
-        except Exception:
-            continue
-        if all(one["content"].strip() in text for one in messages):
-            return text
-    return None
+    texts = [text_of(tokenizer, form, generation) for form in forms(messages)]
+    whole = (text for text in texts if text and all(one["content"].strip() in text for one in messages))
+    return next(whole, None)
 
 
 def scored(tokens) -> list[int]:
@@ -342,9 +348,9 @@ def test_generation_markers_agree(name, speaking):
     """TRL's training templates mark what they score. We score the same but for what the policy never writes."""
     tokenizer = speaking(name)
     messages = [QUESTION, {**CODE, "content": "Multiply."}, {"role": "user", "content": "And?"}, ANSWER]
-    taken = messages
-    if rendered(tokenizer, messages) != tokenizer.apply_chat_template(messages, tokenize=False):
-        taken = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+    taken = next(
+        form for form in forms(messages) if rendered(tokenizer, messages) == text_of(tokenizer, form)
+    )
     text, spans = render_jinja_template(
         [taken],
         chat_template=SHIPPED[name],
@@ -379,12 +385,12 @@ BREAKS = {  # the property that each mistake breaks, whatever else it breaks
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-@pytest.mark.parametrize("name", ["tiny", "chatml", "qwen3", "gptoss", "llama3", "deepseekv3"])
+@pytest.mark.parametrize("name", ["tiny", "chatml", "qwen3", "qwen2_5", "llama3", "lfm2"])
 def test_every_mistake_breaks_a_property(mistake, name, speaking, tokenizer, chatml):
     speaker = {"tiny": tokenizer, "chatml": chatml}.get(name) or speaking(name)
     tokens = MessageFormat(speaker).encode(TEXT)
     place = tokens.ids.index(scored(tokens)[-2])  # as if the last word had been sampled in single characters
-    letters = [speaker(character).input_ids[0] for character in speaker.decode(tokens.ids[place])]
+    letters = [speaker(character).input_ids[0] for character in speaker.decode([tokens.ids[place]])]
     roles = tokens.roles[:place] + [tokens.roles[place]] * len(letters) + tokens.roles[place + 1 :]
     sampled = RoleTokens(tokens.ids[:place] + letters + tokens.ids[place + 1 :], roles)
     assert broken(sampled, loss_mask(sampled.roles), speaker, TEXT, sampled.ids) == set()
@@ -543,7 +549,7 @@ TWICE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ m.content }}<|
 UPSIDE_DOWN = "{% for m in messages[::-1] %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 NERVOUS = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
-    "{{ '!' if 'apples' in messages[2].content }}<|end|>{% endfor %}"
+    "{{ '!' if 'apples' in messages | string }}<|end|>{% endfor %}"
 )
 
 
