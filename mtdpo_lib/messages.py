@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import product, takewhile
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -30,6 +30,7 @@ from mtdpo_lib.chat import (
 )
 
 ROLES = ("system", "user", "assistant", "tool")
+CACHED = 1000  # kinds of conversations remembered: texts do not count, tool calls do
 
 
 class _Refusal(Exception):
@@ -142,20 +143,27 @@ class MessageFormat:
         )
 
     def encode_pair(
-        self, chosen: Sequence[Message], rejected: Sequence[Message]
+        self,
+        chosen: Sequence[Message],
+        rejected: Sequence[Message],
+        finished: tuple[bool, bool] = (True, True),
     ) -> tuple[RoleTokens, RoleTokens]:
         """Both sides of a preference pair, whole conversations with the same messages up to the first assistant turn.
 
+        Args:
+            chosen, rejected: as for `encode`; what both share after the prompt is scored in both.
+            finished: for each side.
+
         Raises:
-            ValueError: they answer different prompts.
+            ValueError: they answer different prompts, or as `encode`.
         """
-        prompts = [_before_assistant(side) for side in (chosen, rejected)]
-        if prompts[0] != prompts[1]:
+        tokens = self.encode(chosen, finished[0]), self.encode(rejected, finished[1])
+        if _prompt(chosen) != _prompt(rejected):
             raise ValueError(
                 "The two sides of a pair answer different prompts: "
                 "give both the same messages up to the first assistant turn."
             )
-        return self.encode(chosen), self.encode(rejected)
+        return tokens
 
     def render(self, messages: list[Message], generation: bool = False) -> str:
         """What the template makes of the messages."""
@@ -205,6 +213,8 @@ class MessageFormat:
         marks = [_mark(place) if one["content"] else one["content"] for place, one in enumerate(messages)]
         key = json.dumps([shape, _written(messages, marks, shape)], default=str)
         if key not in self._skeletons:
+            if len(self._skeletons) >= CACHED:
+                self._skeletons.clear()
             try:
                 self._skeletons[key] = _Reader(self, messages, marks, shape).skeleton()
             except _Refusal as reason:
@@ -290,9 +300,7 @@ class _Reader:
         asked = self._first(place, generation=True)
         header = asked[_shared(asked, self._first(place)) :]
         begin = self._agree(asked, self.text)
-        if (
-            not floor <= begin <= limit
-        ):  # earlier turns are written differently now: look for the header itself
+        if not floor <= begin <= limit:  # earlier turns are written differently now
             opening = self._control.match(header)
             place_of = self.text.rfind(opening[0], floor, limit) if opening else -1
             if place_of < 0:
@@ -300,9 +308,8 @@ class _Reader:
             begin = place_of + self._agree(header, self.text[place_of:limit])
         if header:
             return begin
-        written = (
-            self._usual_header() or self._silent_header()
-        )  # asked without a header, maybe written with one
+        # asked without a header, but it may be written with one
+        written = self._usual_header() or self._silent_header()
         return begin + len(written) if self.text.startswith(written, begin) else begin
 
     def _usual_header(self) -> str:
@@ -410,7 +417,10 @@ def _checked(messages: Sequence[Message], finished: bool) -> list[Message]:
             raise ValueError(
                 f"Message {place + 1} ({message['role']}) has no text: give it a string as content."
             )
-        checked.append({**message, "content": content or ""})
+        kept = {
+            key: value for key, value in message.items() if value is not None
+        }  # data sets fill up with None
+        checked.append({**kept, "content": content or ""})
         if message.get("tool_calls"):
             checked[-1]["tool_calls"] = [_with_arguments(call, _from_json) for call in message["tool_calls"]]
     if not any(message["role"] == "assistant" for message in checked):
@@ -443,9 +453,10 @@ def _to_json(arguments: Any) -> Any:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
-def _before_assistant(messages: Sequence[Message]) -> list[Message]:
-    count = next((n for n, one in enumerate(messages) if one["role"] == "assistant"), len(messages))
-    return list(messages[:count])
+def _prompt(messages: Sequence[Message]) -> list[tuple[str, Any]]:
+    """Role and content of all that comes before the first assistant turn."""
+    before = takewhile(lambda message: message["role"] != "assistant", messages)
+    return [(message["role"], message["content"]) for message in before]
 
 
 def _shapes(messages: list[Message]) -> Iterator[_Shape]:

@@ -505,6 +505,18 @@ def test_a_pair_of_two_prompts_is_refused(tokenizer):
         MessageFormat(tokenizer).encode_pair(TEXT, other)
 
 
+def test_a_side_may_be_cut_off(tokenizer):
+    form = MessageFormat(tokenizer)
+    whole, cut = form.encode_pair(TEXT, [QUESTION, {**ANSWER, "content": "So \\bo"}], finished=(True, False))
+    assert tokenizer.decode(whole.ids[-1:]) == "<|end|>"
+    assert runs(cut, loss_mask(cut.roles), tokenizer) == ["So \\bo"]
+
+
+def test_columns_that_a_data_set_fills_with_none_are_ignored(speaking):
+    form = MessageFormat(speaking("deepseekv3"))
+    assert form.encode([{"tool_calls": None, **message} for message in TEXT]) == form.encode(TEXT)
+
+
 @pytest.mark.parametrize(
     ("messages", "words"),
     [
