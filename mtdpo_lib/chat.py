@@ -7,16 +7,19 @@ very tokens that sampling produces, for any chat template that can be split into
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-Message = dict[str, str]
+Message = dict[str, Any]  # at least role and content
 
 
 class Role(IntEnum):
@@ -57,6 +60,148 @@ def loss_mask(roles: Sequence[int]) -> list[int]:
     return [int(role == Role.ASSISTANT) for role in roles]
 
 
+def tokenizer_name(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What to call a tokenizer in an error."""
+    return tokenizer.name_or_path or type(tokenizer).__name__
+
+
+def require_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer's chat template.
+
+    Raises:
+        ChatTemplateError: it has none.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ChatTemplateError(
+            f"The tokenizer {tokenizer_name(tokenizer)} has no chat template: "
+            "use an instruction-tuned model, or set tokenizer.chat_template."
+        )
+    return tokenizer.get_chat_template()
+
+
+def require_padding(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills up short rows of a batch.
+
+    Raises:
+        ValueError: the tokenizer has no padding token.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"The tokenizer {tokenizer_name(tokenizer)} has no padding token: "
+            "set one, for example tokenizer.pad_token = tokenizer.eos_token."
+        )
+    return tokenizer.pad_token_id
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text with its role. In the template's `own` text control tokens count, in all other text they do not."""
+
+    text: str
+    role: Role
+    own: bool
+
+
+class TextEncoder:
+    """Pieces of text to token ids, so that only the template can write control tokens.
+
+    Control tokens are the tokenizer's special tokens and all other added tokens that the chat template mentions. Text
+    between two of them is encoded as one, just as the tokenizer would. Only a change of role cuts it, so that no token
+    belongs to two roles and a turn starts with the ids that sampling starts with.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+        template = require_template(tokenizer)
+        tokens = {token.content: token for token in tokenizer.added_tokens_decoder.values()}
+        self._control = {
+            text: token
+            for text, token in tokens.items()
+            if token.special or (text in template and not text.isspace())
+        }
+        self.control = _any_of(self._control)  # finds control tokens in the template's own text
+        self._special = _any_of(text for text, token in tokens.items() if token.special)
+        self._continues, self._after_token = self._habits()
+
+    def _habits(self) -> tuple[bool, bool]:
+        """Whether text inside a text, and text after a control token, must not get the tokenizer's prefix space."""
+        alone, inside = self._ids("a"), self._ids("\u0001a")
+        if inside == self._ids("\u0001") + alone or not self._control:
+            return False, False
+        token = next(iter(self._control))
+        whole = self.tokenizer(token + "a", add_special_tokens=False).input_ids
+        return True, whole[1:] != alone
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+    def _section(self, text: str, after: str) -> list[int]:
+        """Ids of text without control tokens that stands at the ``start``, or after a ``token`` or other ``text``."""
+        if (after == "text" and self._continues) or (after == "token" and self._after_token):
+            anchor = self._ids("\u0001")
+            return self._ids("\u0001" + text)[len(anchor) :]
+        return self._ids(text)
+
+    def plain(self, text: str, role: Role, after: str = "text") -> list[int]:
+        """Ids of text in which control tokens are ordinary characters.
+
+        An assistant's text may hold added tokens that are not special, such as ``<think>``: the policy samples them.
+        """
+        if not text:
+            return []
+        forbidden = self._special if role == Role.ASSISTANT else self.control
+        ids = self._section(text, after)
+        written = {self.tokenizer.convert_tokens_to_ids(token) for token in forbidden.findall(text)}
+        if written.isdisjoint(ids):
+            return ids
+        ids = []
+        for place, part in enumerate(re.split(f"({forbidden.pattern})", text)):
+            for character in part if place % 2 else [part] if part else []:
+                ids += self._section(character, "text" if ids else after)
+        return ids
+
+    def _sections(self, pieces: Iterable[Piece]) -> Iterator[tuple[str, str | None]]:
+        """Text up to a control token of the template, and that token; at the end the rest and None."""
+        text, before = "", None
+        for piece in pieces:
+            place = 0
+            for match in self.control.finditer(piece.text) if piece.own else ():
+                yield self._strip(text + piece.text[place : match.start()], before, match[0]), match[0]
+                text, place, before = "", match.end(), match[0]
+            text += piece.text[place:]
+        yield self._strip(text, before, None), None
+
+    def _strip(self, text: str, before: str | None, after: str | None) -> str:
+        """Without the spaces that the neighbouring control tokens swallow."""
+        if before is not None and self._control[before].rstrip:
+            text = text.lstrip()
+        return text.rstrip() if after is not None and self._control[after].lstrip else text
+
+    def encode(self, pieces: Iterable[Piece], after: str = "start") -> RoleTokens:
+        """Ids and roles of consecutive pieces."""
+        ids, roles = [], []
+        for role, run in groupby(pieces, key=attrgetter("role")):
+            for text, token in self._sections(run):
+                if text:
+                    ids += self.plain(text, role, after)
+                    after = "text"
+                if token is not None:
+                    ids.append(self.tokenizer.convert_tokens_to_ids(token))
+                    after = "token"
+            roles += [int(role)] * (len(ids) - len(roles))
+        return RoleTokens(ids, roles)
+
+
+def _any_of(strings: Iterable[str]) -> re.Pattern[str]:
+    """Finds any of the strings, the longest first; nothing where there is none."""
+    return re.compile("|".join(re.escape(text) for text in sorted(strings, key=len, reverse=True)) or r"(?!)")
+
+
+def tool_as_user(text: str) -> Message:
+    """The tool's turn where a template has no tool role, as in the paper (sec. 3.1)."""
+    return {"role": "user", "content": f"```output\n{text}\n```"}
+
+
 class ChatFormat:
     """The pieces of a tokenizer's chat template around the turns of a tool conversation.
 
@@ -74,11 +219,7 @@ class ChatFormat:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
-        if not getattr(tokenizer, "chat_template", None):
-            raise ChatTemplateError(
-                f"The tokenizer {tokenizer.name_or_path or type(tokenizer).__name__} has no chat template: "
-                "use an instruction-tuned model, or set tokenizer.chat_template."
-            )
+        self._text = TextEncoder(tokenizer)
         self.tool_as_user = False
         pieces = self._cut()
         if pieces is None:
@@ -101,9 +242,7 @@ class ChatFormat:
         return token in self.tokenizer.added_tokens_decoder
 
     def _tool_message(self, text: str) -> Message:
-        if self.tool_as_user:
-            return {"role": "user", "content": f"```output\n{text}\n```"}
-        return {"role": "tool", "content": text}
+        return tool_as_user(text) if self.tool_as_user else {"role": "tool", "content": text}
 
     def _render(self, messages: list[Message], generation: bool) -> str:
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
@@ -130,24 +269,29 @@ class ChatFormat:
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
-    def _encode_plain(self, text: str) -> list[int]:
-        """Ids of untrusted text: template tokens written in it stay ordinary characters and cannot forge a turn."""
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-
     def prompt(self, question: str) -> RoleTokens:
-        """The question and the header of the first assistant turn."""
-        ids = self._encode(self._render([{"role": "user", "content": question}], generation=True))
-        return RoleTokens(ids, [Role.PROMPT] * len(ids))
+        """The question, as plain text, and the header of the first assistant turn."""
+        marker = "Qqq7"
+        before, _, after = self._render([{"role": "user", "content": marker}], True).partition(marker)
+        whole = self._render([{"role": "user", "content": question}], True)
+        text = whole[len(before) : len(whole) - len(after)]
+        if before + text + after != whole:
+            raise ChatTemplateError(
+                f"The chat template of {tokenizer_name(self.tokenizer)} changes with the question {question[:40]!r}: "
+                "use a template that writes every question alike."
+            )
+        parts = ((before, True), (text, False), (after, True))
+        return self._text.encode([Piece(part, Role.PROMPT, own) for part, own in parts])
 
     def assistant(self, text: str) -> RoleTokens:
         """A written assistant turn and its end-of-turn token."""
-        ids = [*self._encode_plain(text), self.end_of_turn]
+        ids = [*self._text.plain(text, Role.ASSISTANT), self.end_of_turn]
         return RoleTokens(ids, [Role.ASSISTANT] * len(ids))
 
     def tool(self, text: str) -> RoleTokens:
         """What follows an end-of-turn token: the tool's turn and the header of the next assistant turn."""
         before, after = self._before_tool[1:], self._after_tool
-        content = self._encode_plain(text)
+        content = self._text.plain(text, Role.TOOL)  # template tokens written in it cannot forge a turn
         roles = [Role.TEMPLATE] * len(before) + [Role.TOOL] * len(content) + [Role.TEMPLATE] * len(after)
         return RoleTokens(before + content + after, roles)
 
@@ -181,32 +325,44 @@ ROLE_COLOURS = {
     Role.TOOL: "#f6c28b",
     Role.TEMPLATE: "#f7f7f7",
 }
+TERMINAL_COLOURS = {Role.PROMPT: "90", Role.ASSISTANT: "32", Role.TOOL: "33", Role.TEMPLATE: "2"}
 
 
-def to_html(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase) -> str:
-    """A trajectory as HTML: background by role, bold and underlined where the loss looks."""
+def to_html(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase, mask: Sequence[int] | None = None) -> str:
+    """A trajectory as HTML: background by role, bold and underlined where the loss looks.
+
+    Args:
+        tokens: T tokens with their roles.
+        tokenizer: to show them.
+        mask: 0 or 1 for each token, `loss_mask` of the roles unless given.
+    """
+    mask = loss_mask(tokens.roles) if mask is None else mask
     legend = " ".join(
         f'<span style="background:{colour};color:#222;padding:0 .4em">{role.name.lower()}</span>'
         for role, colour in ROLE_COLOURS.items()
     )
     spans = []
-    for token, role in zip(tokens.ids, tokens.roles, strict=True):
+    for token, role, scored in zip(tokens.ids, tokens.roles, mask, strict=True):
         text = html.escape(tokenizer.decode([token])).replace("\n", "\\n\n")
-        weight = "font-weight:600;text-decoration:underline" if role == Role.ASSISTANT else ""
+        weight = "font-weight:600;text-decoration:underline" if scored else ""
         spans.append(f'<span style="background:{ROLE_COLOURS[Role(role)]};color:#222;{weight}">{text}</span>')
     head = f"<div>{legend} <small>(underlined: in the loss)</small></div>"
     return f'{head}<pre style="white-space:pre-wrap">{"".join(spans)}</pre>'
 
 
-def to_text(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The same for a terminal: one line a run of tokens with the same role, ``*`` where the loss looks."""
+def to_text(
+    tokens: RoleTokens,
+    tokenizer: PreTrainedTokenizerBase,
+    mask: Sequence[int] | None = None,
+    colour: bool = False,
+) -> str:
+    """The same for a terminal: one line a run of tokens alike, ``*`` where the loss looks, in `colour` if wanted."""
+    mask = loss_mask(tokens.roles) if mask is None else mask
     lines, start = [], 0
-    for end in range(1, len(tokens) + 1):
-        if end == len(tokens) or tokens.roles[end] != tokens.roles[start]:
-            role = Role(tokens.roles[start])
-            mark = "*" if role == Role.ASSISTANT else " "
-            lines.append(
-                f"{mark} {role.name.lower():<9} {end - start:>4}  {tokenizer.decode(tokens.ids[start:end])!r}"
-            )
-            start = end
+    for (role, scored), run in groupby(zip(tokens.roles, mask, strict=True)):
+        end = start + len(list(run))
+        text = tokenizer.decode(tokens.ids[start:end])
+        line = f"{'*' if scored else ' '} {Role(role).name.lower():<9} {end - start:>4}  {text!r}"
+        lines.append(f"\033[{TERMINAL_COLOURS[Role(role)]}m{line}\033[0m" if colour else line)
+        start = end
     return "\n".join(lines)

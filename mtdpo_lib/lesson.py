@@ -168,8 +168,8 @@ def pipeline_map(here: str) -> HTML:
     return HTML(f"{row}<p><small>{html.escape(measured_cost(here))}</small></p>")
 
 
-def show_tokens(tokens: Any, tokenizer: Any) -> HTML:
-    """A trajectory coloured by who wrote each token."""
+def show_tokens(tokens: Any, tokenizer: Any, mask: Sequence[int] | None = None) -> HTML:
+    """A trajectory coloured by who wrote each token, underlined where the loss looks: at `mask`, where it is given."""
     from mtdpo_lib.chat import to_html
 
-    return HTML(to_html(tokens, tokenizer))
+    return HTML(to_html(tokens, tokenizer, mask))
