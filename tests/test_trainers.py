@@ -558,6 +558,8 @@ def test_kto_refuses_a_batch_of_one(build, pairs):  # noqa: F811
         build("mkto", pairs, {"per_device_train_batch_size": 1})
     with pytest.raises(ValueError, match="got 1 pairs"):
         build("mkto", pairs[:1], {"per_device_train_batch_size": 2})
+    with pytest.raises(ValueError, match="The last batch of 3 pairs would hold one pair"):
+        build("mkto", pairs, {"per_device_train_batch_size": 2})
 
 
 def test_a_reference_on_another_base_is_refused(policy, pairs, tmp_path, smoke):  # noqa: F811
@@ -570,9 +572,14 @@ def test_a_reference_on_another_base_is_refused(policy, pairs, tmp_path, smoke):
 
 
 def test_a_tokenizer_without_pad_and_end_token_is_refused(build, pairs, policy, smoke, tmp_path):  # noqa: F811
-    with pytest.raises(ValueError, match="a tokenizer with a pad or an end-of-text token"):
+    tokenizer = load_tokenizer(policy)
+    tokenizer.pad_token = tokenizer.eos_token = None
+    with pytest.raises(
+        ValueError, match=r"neither a pad token nor an end-of-text token: set tokenizer\.pad_token"
+    ):
         TrajectoryDPOTrainer(
             model=load_for_training(policy, smoke.model, 0),
             args=DPOConfig(**training_arguments(tmp_path, smoke.model, 0)),
             train_dataset=preference_dataset(pairs),
+            processing_class=tokenizer,
         )

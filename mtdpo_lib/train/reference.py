@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
 from safetensors.torch import load_file, save_file
@@ -43,11 +43,14 @@ def check_same_base(model: PeftModel, folder: Path) -> None:
             f"The reference adapter {folder} was made for the base {theirs}, but this policy stands on {ours}: "
             "policy and reference must share their base."
         )
-    layers = dict(model.get_base_model().named_modules())
+    layers, width = (
+        dict(model.get_base_model().named_modules()),
+        {"lora_A": "in_features", "lora_B": "out_features"},
+    )
     for name, weight in load_peft_weights(str(folder), device="cpu").items():
-        layer, kind, _ = name.removeprefix("base_model.model.").rpartition(".lora_")
-        width = getattr(layers.get(layer), "in_features" if "_A" in name[-10:] else "out_features", None)
-        if kind and width != weight.shape[1 if "_A" in name[-10:] else 0]:
+        layer, _, kind = name.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
+        size = weight.shape[1 if kind == "lora_A" else 0]
+        if kind in width and getattr(layers.get(layer), width[kind], None) != size:
             raise ValueError(
                 f"The reference adapter {folder} does not fit this policy's base at {layer}: it belongs to another base."
             )
@@ -72,13 +75,21 @@ def load_reference(model: PeftModel, reference: str | Path) -> None:
     folder = Path(reference)
     check_same_base(model, folder)
     weights = load_peft_weights(str(folder), device=str(model.device))
-    rank = json.loads((folder / "adapter_config.json").read_text(encoding="utf8")).get("r")
-    if REFERENCE in model.peft_config and model.peft_config[REFERENCE].r == rank:
+    if REFERENCE in model.peft_config and _same_shape(model.peft_config[REFERENCE], folder):
         set_peft_model_state_dict(model, weights, adapter_name=REFERENCE)
         return
     if REFERENCE in model.peft_config:
         model.delete_adapter(REFERENCE)
     model.load_adapter(str(folder), adapter_name=REFERENCE, is_trainable=False)
+
+
+def _same_shape(config: PeftConfig, folder: Path) -> bool:
+    """Weights in `folder` mean the same under `config`: rank and scale agree."""
+    saved = PeftConfig.from_pretrained(str(folder))
+    return all(
+        getattr(config, name, None) == getattr(saved, name, None)
+        for name in ("r", "lora_alpha", "use_rslora")
+    )
 
 
 def answers_as_reference(model: torch.nn.Module) -> bool:
@@ -96,7 +107,7 @@ def fingerprint(model: torch.nn.Module) -> str:
         if ".lora_" in name and f".{REFERENCE}." not in name:
             continue  # the policy's adapter: it learns, the reference does not
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -104,8 +104,10 @@ class _Trajectories:
         self._reference, self._rows_at_once, self._diagnostics = reference, rows_at_once, diagnostics
         self._forward = self._reference_forward = None
         self._share, self.agreement = 1.0, None
-        if data_collator is None:
-            data_collator = self.collator(_pad_token_id(processing_class))
+        if processing_class is not None and not (processing_class.pad_token or processing_class.eos_token):
+            raise ValueError(
+                "The tokenizer has neither a pad token nor an end-of-text token: set tokenizer.pad_token to a token."
+            )
         super().__init__(
             model=model,
             args=args,
@@ -115,6 +117,8 @@ class _Trajectories:
             processing_class=processing_class,
             **others,
         )
+        if data_collator is None:
+            self.data_collator = self.collator(self._tokenizer.pad_token_id)
         is_peft = isinstance(self.model, PeftModel)
         if not is_peft and (reference != "initial" or remember):
             raise ValueError(
@@ -257,20 +261,6 @@ class _Trajectories:
                 self._forward.cache.save()
 
 
-def _pad_token_id(tokenizer: Any) -> int:
-    """The padding token; any will do where the attention mask hides it, so the end token stands in.
-
-    Raises:
-        ValueError: no tokenizer, or one with neither.
-    """
-    for name in ("pad_token_id", "eos_token_id"):
-        if getattr(tokenizer, name, None) is not None:
-            return getattr(tokenizer, name)
-    raise ValueError(
-        "Give the trainer processing_class=tokenizer, a tokenizer with a pad or an end-of-text token."
-    )
-
-
 class TrajectoryDPOTrainer(_Trajectories, DPOTrainer):
     """M-DPO, eq. (14), or single-turn DPO when the data set scores the tool's tokens (``method="dpo"``).
 
@@ -317,20 +307,23 @@ class TrajectoryKTOTrainer(_Trajectories, KTOTrainer):
 
     The arguments beside TRL's are described at `_Trajectories`. A batch holds both trajectories of
     `per_device_train_batch_size` pairs; its KL term z_0 is estimated on answers to other prompts, once for the whole batch.
+    Under gradient accumulation, as in TRL, every batch has its own; `rows_at_once` saves memory without that.
     """
 
     collator, config = TrajectoryLabelCollator, KTOConfig
 
     def __init__(self, model: Any, args: Any = None, *, train_dataset: Dataset, **others: Any):
-        size = (
-            self.config("trajectories").per_device_train_batch_size
-            if args is None
-            else args.per_device_train_batch_size
-        )
-        if size < 2 or len(train_dataset) == 1:
+        args = self.config("trajectories") if args is None else args
+        size, pairs = args.per_device_train_batch_size, len(train_dataset)
+        if size < 2 or pairs == 1:
             raise ValueError(
                 "KTO's KL term needs answers to different prompts in every batch: give it at least 2 pairs and a batch size "
-                f"of at least 2; got {len(train_dataset)} pairs and a batch size of {size}."
+                f"of at least 2; got {pairs} pairs and a batch size of {size}."
+            )
+        if pairs % size == 1 and not args.dataloader_drop_last:
+            raise ValueError(
+                f"The last batch of {pairs} pairs would hold one pair, and KTO's KL term needs two prompts: take another "
+                f"batch size than {size}, or dataloader_drop_last=True."
             )
         self._z0: Tensor | None = None
         super().__init__(model, args, train_dataset=train_dataset, **others)
