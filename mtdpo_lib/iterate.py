@@ -165,7 +165,7 @@ def make_training(
     model: ModelSettings,
     seed: int,
 ) -> None:
-    """One iteration of M-DPO: an adapter at each of a few steps, and the log."""
+    """One iteration of preference learning: an adapter at each of a few steps, and the log."""
     from mtdpo_lib.train import train_preference
 
     network = load_for_training(initial, model, small_stream(seed, "adapter"))
@@ -428,7 +428,7 @@ class Experiment:
         Args:
             number: iteration, from 1.
             policies: the SFT policy and every iteration's policy so far.
-            name: of the new policy; default ``mdpo-<number>``.
+            name: of the new policy; default ``<method>-<number>``.
             mixture: sample from the previous policy too.
             notebook: the one that makes what this call trains; default the main run's.
             changes: preference settings that differ from the profile's, e.g. ``reference="fixed"``.
@@ -466,7 +466,7 @@ class Experiment:
             "seed": self.seed,
         }
         selection = self._get(f"selection/{number}", make_selection, selection_inputs, notebook)
-        policy = Policy(name or f"mdpo-{number}", selection, "adapter", self.base_of(initial))
+        policy = Policy(name or f"{settings.method}-{number}", selection, "adapter", self.base_of(initial))
         return Iteration(
             number, policy, initial, reference, tuple(sources), rollouts, pairs, training, selection
         )

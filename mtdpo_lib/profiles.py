@@ -102,9 +102,9 @@ class PairSettings:
 
 @dataclass(frozen=True)
 class PreferenceSettings:
-    """M-DPO, eq. (14)."""
+    """Preference learning: M-DPO, eq. (14), M-KTO, eq. (15), and the baselines of sec. 3."""
 
-    method: str = "mdpo"
+    method: str = "mdpo"  # "mdpo", "mkto"; tool output scored: "dpo", "kto"; right answers only: "raft"
     # KL coefficient (TRL calls it beta) and learning rate of the LoRA weights: the best of six settings tried on the
     # development prompts of iteration 1, seed 0, as sec. 3.1 tunes its own. Ours are larger because our trajectories cost
     # about 2 nats, a 7B model's tens.
@@ -118,6 +118,9 @@ class PreferenceSettings:
     reference: str = (
         "updated"  # "updated": last iteration's policy, eq. (17); "fixed": the SFT policy, eq. (16)
     )
+    # "fast" shares the prompt and pads nothing; equal to rounding, so the profiles keep the plain step and their numbers
+    step: str = "plain"
+    rows_at_once: int = 0  # pairs in memory at a time inside a step; 0: all. The step is the same
 
 
 @dataclass(frozen=True)
@@ -290,7 +293,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "problems.source": ("generated", "gsm8k"),
     "model.quantization": ("none", "nf4"),
     "model.dtype": ("float32", "bfloat16"),
-    "preference.method": ("mdpo",),
+    "preference.method": ("mdpo", "mkto", "dpo", "kto", "raft"),
+    "preference.step": ("plain", "fast"),
     "preference.reference": ("updated", "fixed"),
 }
 # Settings that may be zero; every other number must be positive.
@@ -301,6 +305,7 @@ MAY_BE_ZERO = {
     "sft.warmup_fraction",
     "rollout.samples_previous",
     "preference.nll_coefficient",
+    "preference.rows_at_once",
     "preference.warmup_fraction",
     "evaluation.sampled",
 }

@@ -1,0 +1,585 @@
+"""The trainers: eq. (15) and the baselines inside TRL, steps in parts, references, diagnostics, bad input, README."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import CHATML, with_template
+from peft import LoraConfig, PeftModel
+from test_train import as_trajectory, log_probability, pairs, policy, shake  # noqa: F401 (fixtures)
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
+
+from mtdpo_lib.chat import Role, RoleTokens
+from mtdpo_lib.models import Policy, load_for_sampling, load_for_training, load_tokenizer, tiny_model
+from mtdpo_lib.pairs import Pair
+from mtdpo_lib.profiles import PreferenceSettings, get_profile
+from mtdpo_lib.stages import Product
+from mtdpo_lib.train import (
+    TrajectoryDPOTrainer,
+    TrajectoryKTOTrainer,
+    pairs_from_messages,
+    preference_dataset,
+    scored_tokens,
+    train_preference,
+)
+from mtdpo_lib.train.common import training_arguments
+from mtdpo_lib.train.data import prompt_of
+from mtdpo_lib.train.losses import different_prompts
+from mtdpo_lib.train.preference import set_reference
+
+ETA = 0.3
+TRAINERS = {"mdpo": (TrajectoryDPOTrainer, DPOConfig), "mkto": (TrajectoryKTOTrainer, KTOConfig)}
+TRAINERS |= {"dpo": TRAINERS["mdpo"], "kto": TRAINERS["mkto"]}
+
+
+@pytest.fixture
+def build(policy, smoke, tmp_path):  # noqa: F811
+    """A trainer for a method on pairs, from the overfit policy; `options` go to the trainer, `arguments` to its config."""
+
+    def make(method, rows, arguments=None, **options):
+        trainer, config = TRAINERS[method]
+        settings = {
+            **training_arguments(tmp_path / "trainer", smoke.model, 0),
+            "beta": ETA,
+            "max_length": None,
+        }
+        settings |= {"per_device_train_batch_size": len(rows), **(arguments or {})}
+        dataset = rows if hasattr(rows, "column_names") else preference_dataset(rows, method)
+        model = options.pop("model", None) or load_for_training(policy, smoke.model, 0)
+        return trainer(
+            model=model, args=config(**settings), train_dataset=dataset,
+            processing_class=load_tokenizer(policy), **options,
+        )  # fmt: skip
+
+    return make
+
+
+def whole_batch(trainer):
+    return trainer.data_collator(list(trainer.train_dataset))
+
+
+def gradient(model):
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def step(trainer, batch=None):
+    """Loss and gradient of one step."""
+    trainer.model.zero_grad(set_to_none=True)
+    trainer.current_gradient_accumulation_steps = 1
+    loss = trainer.training_step(trainer.model, dict(batch or whole_batch(trainer)))
+    return loss.item(), gradient(trainer.model)
+
+
+def agree(one, other, loss=1e-5):
+    """Equal losses and the gate on gradients."""
+    assert one[0] == pytest.approx(other[0], rel=loss)
+    assert torch.cosine_similarity(one[1], other[1], dim=0).item() >= 0.9999
+    assert one[1].norm().item() == pytest.approx(other[1].norm().item(), rel=1e-3)
+
+
+# --- The losses inside the trainers ---
+
+
+@pytest.mark.parametrize("method", ["mkto", "kto"])
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_kto_loss_is_equation_15(build, pairs, policy, smoke, method, fast):  # noqa: F811
+    trainer = build(method, pairs, fast=fast, reference="base")
+    shake(trainer.model, size=0.2)
+    trainer.model.eval()
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model, whole_batch(trainer)).item()
+    reference = load_for_sampling(policy, smoke.model)
+    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    prompts = [one.ids[: one.prompt_length] for one in rows]
+
+    def ratio(tokens):
+        trajectory, mask = as_trajectory(tokens, "x", True), scored_tokens(tokens.roles, method)
+        return log_probability(trainer.model, trajectory, mask) - log_probability(reference, trajectory, mask)
+
+    kl = []
+    for prompt, other in zip(prompts, different_prompts([tuple(prompt) for prompt in prompts])):
+        start = rows[other].prompt_length
+        mixed = RoleTokens(
+            prompt + rows[other].ids[start:], [0] * len(prompt) + list(rows[other].roles[start:])
+        )
+        kl.append(ratio(mixed))
+    z0 = max(sum(kl) / len(kl), 0)
+    expected = []
+    for place, row in enumerate(rows):
+        sign = 1 if place < len(pairs) else -1
+        expected.append(1 - 1 / (1 + math.exp(-ETA * sign * (ratio(row.tokens) - z0))))
+    assert loss == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+
+
+def unmasked_rows(dataset):
+    """The same pairs as stock TRL holds them: a prompt and all that follows."""
+    rows = []
+    for row in dataset:
+        start = len(prompt_of(row["chosen_ids"], row["chosen_roles"]))
+        rows.append({"prompt_ids": row["chosen_ids"][:start]})
+        rows[-1] |= {f"{side}_ids": row[f"{side}_ids"][start:] for side in ("chosen", "rejected")}
+    return rows
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_single_turn_dpo_is_stock_trl(build, pairs, fast):  # noqa: F811
+    trainer = build("dpo", pairs, fast=fast)
+    shake(trainer.model)
+    ours = step(trainer)
+    pad = trainer.processing_class.pad_token_id
+    batch = DataCollatorForPreference(pad_token_id=pad)(unmasked_rows(trainer.train_dataset))
+    stock = DPOTrainer.compute_loss
+    trainer.model.zero_grad(set_to_none=True)
+    trainer._compute_loss = lambda *args: DPOTrainer._compute_loss(trainer, *args)
+    loss = stock(trainer, trainer.model, batch)
+    loss.backward()
+    agree(ours, (loss.item(), gradient(trainer.model)))
+
+
+def test_single_turn_kto_is_stock_trl_given_the_same_kl_pairs(build, pairs):  # noqa: F811
+    trainer = build("kto", pairs)
+    shake(trainer.model)
+    ours = step(trainer)
+    rows = unmasked_rows(trainer.train_dataset)
+    examples = [
+        {"prompt_ids": row["prompt_ids"], "completion_ids": row[f"{side}_ids"], "label": side == "chosen"}
+        for side in ("chosen", "rejected")
+        for row in rows
+    ]
+    for example, other in zip(examples, different_prompts([tuple(e["prompt_ids"]) for e in examples])):
+        example["KL_completion_ids"] = examples[other]["completion_ids"]
+    pad = trainer.processing_class.pad_token_id
+    batch = DataCollatorForUnpairedPreference(pad_token_id=pad)(examples)
+    trainer.model.zero_grad(set_to_none=True)
+    loss, _ = KTOTrainer._compute_loss(trainer, trainer.model, batch, False), None
+    loss.backward()
+    agree(ours, (loss.item(), gradient(trainer.model)))
+
+
+# --- A step does not depend on how it is cut ---
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("method", ["mdpo", "mkto"])
+def test_padding_and_parts_change_nothing(build, pairs, method, fast):  # noqa: F811
+    nll = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]} if method == "mdpo" else {}
+    trainer = build(method, pairs, nll, fast=fast)
+    shake(trainer.model)
+    batch = whole_batch(trainer)
+    whole = step(trainer, batch)
+    wider = {}
+    for name, value in batch.items():
+        fill = -1 if name == "roles" else 0
+        wider[name] = torch.nn.functional.pad(value, (0, 7), value=fill) if value.dim() == 2 else value
+    agree(step(trainer, wider), whole)
+    for rows in (1, 2):
+        trainer._rows_at_once = rows
+        agree(step(trainer, batch), whole)
+
+
+def test_accumulation_gives_the_step_of_one_batch(build, pairs, tmp_path):  # noqa: F811
+    """With the NLL term too, whose mean TRL takes for each micro-batch alone."""
+    adapters = []
+    for size, accumulated in ((3, 1), (1, 3)):
+        arguments = {
+            "per_device_train_batch_size": size, "gradient_accumulation_steps": accumulated, "max_steps": 1,
+            "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "max_grad_norm": 1e9,
+            "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7], "save_strategy": "no",
+        }  # fmt: skip
+        trainer = build("mdpo", pairs, arguments)
+        trainer.train()
+        adapters.append(
+            torch.cat([p.detach().flatten() for n, p in trainer.model.named_parameters() if ".default." in n])
+        )
+    assert torch.allclose(*adapters, atol=1e-6)
+    assert adapters[0].abs().max() > 1e-3
+
+
+# --- The fast step in a trainer ---
+
+
+def test_the_fast_step_is_trl_s_with_the_right_mask(build, pairs):  # noqa: F811
+    steps, logs = [], []
+    for fast in (False, True):
+        trainer = build("mdpo", pairs, fast=fast)
+        assert trainer.fast == fast
+        shake(trainer.model)
+        steps.append(step(trainer))
+        logs.append({name: values[0] for name, values in trainer._metrics["train"].items()})
+    agree(*steps)
+    assert logs[1].keys() == logs[0].keys()
+    for name, value in logs[0].items():
+        assert logs[1][name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+
+
+def test_the_fast_step_under_gradient_checkpointing(build, pairs):  # noqa: F811
+    plain = build("mdpo", pairs)
+    shake(plain.model)
+    checkpointed = build("mdpo", pairs, {"gradient_checkpointing": True}, fast=True)
+    shake(checkpointed.model)
+    checkpointed.model.gradient_checkpointing_enable()
+    agree(step(plain), step(checkpointed))
+
+
+def test_a_model_the_fast_step_does_not_know_takes_trl_s_path(build, pairs, caplog):  # noqa: F811
+    from transformers import OPTConfig
+
+    small = OPTConfig(
+        vocab_size=500, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2,
+        word_embed_proj_dim=16, max_position_embeddings=400,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(small)
+    trainer = build("mdpo", pairs, model=model, peft_config=LoraConfig(task_type="CAUSAL_LM"), fast=True)
+    assert not trainer.fast
+    assert "its type is 'opt', not one of llama" in caplog.text
+    assert step(trainer)[0] == pytest.approx(math.log(2), abs=1e-5)
+
+
+# --- References ---
+
+
+@pytest.fixture
+def adapter(build, pairs, tmp_path):  # noqa: F811
+    """A saved adapter that is not the policy's."""
+    trainer = build("mdpo", pairs)
+    shake(trainer.model, seed=3)
+    trainer.model.save_pretrained(tmp_path / "other", selected_adapters=["default"])
+    return tmp_path / "other"
+
+
+def test_step_0_is_checked_and_said(build, pairs, caplog, policy, adapter):  # noqa: F811
+    caplog.set_level("INFO", logger="mtdpo_lib")
+    trainer = build("mdpo", pairs)
+    step(trainer)
+    assert trainer.agreement < 1e-4
+    assert "Step 0: policy and reference agree on 6 trajectories" in caplog.text
+    wrong = build("mdpo", pairs)
+    set_reference(wrong.model, Policy("other", Product("t", "k", adapter), "", policy))
+    with pytest.raises(RuntimeError, match=r"should agree, but their log-probabilities differ by \d"):
+        step(wrong)
+
+
+def test_a_reference_is_named_by_the_folder_of_its_adapter(build, pairs, adapter):  # noqa: F811
+    losses = {name: step(build("mdpo", pairs, reference=name))[0] for name in ("initial", "base", adapter)}
+    assert losses["initial"] == pytest.approx(math.log(2), abs=1e-5)
+    assert losses["base"] == pytest.approx(math.log(2), abs=1e-5)  # a new adapter changes nothing yet
+    assert abs(losses[adapter] - math.log(2)) > 1e-3
+
+
+def test_an_adapter_of_another_base_is_refused(build, pairs, adapter, smoke, tokenizer, tmp_path):  # noqa: F811
+    other = tiny_model(get_profile("cpu").model, tokenizer, 320, seed=0)
+    foreign = build("mdpo", pairs, model=other, peft_config=LoraConfig(r=4, target_modules="all-linear"))
+    foreign.model.save_pretrained(tmp_path / "foreign")
+    with pytest.raises(ValueError, match=r"does not fit this policy's base at model.layers.0"):
+        build("mdpo", pairs, reference=tmp_path / "foreign")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": "a/b"}))
+    with pytest.raises(ValueError, match="was made for the base a/b"):
+        build("mdpo", pairs, reference=adapter)
+    with pytest.raises(ValueError, match="holds no adapter"):
+        build("mdpo", pairs, reference=tmp_path)
+
+
+def test_the_reference_is_computed_once_for_tokens_mask_adapter_and_precision(build, pairs, tmp_path):  # noqa: F811
+    folder = tmp_path / "cache"
+    plain = build("mdpo", pairs)
+    shake(plain.model)
+    expected = step(plain)
+
+    def cached(method="mdpo", **options):
+        trainer = build(method, pairs, reference_cache=folder, **options)
+        shake(trainer.model)
+        loss = step(trainer)
+        trainer._forward.cache.save()
+        return loss, trainer._forward.cache
+
+    first, cache = cached()
+    assert (cache.hits, cache.misses) == (0, 6)
+    again, cache = cached()
+    assert (cache.hits, cache.misses) == (6, 0)
+    agree(first, expected)
+    agree(again, expected)
+    _, other_mask = cached("dpo")  # the same tokens, more of them scored
+    assert (other_mask.hits, other_mask.misses) == (0, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, other_precision = cached()
+    assert (other_precision.hits, other_precision.misses) == (0, 6)
+    model = load_adapter_policy(pairs, build, tmp_path)
+    _, other_adapter = cached(model=model)
+    assert (other_adapter.hits, other_adapter.misses) == (0, 6)
+
+
+def load_adapter_policy(rows, build, tmp_path):
+    trainer = build("mdpo", rows)
+    shake(trainer.model, seed=5)
+    trainer.model.save_pretrained(tmp_path / "trained", selected_adapters=["default"])
+    base = trainer.model.unload()
+    return PeftModel.from_pretrained(base, tmp_path / "trained", is_trainable=True)
+
+
+# --- Diagnostics ---
+
+
+def test_diagnostics_add_up(build, pairs, policy, smoke):  # noqa: F811
+    trainer = build("mdpo", pairs)
+    shake(trainer.model)
+    step(trainer)
+    found = {name: values[0] for name, values in trainer._metrics["train"].items()}
+    model = trainer.model.eval()
+    logs = {"chosen": [], "rejected": []}
+    pull = {Role.ASSISTANT: 0.0, Role.TOOL: 0.0}
+    for pair in pairs:
+        for side in logs:
+            one, turn, previous = getattr(pair, side), 0, None
+            sums = {}
+            for place in range(1, len(one.ids)):
+                alone = [int(place == other) for other in range(len(one.ids))]
+                value = log_probability(model, one, alone)
+                role = Role(one.roles[place])
+                turn += role == Role.ASSISTANT and previous != Role.ASSISTANT
+                previous = role
+                if role == Role.ASSISTANT:
+                    sums[f"turn_{turn}"] = sums.get(f"turn_{turn}", 0) + value
+                sums[role.name.lower()] = sums.get(role.name.lower(), 0) + value
+                if role in pull:
+                    pull[role] += 1 - math.exp(value)
+            logs[side].append(sums)
+    for side, rows in logs.items():
+        for name in {name for row in rows for name in row} - {"prompt"}:
+            expected = [row[name] for row in rows if name in row]
+            assert found[f"logps/{side}/{name}"] == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+        assert found[f"logps/{side}/assistant"] == pytest.approx(found[f"logps/{side}"], rel=1e-4)
+    share = pull[Role.TOOL] / (pull[Role.TOOL] + pull[Role.ASSISTANT])
+    assert found["tool_gradient_share"] == pytest.approx(share, rel=1e-4)
+    assert 0.05 < share < 0.95
+    assert found["ratio/chosen"] - found["ratio/rejected"] == pytest.approx(
+        found["rewards/margins"] / ETA, rel=1e-3
+    )
+    assert found["reference_kl"] > 0
+
+
+def test_watching_tool_tokens_changes_neither_loss_nor_gradient(build, pairs):  # noqa: F811
+    steps = []
+    for diagnostics in (False, True):
+        trainer = build("mdpo", pairs, diagnostics=diagnostics)
+        shake(trainer.model)
+        steps.append(step(trainer))
+    assert steps[0][0] == steps[1][0]
+    assert torch.equal(steps[0][1], steps[1][1])  # bit for bit
+
+
+# --- TRL's surface ---
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(build, pairs, tmp_path):  # noqa: F811
+    ends = []
+    for name, stop in (("whole", None), ("broken", 2)):
+        arguments = {
+            "output_dir": str(tmp_path / name), "per_device_train_batch_size": 1, "max_steps": 4, "save_steps": 2,
+            "learning_rate": 1e-3, "save_only_model": False, "eval_strategy": "steps", "eval_steps": 2,
+        }  # fmt: skip
+        options = {"fast": True, "eval_dataset": preference_dataset(pairs[:2])}
+        trainer = build("mdpo", pairs, arguments, **options)
+        if stop:
+            trainer.add_callback(StopAt(stop))
+            trainer.train()
+            trainer = build("mdpo", pairs, arguments, **options)
+            trainer.train(resume_from_checkpoint=str(tmp_path / name / f"checkpoint-{stop}"))
+        else:
+            trainer.train()
+        assert any("eval_rewards/margins" in row for row in trainer.state.log_history)
+        assert any("logps/chosen/turn_1" in row for row in trainer.state.log_history)
+        ends.append({n: p.detach() for n, p in trainer.model.named_parameters() if ".default." in n})
+    for name, value in ends[0].items():
+        assert torch.allclose(value, ends[1][name], atol=1e-6), name
+
+
+class StopAt(TrainerCallback):
+    """A run that is stopped from outside."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        control.should_training_stop = state.global_step >= self.step
+
+
+@pytest.mark.parametrize("method", ["mdpo", "mkto", "dpo", "kto", "raft"])
+@pytest.mark.parametrize("kind", ["plain", "fast"])
+def test_every_method_of_the_profiles_trains(policy, pairs, tmp_path, smoke, method, kind):  # noqa: F811
+    if (method, kind) == ("raft", "fast"):
+        pytest.skip("RAFT has no pairs to share a prompt")
+    changes = (
+        f"preference.method={method} preference.step={kind} preference.learning_rate=0.003 preference.eta=0.1"
+    )
+    changes += (
+        " preference.batch_size=3 preference.epochs=5 preference.checkpoints=1 preference.warmup_fraction=0"
+    )
+    settings = get_profile("smoke", changes).preference
+    model = load_for_training(policy, smoke.model, 0)
+    log = train_preference(
+        tmp_path / "out", model, load_tokenizer(policy), pairs, policy, policy, settings, smoke.model, 0
+    )
+    assert len(log) == 5
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert (tmp_path / "out" / "step-5" / "adapter_model.safetensors").is_file()
+    if method != "raft":
+        assert log[-1]["margin"] > 0.01
+        assert 0 < log[0]["tool_gradient_share"] < 1
+
+
+# --- A user's own data, and bad input ---
+
+QUESTION = {"role": "user", "content": "2 times 3?"}
+RIGHT = [
+    QUESTION,
+    {"role": "assistant", "content": "print(2*3)"},
+    {"role": "tool", "content": "6"},
+    {"role": "assistant", "content": "\\boxed{6}"},
+]
+WRONG = [QUESTION, {"role": "assistant", "content": "\\boxed{5}"}]
+
+
+@pytest.fixture
+def foreign_folder(tmp_path, smoke):
+    """A model folder as the hub has them: its own template (ChatML), no pad token, no generation markers."""
+    tokenizer = with_template(CHATML, ["<|im_start|>", "<|im_end|>"], "<|im_end|>")
+    tokenizer.pad_token = None
+    model = tiny_model(smoke.model, tokenizer, 320, seed=0)
+    folder = tmp_path / "someone" / "tiny-chat"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_ten_lines_on_your_own_data(foreign_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, my_pairs = str(foreign_folder), [{"chosen": RIGHT, "rejected": WRONG}] * 4
+    code = readme_lines()
+    space = {"folder": folder, "my_pairs": my_pairs}
+    exec(code, space)
+    trainer = space["trainer"]
+    assert trainer.agreement == pytest.approx(0, abs=1e-4)
+    assert trainer.state.global_step > 0
+    row = space["dataset"][0]
+    scored = [token for token, mask in zip(row["chosen_ids"], row["chosen_mask"]) if mask]
+    assert trainer.processing_class.decode(scored) == "print(2*3)<|im_end|>\\boxed{6}<|im_end|>"
+
+
+def readme_lines() -> str:
+    return """
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig
+from mtdpo_lib.train import TrajectoryDPOTrainer, pairs_from_messages
+
+model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+dataset, dropped = pairs_from_messages(my_pairs, tokenizer, max_tokens=2048)
+trainer = TrajectoryDPOTrainer(
+    model, DPOConfig("out", beta=0.1), train_dataset=dataset, processing_class=tokenizer,
+    peft_config=LoraConfig(target_modules="all-linear"), fast=True,
+)
+trainer.train()
+"""
+
+
+def test_full_fine_tuning_with_a_second_model_as_reference(foreign_folder, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(foreign_folder)
+    dataset, _ = pairs_from_messages([{"chosen": RIGHT, "rejected": WRONG}] * 4, tokenizer)
+    losses = []
+    for fast in (False, True):
+        model = AutoModelForCausalLM.from_pretrained(foreign_folder)
+        arguments = DPOConfig(
+            str(tmp_path / "full"), max_steps=3, learning_rate=1e-3, bf16=False, logging_steps=1, use_cpu=True
+        )
+        trainer = TrajectoryDPOTrainer(
+            model, arguments, train_dataset=dataset, processing_class=tokenizer, fast=fast
+        )
+        trainer.train()
+        assert trainer.agreement < 1e-3
+        losses.append([row["loss"] for row in trainer.state.log_history if "loss" in row])
+    assert losses[0][-1] < losses[0][0]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    trainer.save_model(tmp_path / "saved")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert again.config._attn_implementation == "sdpa"
+    with pytest.raises(ValueError, match="need a policy with an adapter: pass peft_config"):
+        TrajectoryDPOTrainer(
+            model, arguments, train_dataset=dataset, processing_class=tokenizer, reference="base"
+        )
+
+
+def test_over_long_pairs_are_dropped_and_counted_never_cut(chatml, build, pairs, caplog):  # noqa: F811
+    short = {"chosen": RIGHT, "rejected": WRONG}
+    long = {"chosen": [*RIGHT[:-1], {"role": "assistant", "content": "so " * 60}], "rejected": WRONG}
+    dataset, dropped = pairs_from_messages([short, long, short], chatml, max_tokens=60)
+    assert (len(dataset), dropped) == (2, {"longer than 60 tokens": 1})
+    with pytest.raises(ValueError, match="no preference pair to train on: 1 longer than 20 tokens"):
+        pairs_from_messages([short], chatml, max_tokens=20)
+    lengths = sorted(max(len(pair.chosen.ids), len(pair.rejected.ids)) for pair in pairs)
+    trainer = build("mdpo", pairs, {"max_length": lengths[1]})
+    assert (len(trainer.train_dataset), trainer.dropped) == (2, 1)
+    assert f"1 pairs are longer than max_length={lengths[1]} and were left out" in caplog.text
+    with pytest.raises(ValueError, match="None of 3 pairs fits in max_length=5 tokens"):
+        build("mdpo", pairs, {"max_length": 5})
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([], "no preference pair to train on: the list is empty"),
+        ([{"chosen": RIGHT}], "Pair 0 has no 'rejected' conversation; it has chosen"),
+        ([{"chosen": RIGHT, "rejected": [QUESTION]}], "Pair 0 has no assistant turn in its rejected conversation"),
+        (
+            [{"chosen": RIGHT, "rejected": [{"role": "user", "content": "Other?"}, WRONG[1]]}],
+            "Pair 0 answers two different prompts",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_messages_have_their_sentence(chatml, rows, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        pairs_from_messages(rows, chatml)
+
+
+def test_pairs_of_two_prompts_and_empty_sets_are_refused(build, pairs):  # noqa: F811
+    with pytest.raises(ValueError, match="answers two different prompts"):
+        preference_dataset([Pair(pairs[0].chosen, pairs[1].rejected)])
+    empty = preference_dataset(pairs).select([])
+    with pytest.raises(ValueError, match="data set is empty"):
+        build("mdpo", empty)
+
+
+def test_kto_refuses_a_batch_of_one(build, pairs):  # noqa: F811
+    with pytest.raises(ValueError, match="at least 2; got 3 pairs and a batch size of 1"):
+        build("mkto", pairs, {"per_device_train_batch_size": 1})
+    with pytest.raises(ValueError, match="got 1 pairs"):
+        build("mkto", pairs[:1], {"per_device_train_batch_size": 2})
+    with pytest.raises(ValueError, match="The last batch of 3 pairs would hold one pair"):
+        build("mkto", pairs, {"per_device_train_batch_size": 2})
+
+
+def test_a_reference_on_another_base_is_refused(policy, pairs, tmp_path, smoke):  # noqa: F811
+    other = Policy("other", Product("sft", "another key", tmp_path), "late")
+    with pytest.raises(ValueError, match="The reference other stands on other, but the policy sft on sft"):
+        train_preference(
+            tmp_path / "out", load_for_training(policy, smoke.model, 0), load_tokenizer(policy), pairs, policy, other,
+            PreferenceSettings(), smoke.model, 0,
+        )  # fmt: skip
+
+
+def test_a_tokenizer_without_pad_and_end_token_is_refused(build, pairs, policy, smoke, tmp_path):  # noqa: F811
+    tokenizer = load_tokenizer(policy)
+    tokenizer.pad_token = tokenizer.eos_token = None
+    with pytest.raises(
+        ValueError, match=r"neither a pad token nor an end-of-text token: set tokenizer\.pad_token"
+    ):
+        TrajectoryDPOTrainer(
+            model=load_for_training(policy, smoke.model, 0),
+            args=DPOConfig(**training_arguments(tmp_path, smoke.model, 0)),
+            train_dataset=preference_dataset(pairs),
+            processing_class=tokenizer,
+        )
