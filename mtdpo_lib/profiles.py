@@ -28,7 +28,7 @@ class ProblemSettings:
     largest_answer: int = 0  # generated: only problems whose answer is at most this; 0: all
     gsm8k_dir: str = ""  # folder with train.jsonl; empty: MTDPO_GSM8K_DIR, then the hub
     gsm8k_max_steps: int = 0  # keep problems with at most this many calculator notes; 0: all
-    demonstrations: int = 4800  # sec. 3.1 uses 510K for a 7B model; ours feed a 1M model
+    demonstrations: int = 6400  # sec. 3.1 uses 510K for a 7B model; ours feed a 1M model
     prompts_per_iteration: int = 480  # sec. 3.1: 20K; three disjoint sets of fresh prompts
     development: int = 240  # sec. 3.1: 1K held-out prompts select the checkpoint
     test: int = 1008  # GSM8K has 1,319 and MATH 5,000
