@@ -34,7 +34,7 @@ def main() -> None:
             session = sessions[session_id] = factory.create_session(resource_limits=guest_limits)
         try:
             result = session.execute(f"_mtdpo_cell({code!r}, {limits['output_characters']})")
-        except eryx.EryxError as problem:
+        except (eryx.EryxError, eryx.TimeoutError) as problem:  # the second is no kind of the first
             sessions.pop(session_id)  # its interpreter stopped in the middle of something: never used again
             timed_out = isinstance(problem, eryx.TimeoutError) or "out of fuel" in str(problem)
             return {"status": "timeout" if timed_out else "killed"}
