@@ -47,7 +47,7 @@ class _Shape(NamedTuple):
     in_parts: bool  # content as a list of text parts
     system_in_user: bool  # no system role: its text leads the first user turn
     tool_as_user: bool  # no tool role: the tool speaks as user
-    calls_as_json: bool  # arguments of tool calls as JSON text, and no content beside them
+    calls_as_json: bool  # arguments of tool calls as JSON text
 
 
 @dataclass(frozen=True)
@@ -478,14 +478,12 @@ def _written(messages: Sequence[Message], contents: Sequence[str], shape: _Shape
                 one["content"] = f"{written.pop()['content']}\n{one['content']}"
         if shape.calls_as_json and one.get("tool_calls"):
             one["tool_calls"] = [_with_arguments(call, _to_json) for call in one["tool_calls"]]
-            one["content"] = content or None
         if shape.system_in_user and place == 1 and one["role"] == "user":
             one["content"] = f"{written.pop()['content']}\n\n{content}"
         written.append(one)
     if shape.in_parts:
         for one in written:
-            if one["content"] is not None:
-                one["content"] = [{"type": "text", "text": one["content"]}]
+            one["content"] = [{"type": "text", "text": one["content"]}]
     return written
 
 
