@@ -58,6 +58,12 @@ def build(policy, smoke, tmp_path):  # noqa: F811
     return make
 
 
+def move(trainer, **how):
+    """As after some steps: the policy has left its reference."""
+    shake(trainer.model, **how)
+    trainer.state.global_step = 1
+
+
 def whole_batch(trainer):
     return trainer.data_collator(list(trainer.train_dataset))
 
@@ -88,7 +94,7 @@ def agree(one, other, loss=1e-5):
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_kto_loss_is_equation_15(build, pairs, policy, smoke, method, fast):  # noqa: F811
     trainer = build(method, pairs, fast=fast, reference="base")
-    shake(trainer.model, size=0.2)
+    move(trainer, size=0.2)
     trainer.model.eval()
     with torch.no_grad():
         loss = trainer.compute_loss(trainer.model, whole_batch(trainer)).item()
@@ -128,7 +134,7 @@ def unmasked_rows(dataset):
 @pytest.mark.parametrize("fast", [False, True])
 def test_single_turn_dpo_is_stock_trl(build, pairs, fast):  # noqa: F811
     trainer = build("dpo", pairs, fast=fast)
-    shake(trainer.model)
+    move(trainer)
     ours = step(trainer)
     pad = trainer.processing_class.pad_token_id
     batch = DataCollatorForPreference(pad_token_id=pad)(unmasked_rows(trainer.train_dataset))
@@ -142,7 +148,7 @@ def test_single_turn_dpo_is_stock_trl(build, pairs, fast):  # noqa: F811
 
 def test_single_turn_kto_is_stock_trl_given_the_same_kl_pairs(build, pairs):  # noqa: F811
     trainer = build("kto", pairs)
-    shake(trainer.model)
+    move(trainer)
     ours = step(trainer)
     rows = unmasked_rows(trainer.train_dataset)
     examples = [
@@ -168,7 +174,7 @@ def test_single_turn_kto_is_stock_trl_given_the_same_kl_pairs(build, pairs):  # 
 def test_padding_and_parts_change_nothing(build, pairs, method, fast):  # noqa: F811
     nll = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]} if method == "mdpo" else {}
     trainer = build(method, pairs, nll, fast=fast)
-    shake(trainer.model)
+    move(trainer)
     batch = whole_batch(trainer)
     whole = step(trainer, batch)
     wider = {}
@@ -207,7 +213,7 @@ def test_the_fast_step_is_trl_s_with_the_right_mask(build, pairs):  # noqa: F811
     for fast in (False, True):
         trainer = build("mdpo", pairs, fast=fast)
         assert trainer.fast == fast
-        shake(trainer.model)
+        move(trainer)
         steps.append(step(trainer))
         logs.append({name: values[0] for name, values in trainer._metrics["train"].items()})
     agree(*steps)
@@ -218,9 +224,9 @@ def test_the_fast_step_is_trl_s_with_the_right_mask(build, pairs):  # noqa: F811
 
 def test_the_fast_step_under_gradient_checkpointing(build, pairs):  # noqa: F811
     plain = build("mdpo", pairs)
-    shake(plain.model)
+    move(plain)
     checkpointed = build("mdpo", pairs, {"gradient_checkpointing": True}, fast=True)
-    shake(checkpointed.model)
+    move(checkpointed)
     checkpointed.model.gradient_checkpointing_enable()
     agree(step(plain), step(checkpointed))
 
@@ -230,7 +236,7 @@ def test_a_model_the_fast_step_does_not_know_takes_trl_s_path(build, pairs, capl
 
     small = OPTConfig(
         vocab_size=500, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2,
-        word_embed_proj_dim=16, max_position_embeddings=400,
+        word_embed_proj_dim=16, max_position_embeddings=400, dropout=0.0, attention_dropout=0.0,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(small)
     trainer = build("mdpo", pairs, model=model, peft_config=LoraConfig(task_type="CAUSAL_LM"), fast=True)
@@ -246,7 +252,7 @@ def test_a_model_the_fast_step_does_not_know_takes_trl_s_path(build, pairs, capl
 def adapter(build, pairs, tmp_path):  # noqa: F811
     """A saved adapter that is not the policy's."""
     trainer = build("mdpo", pairs)
-    shake(trainer.model, seed=3)
+    move(trainer, seed=3)
     trainer.model.save_pretrained(tmp_path / "other", selected_adapters=["default"])
     return tmp_path / "other"
 
@@ -287,12 +293,12 @@ def test_an_adapter_of_another_base_is_refused(build, pairs, adapter, smoke, tok
 def test_the_reference_is_computed_once_for_tokens_mask_adapter_and_precision(build, pairs, tmp_path):  # noqa: F811
     folder = tmp_path / "cache"
     plain = build("mdpo", pairs)
-    shake(plain.model)
+    move(plain)
     expected = step(plain)
 
     def cached(method="mdpo", **options):
         trainer = build(method, pairs, reference_cache=folder, **options)
-        shake(trainer.model)
+        move(trainer)
         loss = step(trainer)
         trainer._forward.cache.save()
         return loss, trainer._forward.cache
@@ -303,8 +309,8 @@ def test_the_reference_is_computed_once_for_tokens_mask_adapter_and_precision(bu
     assert (cache.hits, cache.misses) == (6, 0)
     agree(first, expected)
     agree(again, expected)
-    _, other_mask = cached("dpo")  # the same tokens, more of them scored
-    assert (other_mask.hits, other_mask.misses) == (0, 6)
+    _, other_mask = cached("dpo")  # the same tokens, more of them scored but in the two answers of a single turn
+    assert (other_mask.hits, other_mask.misses) == (2, 4)
     with torch.autocast("cpu", torch.bfloat16):
         _, other_precision = cached()
     assert (other_precision.hits, other_precision.misses) == (0, 6)
@@ -315,7 +321,7 @@ def test_the_reference_is_computed_once_for_tokens_mask_adapter_and_precision(bu
 
 def load_adapter_policy(rows, build, tmp_path):
     trainer = build("mdpo", rows)
-    shake(trainer.model, seed=5)
+    move(trainer, seed=5)
     trainer.model.save_pretrained(tmp_path / "trained", selected_adapters=["default"])
     base = trainer.model.unload()
     return PeftModel.from_pretrained(base, tmp_path / "trained", is_trainable=True)
@@ -326,7 +332,7 @@ def load_adapter_policy(rows, build, tmp_path):
 
 def test_diagnostics_add_up(build, pairs, policy, smoke):  # noqa: F811
     trainer = build("mdpo", pairs)
-    shake(trainer.model)
+    move(trainer)
     step(trainer)
     found = {name: values[0] for name, values in trainer._metrics["train"].items()}
     model = trainer.model.eval()
@@ -366,7 +372,7 @@ def test_watching_tool_tokens_changes_neither_loss_nor_gradient(build, pairs):  
     steps = []
     for diagnostics in (False, True):
         trainer = build("mdpo", pairs, diagnostics=diagnostics)
-        shake(trainer.model)
+        move(trainer)
         steps.append(step(trainer))
     assert steps[0][0] == steps[1][0]
     assert torch.equal(steps[0][1], steps[1][1])  # bit for bit
@@ -472,6 +478,7 @@ def test_ten_lines_on_your_own_data(foreign_folder, tmp_path, monkeypatch):
 
 def readme_lines() -> str:
     return """
+import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig
@@ -480,8 +487,8 @@ from mtdpo_lib.train import TrajectoryDPOTrainer, pairs_from_messages
 model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 dataset, dropped = pairs_from_messages(my_pairs, tokenizer, max_tokens=2048)
 trainer = TrajectoryDPOTrainer(
-    model, DPOConfig("out", beta=0.1), train_dataset=dataset, processing_class=tokenizer,
-    peft_config=LoraConfig(target_modules="all-linear"), fast=True,
+    model, DPOConfig("out", beta=0.1, use_cpu=not torch.cuda.is_available()), train_dataset=dataset,
+    processing_class=tokenizer, peft_config=LoraConfig(target_modules="all-linear"), fast=True,
 )
 trainer.train()
 """
