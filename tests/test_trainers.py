@@ -17,6 +17,7 @@ from mtdpo_lib.chat import Role, RoleTokens
 from mtdpo_lib.models import Policy, load_for_sampling, load_for_training, load_tokenizer, tiny_model
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles import PreferenceSettings, get_profile
+from mtdpo_lib.publish import README
 from mtdpo_lib.stages import Product
 from mtdpo_lib.train import (
     TrajectoryDPOTrainer,
@@ -309,7 +310,9 @@ def test_the_reference_is_computed_once_for_tokens_mask_adapter_and_precision(bu
     assert (cache.hits, cache.misses) == (6, 0)
     agree(first, expected)
     agree(again, expected)
-    _, other_mask = cached("dpo")  # the same tokens, more of them scored but in the two answers of a single turn
+    _, other_mask = cached(
+        "dpo"
+    )  # the same tokens, more of them scored but in the two answers of a single turn
     assert (other_mask.hits, other_mask.misses) == (2, 4)
     with torch.autocast("cpu", torch.bfloat16):
         _, other_precision = cached()
@@ -466,6 +469,7 @@ def test_ten_lines_on_your_own_data(foreign_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, my_pairs = str(foreign_folder), [{"chosen": RIGHT, "rejected": WRONG}] * 4
     code = readme_lines()
+    assert code.count("\n") <= 15
     space = {"folder": folder, "my_pairs": my_pairs}
     exec(code, space)
     trainer = space["trainer"]
@@ -477,21 +481,9 @@ def test_ten_lines_on_your_own_data(foreign_folder, tmp_path, monkeypatch):
 
 
 def readme_lines() -> str:
-    return """
-import torch
-from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig
-from mtdpo_lib.train import TrajectoryDPOTrainer, pairs_from_messages
-
-model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-dataset, dropped = pairs_from_messages(my_pairs, tokenizer, max_tokens=2048)
-trainer = TrajectoryDPOTrainer(
-    model, DPOConfig("out", beta=0.1, use_cpu=not torch.cuda.is_available()), train_dataset=dataset,
-    processing_class=tokenizer, peft_config=LoraConfig(target_modules="all-linear"), fast=True,
-)
-trainer.train()
-"""
+    """The first Python block of the README's section on a user's own data."""
+    section = README.read_text(encoding="utf8").partition("## Your own data")[2]
+    return section.partition("```python\n")[2].partition("```")[0]
 
 
 def test_full_fine_tuning_with_a_second_model_as_reference(foreign_folder, tmp_path):

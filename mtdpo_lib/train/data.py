@@ -16,7 +16,8 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mtdpo_lib.chat import ChatFormat, Role, RoleTokens
+from mtdpo_lib.chat import Role, RoleTokens
+from mtdpo_lib.messages import MessageFormat
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.train.losses import different_prompts, scored_tokens
 
@@ -106,9 +107,9 @@ def pairs_from_messages(
         ValueError: no row, nothing left, a side that cannot be scored, two prompts in a pair.
         ChatTemplateError: the tokenizer's template cannot be used.
     """
-    chat, kept, dropped = ChatFormat(tokenizer), [], Counter()
+    form, kept, dropped = MessageFormat(tokenizer), [], Counter()
     for number, row in enumerate(rows):
-        chosen, rejected = (_encode(chat, row, side, number) for side in SIDES)
+        chosen, rejected = (_encode(form, row, side, number) for side in SIDES)
         pair = _pair_columns(chosen, rejected, method, f"Pair {number}")
         if max_tokens is not None and max(len(chosen), len(rejected)) > max_tokens:
             dropped[f"longer than {max_tokens} tokens"] += 1
@@ -120,12 +121,12 @@ def pairs_from_messages(
     return Dataset.from_list(kept), dict(dropped)
 
 
-def _encode(chat: ChatFormat, row: dict[str, Any], side: str, number: int) -> RoleTokens:
+def _encode(form: MessageFormat, row: dict[str, Any], side: str, number: int) -> RoleTokens:
     if side not in row:
         raise ValueError(f"Pair {number} has no {side!r} conversation; it has {', '.join(row) or 'nothing'}.")
     if not any(message["role"] == "assistant" for message in row[side]):
         raise ValueError(f"Pair {number} has no assistant turn in its {side} conversation.")
-    return chat.encode(row[side])
+    return form.encode(row[side])
 
 
 def right_trajectories(dataset: Dataset) -> Dataset:
