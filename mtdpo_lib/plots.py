@@ -667,7 +667,7 @@ def value_samples(samples: Sequence[int], errors: dict[str, Rows], plain: Sequen
     )
     axes.set(xscale="log", yscale="log")
     _legend(axes)
-    axes.set_title("The margin is shown to help: " + "; ".join(said), fontsize=10)
+    axes.set_title("The margin is shown to help:\n" + "; ".join(said), fontsize=10)
     return fig
 
 
