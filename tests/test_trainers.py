@@ -309,7 +309,9 @@ def test_the_reference_is_computed_once_for_tokens_mask_adapter_and_precision(bu
     assert (cache.hits, cache.misses) == (6, 0)
     agree(first, expected)
     agree(again, expected)
-    _, other_mask = cached("dpo")  # the same tokens, more of them scored but in the two answers of a single turn
+    _, other_mask = cached(
+        "dpo"
+    )  # the same tokens, more of them scored but in the two answers of a single turn
     assert (other_mask.hits, other_mask.misses) == (2, 4)
     with torch.autocast("cpu", torch.bfloat16):
         _, other_precision = cached()
