@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -34,7 +35,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 THREADS = os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 
@@ -257,7 +258,7 @@ def equality(pairs: Dataset, device: str) -> dict[str, float]:
 # --- The run ---
 
 
-def peak_memory(name: str, arm: Arm, options: argparse.Namespace) -> float:
+def peak_memory(arm: Arm, options: argparse.Namespace) -> float:
     """MiB at the peak of one step in a fresh process."""
     command = [sys.executable, __file__, "--memory", json.dumps(vars(arm)), "--pairs", str(options.pairs)]
     command += ["--scored", str(options.scored), "--seed", str(options.seed)]
@@ -315,6 +316,9 @@ def spread(slow: list[float], quick: list[float]) -> list[float]:
     return [round(value, 3) for value in (statistics.median(ratios), min(ratios), max(ratios))]
 
 
+PARTS = ("equality", "tune", "steps", "ladder", "memory")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -330,7 +334,9 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=PRECISIONS, help="of tuned and fast; default: try all")
-    parser.add_argument("--no-ladder", action="store_true", help="leave out the gain of each idea")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure; all by default"
+    )
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     options = parser.parse_args()
     quiet_libraries()
@@ -345,41 +351,42 @@ def main() -> None:
     tokens = [len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in pairs]
     print(f"{options.pairs} pairs of {min(tokens)} to {max(tokens)} tokens, {options.scored:.0%} of answers scored, "
           f"{THREADS} threads, {device}")  # fmt: skip
-    same = equality(pairs, device)
-    print(f"equality in float32: {same}", flush=True)
-    tuned = (
-        tune(pairs, device)
-        if options.precision is None
-        else Arm(False, options.precision, reference=False, together=1)
-    )
+    result = {
+        "model": "Llama 135M (SmolLM2 shape)", "device": device, "threads": int(THREADS), "pairs": options.pairs,
+        "rounds": options.rounds, "scored": options.scored,
+    }  # fmt: skip
+    if "equality" in options.parts:
+        result["equality"] = equality(pairs, device)
+        print(f"equality in float32: {result['equality']}", flush=True)
+    tuned = Arm(False, options.precision or "bfloat16", reference=False, together=1)
+    if "tune" in options.parts and options.precision is None:
+        tuned = tune(pairs, device)
+    result["precision"] = tuned.precision
     together = 1 if device == "cpu" else 0
+    cached = Arm(True, tuned.precision, reference=False, together=together)
     arms = {
         "default": Arm(False, "autocast", checkpointing=True),
         "tuned": tuned,
-        "fast": Arm(True, tuned.precision, together=together),
-        "fast, cached": Arm(True, tuned.precision, reference=False, together=together),
-        "tuned, with reference": Arm(False, tuned.precision, together=tuned.together),
+        "fast": replace(cached, reference=True),
+        "fast, cached": cached,
+        "tuned, with reference": replace(tuned, reference=True),
     }
-    times = interleaved(arms, pairs, options.rounds, device)
-    result = {
-        "model": "Llama 135M (SmolLM2 shape)", "device": device, "threads": int(THREADS), "pairs": options.pairs,
-        "rounds": options.rounds, "scored": options.scored, "precision": tuned.precision,
-        "ratio_default": spread(times["default"], times["fast"]),
-        "ratio_tuned": spread(times["tuned"], times["fast, cached"]),
-        "ratio_tuned_with_reference": spread(times["tuned, with reference"], times["fast"]),
-        "ratio_default_cached": spread(times["default"], times["fast, cached"]),
-        "equality": same,
-        "pairs_per_second": {n: round(options.pairs / statistics.median(t), 4) for n, t in times.items()},
-    }  # fmt: skip
-    if not options.no_ladder:
-        names = {"tuned": arms["tuned"]} | {
-            name: Arm(True, tuned.precision, reference=False, together=together) for name in LADDER
+    if "steps" in options.parts:
+        times = interleaved(arms, pairs, options.rounds, device)
+        result |= {
+            "ratio_default": spread(times["default"], times["fast"]),
+            "ratio_tuned": spread(times["tuned"], times["fast, cached"]),
+            "ratio_tuned_with_reference": spread(times["tuned, with reference"], times["fast"]),
+            "ratio_default_cached": spread(times["default"], times["fast, cached"]),
+            "pairs_per_second": {n: round(options.pairs / statistics.median(t), 4) for n, t in times.items()},
         }
-        patches = {name: (lambda s=setting: ladder(*s)) for name, setting in LADDER.items()}
+    if "ladder" in options.parts:
+        names = {"tuned": tuned} | dict.fromkeys(LADDER, cached)
+        patches = {name: functools.partial(ladder, *setting) for name, setting in LADDER.items()}
         steps = interleaved(names, pairs, max(options.rounds // 2, 2), device, patches)
-        order = list(names)
-        result["gain_of_each_idea"] = {b: spread(steps[a], steps[b]) for a, b in itertools.pairwise(order)}
-    result["peak_memory_mib"] = {n: round(peak_memory(n, arm, options)) for n, arm in arms.items()}
+        result["gain_of_each_idea"] = {b: spread(steps[a], steps[b]) for a, b in itertools.pairwise(names)}
+    if "memory" in options.parts:
+        result["peak_memory_mib"] = {n: round(peak_memory(arm, options)) for n, arm in arms.items()}
     print(json.dumps(result))
 
 
