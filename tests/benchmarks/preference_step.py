@@ -379,6 +379,9 @@ def main() -> None:
             "ratio_tuned_with_reference": spread(times["tuned, with reference"], times["fast"]),
             "ratio_default_cached": spread(times["default"], times["fast, cached"]),
             "pairs_per_second": {n: round(options.pairs / statistics.median(t), 4) for n, t in times.items()},
+            "quickest_step_seconds": {
+                n: round(min(t), 3) for n, t in times.items()
+            },  # least disturbed by others
         }
     if "ladder" in options.parts:
         names = {"tuned": tuned} | dict.fromkeys(LADDER, cached)
