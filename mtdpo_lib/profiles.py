@@ -82,12 +82,15 @@ class RolloutSettings:
 class SandboxSettings:
     """Limits of one program; generous for honest code, small enough that hostile code costs little."""
 
+    # "wasm" runs everywhere; "zygote" on Linux; "monty" knows arithmetic only. None falls back to another.
+    backend: str = "wasm"
     # WebAssembly instructions, counted exactly, so a program ends at the same point on a busy machine; 300 million are
-    # 0.1 to 0.3 s. The authors allow 20 s; our programs take milliseconds.
+    # 0.1 to 0.3 s. The authors allow 20 s; our programs take milliseconds. The other backends have the clock only.
     million_instructions: int = 300
     seconds: float = 10.0  # wall time, a second wall behind the first
     memory_mib: int = 256
-    output_characters: int = 200
+    output_characters: int = 200  # half from the head, half from the tail
+    show_error_line: bool = False  # the failing line after an error's type and message (appendix B: without)
     workers: int = 2
 
 

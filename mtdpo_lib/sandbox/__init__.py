@@ -3,7 +3,7 @@
 See: notebook 03_tool_sandbox.
 """
 
-from mtdpo_lib.sandbox.pool import SandboxPool, Session, ToolResult
-from mtdpo_lib.sandbox.snapshot import SandboxUnavailable
+from mtdpo_lib.sandbox.pool import SandboxPool, Session
+from mtdpo_lib.sandbox.results import SandboxUnavailable, ToolResult
 
 __all__ = ["SandboxPool", "SandboxUnavailable", "Session", "ToolResult"]

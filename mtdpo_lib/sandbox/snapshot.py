@@ -1,4 +1,4 @@
-"""The snapshot every session starts from: CPython in WebAssembly with `guest.py` loaded, compiled for this machine.
+"""The snapshot every session starts from: CPython in WebAssembly, sympy and cell rules loaded, compiled for this machine.
 
 It is native machine code, so it is trusted like an installed package: built here, kept in a private folder with its
 checksum, never downloaded.
@@ -9,21 +9,25 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import time
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
-GUEST = Path(__file__).with_name("guest.py")
+from mtdpo_lib.sandbox.results import SandboxUnavailable
+
+WORKER = Path(__file__).with_name("worker")
+SETUP = "\n".join(WORKER.joinpath(name).read_text("utf8") for name in ("preload.py", "guest.py"))
+PACKAGES = ("sympy", "mpmath")  # what programs may import beside the standard library
+BUILD_SECONDS = 40.0  # about
 
 BUILD = """
 import sys, eryx
-eryx.SandboxFactory(setup_code=open(sys.argv[1], encoding="utf8").read()).save(sys.argv[2])
+eryx.SandboxFactory(site_packages=sys.argv[1], setup_code=sys.stdin.read()).save(sys.argv[2])
 """
-
-
-class SandboxUnavailable(RuntimeError):
-    """The sandbox cannot start on this machine; there is no weaker one to fall back to."""
 
 
 def cache_folder() -> Path:
@@ -32,35 +36,86 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MTDPO_CACHE") or Path(base) / "mtdpo")
 
 
-def find_snapshot() -> Path:
-    """The snapshot for this machine, built on first use (about 15 s).
+def private_folder() -> Path:
+    """The cache folder, made if need be.
 
     Raises:
-        SandboxUnavailable: pyeryx is missing, the build failed, or the cache folder is not private.
+        SandboxUnavailable: others can write it.
     """
-    try:
-        version = metadata.version("pyeryx")
-    except metadata.PackageNotFoundError as error:
-        raise SandboxUnavailable(
-            "The tool sandbox needs the package pyeryx (Python 3.12 or newer): run `pip install pyeryx==0.11.0`."
-        ) from error
-    identity = "|".join(
-        [version, platform.platform(), platform.machine(), _processor(), GUEST.read_text("utf8")]
-    )
-    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder = cache_folder()
-    snapshot = folder / f"sandbox-{key}.bin"
-    checksum = snapshot.with_suffix(".sha256")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if hasattr(os, "getuid") and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022):
         raise SandboxUnavailable(
             f"The sandbox keeps machine code in {folder}, which others can write: "
             "remove their access (chmod 700) or choose a private folder with MTDPO_CACHE."
         )
+    return folder
+
+
+def find_libraries() -> Path:
+    """A folder with copies of the packages that programs may import, and nothing else: the guest can read all of it.
+
+    Raises:
+        SandboxUnavailable: one of them is not installed.
+    """
+    try:
+        versions = "-".join(name + metadata.version(name) for name in PACKAGES)
+    except metadata.PackageNotFoundError as error:
+        raise SandboxUnavailable(
+            f"The sandbox offers {' and '.join(PACKAGES)}: run `pip install sympy==1.14.0`."
+        ) from error
+    folder = private_folder() / f"libraries-{versions}"
+    if not folder.exists():
+        draft = folder.with_suffix(f".{os.getpid()}.tmp")
+        for name in PACKAGES:
+            source = Path(find_spec(name).origin).parent
+            shutil.copytree(source, draft / name, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+        try:
+            draft.replace(folder)
+        except OSError:  # another process was faster
+            shutil.rmtree(draft)
+    return folder
+
+
+def find_snapshot(libraries: Path) -> Path:
+    """The snapshot for this machine, built on first use (about 40 s).
+
+    Args:
+        libraries: what `find_libraries` found.
+
+    Raises:
+        SandboxUnavailable: the build failed, or the cache folder is not private.
+    """
+    identity = [
+        metadata.version("pyeryx"),
+        libraries.name,
+        platform.platform(),
+        platform.machine(),
+        _processor(),
+        SETUP,
+    ]
+    key = hashlib.sha256("|".join(identity).encode()).hexdigest()[:16]
+    snapshot = private_folder() / f"sandbox-{key}.bin"
+    checksum = snapshot.with_suffix(".sha256")
     if checksum.exists() and snapshot.exists() and checksum.read_text() == _sha256(snapshot):
         return snapshot
-    _build(snapshot, checksum)
+    _build(libraries, snapshot, checksum)
     return snapshot
+
+
+def environment() -> dict[str, str]:
+    """All that the build and the workers learn of this process's environment: nothing of use."""
+    fixed = {
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    # Background warm-up of the WebAssembly runtime fights for the core, and its pooling allocator keeps the memory of
+    # every session that ever lived (measured: 30 MiB each).
+    eryx = {"ERYX_WARM_INSTANCES": "0", "ERYX_ALLOCATOR": "on-demand"}
+    windows = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
+    return {**fixed, **eryx, **windows}
 
 
 def _processor() -> str:
@@ -77,18 +132,39 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _build(snapshot: Path, checksum: Path) -> None:
-    print("Building the sandbox snapshot (once per machine, about 15 s) ...", file=sys.stderr, flush=True)
+def _build(libraries: Path, snapshot: Path, checksum: Path) -> None:
     draft = snapshot.with_suffix(f".{os.getpid()}.tmp")
-    command = [sys.executable, "-I", "-c", BUILD, str(GUEST), str(draft)]
-    built = subprocess.run(
-        command, capture_output=True, text=True, env={"ERYX_WARM_INSTANCES": "0"}, timeout=600
-    )
-    if built.returncode != 0 or not draft.exists():
-        last = (built.stderr.strip().splitlines() or ["no message"])[-1]
+    command = [sys.executable, "-s", "-P", "-c", BUILD, str(libraries), str(draft)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, env=environment()
+    ) as build:
+        errors = _wait_with_progress(build)
+    if build.returncode != 0 or not draft.exists():
+        last = (errors.strip().splitlines() or ["no message"])[-1]
         raise SandboxUnavailable(
-            f"The sandbox snapshot could not be built ({last}): reinstall pyeryx==0.11.0."
+            f"The sandbox snapshot could not be built ({last}): reinstall pyeryx==0.11.0 and sympy==1.14.0."
         )
     draft.chmod(0o600)
     draft.replace(snapshot)
     checksum.write_text(_sha256(snapshot))
+
+
+def _wait_with_progress(build: subprocess.Popen[str]) -> str:
+    """Hand over the setup text and report the time every few seconds; returns what the build complained of."""
+    print(
+        f"Building the sandbox snapshot (once per machine, about {BUILD_SECONDS:.0f} s)",
+        file=sys.stderr,
+        flush=True,
+    )
+    start, setup = time.perf_counter(), SETUP
+    while True:
+        try:
+            _, errors = build.communicate(setup, timeout=BUILD_SECONDS / 5)
+            print(
+                f"Sandbox snapshot: done in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True
+            )
+            return errors
+        except subprocess.TimeoutExpired:
+            setup = None
+            print(f"Sandbox snapshot: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)

@@ -1,0 +1,96 @@
+"""What every interpreter of the sandbox has imported and warmed up before its first program.
+
+Runs once, while the snapshot is built or before the zygote forks, so that a program's own import costs nothing and its first
+equation is as fast as its second. Programs have a namespace of their own: one that forgets its import still fails.
+"""
+
+import importlib
+import pkgutil
+import random
+import sys
+import types
+
+STANDARD = """
+    abc argparse array ast base64 binascii bisect calendar cmath collections collections.abc contextlib copy csv dataclasses
+    datetime decimal difflib enum fractions functools gc hashlib heapq inspect io itertools json keyword linecache locale
+    logging math numbers operator os os.path pathlib pickle platform pprint queue random re reprlib secrets shutil
+    statistics string struct sys tempfile textwrap threading time timeit token tokenize traceback types typing unicodedata
+    uuid warnings weakref zlib
+""".split()
+SYMPY = """
+    sympy sympy.abc sympy.combinatorics sympy.geometry sympy.ntheory sympy.solvers.diophantine sympy.solvers.inequalities
+    sympy.solvers.solveset sympy.stats sympy.parsing.sympy_parser sympy.functions.combinatorial.numbers sympy.calculus.util
+""".split()
+
+SKIPPED = """
+    tests benchmarks plotting physics interactive codegen sandbox testing latex this trace pytest randtest runtests tmpfiles
+    compatibility conftest __main__
+""".split()
+
+
+def _import_all(names):
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError:  # not on this platform
+            continue
+
+
+def _import_sympy():
+    """sympy wants two names of ctypes, which WebAssembly lacks, only to learn the size of a C long."""
+    stub = None
+    if sys.platform == "wasi":
+        stub = types.ModuleType("ctypes")
+        stub.c_long, stub.sizeof = int, lambda kind: 4
+        sys.modules["ctypes"] = stub
+    _import_all(SYMPY)
+    if stub is not None:
+        del sys.modules["ctypes"]
+
+
+class _OnlyOffered:
+    """Finder that refuses what the sandbox does not offer, so that every backend has the same packages."""
+
+    OFFERED = sys.stdlib_module_names | {"sympy", "mpmath"}
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] not in cls.OFFERED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def _import_every_part(package):
+    """All submodules of use: a zygote's programs cannot open files, so nothing can be imported later."""
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        if module.name.rpartition(".")[2] in SKIPPED:
+            continue
+        try:
+            part = importlib.import_module(module.name)
+        except Exception:  # parts that need other packages
+            continue
+        if module.ispkg:
+            _import_every_part(part)
+
+
+def _warm():
+    """One program of each common kind: fills sympy's caches and runs its late imports."""
+    import sympy as sp
+
+    x, y = sp.symbols("x y")
+    sp.solve(x**2 - 5 * x + 6, x), sp.solve([x + y - 3, x - y - 1], [x, y]), sp.solve(x**3 - 2 * x + 1)
+    sp.solve(x**2 - 4 > 0, x), sp.solveset(x**2 - 4, x), sp.Eq(x, 1), sp.diff(sp.exp(x) * x, x)
+    sp.integrate(x * sp.sin(x), x), sp.limit(sp.sin(x) / x, x, 0), sp.summation(x, (x, 1, 10))
+    sp.series(sp.exp(x), x, 0, 4), sp.simplify(sp.sin(x) ** 2 + sp.cos(x) ** 2), sp.factor(x**2 - 1)
+    sp.Matrix([[1, 2], [3, 4]]).inv(), sp.factorint(360), sp.nsimplify(0.5), sp.N(sp.pi, 20)
+    str(sp.sqrt(8)), sp.latex(x**2 / y)
+
+
+def _mtdpo_seed():
+    """The same 'random' numbers in every session, on every machine: a program's output is fixed by its history."""
+    random.seed(0)
+
+
+_import_all(STANDARD)
+_import_sympy()
+_warm()
+_mtdpo_seed()

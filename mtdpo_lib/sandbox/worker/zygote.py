@@ -1,0 +1,144 @@
+"""Backend "zygote" (Linux): a CPython with the libraries loaded forks one locked-in child for each session.
+
+The child opens no files at all: all it may import is imported before the fork. seccomp leaves it some sixty system calls,
+Landlock (where the kernel has it) no file and no port, resource limits its memory. Between its calls it is stopped.
+"""
+
+import gc
+import io
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import walls
+
+HERE = Path(__file__).parent
+REPORT_BYTES = 20  # read of a report, per character of output: JSON may write one character as twelve bytes
+COPIED_MIB = 8  # of the zygote's pages, once a child has run a few cells
+
+
+class Backend:
+    """The zygote and its children."""
+
+    def __init__(self, settings):
+        self.seconds, self.output = settings["seconds"], settings["output_characters"]
+        self.memory = settings["memory_mib"] << 20
+        self.filter = walls.allow_only()
+        self.space = {"__name__": "sandbox"}
+        for name in ("preload.py", "guest.py"):
+            exec(compile((HERE / name).read_text("utf8"), name, "exec"), self.space)
+        sys.meta_path.insert(0, self.space["_OnlyOffered"])
+        self.space["_import_every_part"](sys.modules["sympy"])
+        gc.collect()
+        gc.freeze()  # collections in the children leave the shared pages alone
+        self.children, self.calls = {}, 0
+        self.walls = self._probe()
+
+    def _probe(self):
+        """Run one program in a child and learn which walls stand. Raises OSError when one that must stand does not."""
+        answer = self.run(-1, "open('/etc/passwd')")
+        self.forget(-1)
+        if answer["status"] != "ran" or json.loads(answer["report"])["error"] != "PermissionError":
+            raise OSError(f"the zygote's child could still open a file: {answer}")
+        landlock = walls.landlock_version() > 0
+        return ["seccomp allow-list", *(["Landlock"] if landlock else []), "resource limits"]
+
+    def run(self, number, code):
+        """Run `code` in session `number`."""
+        if number not in self.children:
+            self.children[number] = self._fork()
+        pid, channel = self.children[number]
+        self.calls += 1
+        try:
+            os.kill(pid, signal.SIGCONT)
+            channel.sendall(json.dumps([self.calls, code]).encode() + b"\n")
+            call, _, report = self._read(channel).partition(" ")
+            if call != str(self.calls):
+                raise OSError("the report of another call: this program wrote one of its own")
+            os.kill(pid, signal.SIGSTOP)
+            mib = self._mib(pid)
+        except TimeoutError:
+            return {"status": "timeout"}
+        except OSError:
+            return {"status": "crashed" if self._signal(pid) == signal.SIGSEGV else "killed"}
+        return {"status": "ran", "report": report, "mib": mib}
+
+    def _read(self, channel):
+        """One line from a child. Raises TimeoutError, or OSError when it ended or wrote what is no report."""
+        deadline, report = time.monotonic() + self.seconds, b""
+        while not report.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([channel], [], [], left)[0]:
+                raise TimeoutError
+            part = channel.recv(1 << 16)
+            report += part
+            if not part or len(report) > REPORT_BYTES * (self.output + 100):
+                raise OSError("no report")
+        return report.decode("utf8", "replace")
+
+    def _signal(self, pid):
+        """The signal that ended a child, 0 if none did."""
+        for _ in range(20):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                self.children = {n: child for n, child in self.children.items() if child[0] != pid}
+                return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+            time.sleep(0.005)
+        return 0
+
+    def _mib(self, pid):
+        """Memory of a child beyond the zygote's, in MiB: what it asked for and what it copied of the zygote's."""
+        return COPIED_MIB + (_address_space(pid) - _address_space("self")) / 2**20
+
+    def forget(self, number):
+        """End a session's child."""
+        pid, channel = self.children.pop(number, (None, None))
+        if pid is not None:
+            channel.close()
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def _fork(self):
+        ours, theirs = socket.socketpair()
+        ours.settimeout(self.seconds)  # a child that does not read cannot hold the zygote up
+        pid = os.fork()
+        if pid:
+            theirs.close()
+            return pid, ours
+        try:
+            self._child(theirs)
+        finally:
+            os._exit(0)
+
+    def _child(self, channel):
+        """Lock this process in, then run cells until it is killed."""
+        walls.end_with_parent()
+        keep = os.dup2(channel.fileno(), 3)
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        os.closerange(keep + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        limit = _address_space("self") + self.memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
+            resource.setrlimit(kind, (0, 0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
+        walls.landlock_nothing()
+        self.space["_mtdpo_seed"]()
+        self.filter.load()
+        cells, answers = os.fdopen(3, "rb", closefd=False), os.fdopen(3, "wb", closefd=False)
+        for line in cells:
+            sys.stdout = io.StringIO()
+            call, code = json.loads(line)
+            self.space["_mtdpo_cell"](code, self.output)
+            answers.write(f"{call} {sys.stdout.getvalue()}\n".encode())
+            answers.flush()
+
+
+def _address_space(pid):
+    """Address space of a process in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()

@@ -1,0 +1,5 @@
+# threat: takes more memory than allowed, in one piece
+# expect: memory, timeout
+# weak: memory
+block = bytearray(b"x") * (MIB << 20)
+print(len(block))

@@ -1,0 +1,5 @@
+# threat: never ends
+# expect: timeout
+# weak: time
+while True:
+    pass

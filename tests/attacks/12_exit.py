@@ -1,0 +1,6 @@
+# threat: ends its interpreter without a word
+# expect: killed
+# weak: next
+import os
+
+os._exit(0)

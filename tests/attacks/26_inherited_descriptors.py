@@ -1,0 +1,14 @@
+# threat: writes to and closes every descriptor it may have inherited
+# expect: ok, killed, timeout
+# weak: next
+import os
+
+for descriptor in range(3, 64):
+    try:
+        os.write(descriptor, b"junk\n")
+    except OSError:
+        pass
+    try:
+        os.close(descriptor)
+    except OSError:
+        pass

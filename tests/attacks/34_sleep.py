@@ -1,0 +1,6 @@
+# threat: does nothing, for an hour
+# expect: timeout
+# weak: time
+import time
+
+time.sleep(3600)
