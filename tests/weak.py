@@ -36,7 +36,7 @@ def main():
     control = socket.socket(fileno=int(sys.argv[1]))
     names = json.loads(sys.argv[2])
     HELD["gold answer"] = [names.pop("HELD")]
-    limits = {"AS": 2 << 30, "CPU": 20, "CORE": 0, "FSIZE": 20 << 20}
+    limits = {"AS": 2 << 30, "CPU": 20, "CORE": 0}
     for kind, limit in limits.items():
         resource.setrlimit(getattr(resource, "RLIMIT_" + kind), (limit, limit))
     (code_end, to_code), (answer, answer_end) = os.pipe(), os.pipe()

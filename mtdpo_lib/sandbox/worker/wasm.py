@@ -43,7 +43,7 @@ class Backend:
             session = self.sessions[number] = self.factory.create_session(resource_limits=self.limits)
         try:
             result = session.execute(f"_mtdpo_cell({code!r}, {self.output})")
-        except eryx.EryxError as problem:
+        except (eryx.EryxError, eryx.TimeoutError) as problem:  # the second is not one of the first
             timed_out = isinstance(problem, eryx.TimeoutError) or "out of fuel" in str(problem)
             return {"status": "timeout" if timed_out else "killed"}
         report = result.stdout_text
