@@ -333,7 +333,7 @@ def kto_loss(
 
 
 def minimise(
-    loss: Callable[[Tables], torch.Tensor], start: Sequence[torch.Tensor], tolerance: float = 1e-10
+    loss: Callable[[Tables], torch.Tensor], start: Sequence[torch.Tensor], tolerance: float = 1e-9
 ) -> tuple[Tables, float]:
     """L-BFGS on tables that `loss` takes in the shapes of `start`, until no gradient entry is above `tolerance`.
 
@@ -398,7 +398,7 @@ def fit_mdpo(
     eta: float,
     margin: torch.Tensor | float = 0.0,
     ridge: float = 0.0,
-    tolerance: float = 1e-10,
+    tolerance: float = 1e-9,
 ) -> Tables:
     """The policy that minimises M-DPO, eq. (14), from the reference on.
 
@@ -435,7 +435,7 @@ def fit_with_learned_v(
     eta: float,
     tool: Tables | None = None,
     ridge: float = 0.0,
-    tolerance: float = 1e-10,
+    tolerance: float = 1e-9,
 ) -> tuple[Tables, Tables]:
     """M-DPO whose margin holds a V that is learned along with the policy, from the same preferences.
 
@@ -518,7 +518,7 @@ def fit_single_turn(
     predicted: Tables,
     eta: float,
     ridge: float = 0.0,
-    tolerance: float = 1e-10,
+    tolerance: float = 1e-9,
 ) -> tuple[Tables, Tables]:
     """DPO that takes everything after the prompt for the policy's own, observations too: the single-turn baseline.
 

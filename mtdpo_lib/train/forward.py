@@ -78,7 +78,8 @@ class ObservedForward:
         ids, labels = kwargs["input_ids"], kwargs["labels"]
         if self.fast:
             found, noted = scored_forward(self.model, ids, labels, watched)
-            return FusedCausalLMOutput(**found), found["log_probs"].detach() if noted is None else noted
+            output = FusedCausalLMOutput(**found, label_mask=labels[:, 1:] != IGNORED)
+            return output, found["log_probs"].detach() if noted is None else noted
         if watched is None:
             output = self._fused(*args, fused_lm_head=True, **kwargs)
             return output, output.log_probs.detach()

@@ -16,6 +16,8 @@ from mtdpo_lib.chat import ChatFormat, loss_mask
 from mtdpo_lib.problems.base import Demonstration
 from mtdpo_lib.profiles import ModelSettings, SFTSettings
 from mtdpo_lib.train.common import ProgressCallback, clean_log, training_arguments
+from mtdpo_lib.train.forward import ObservedForward
+from mtdpo_lib.train.shared_prompt import supports
 
 
 def sft_dataset(
@@ -39,6 +41,19 @@ def sft_dataset(
             f"None of {len(demonstrations)} demonstrations fits in {max_tokens} tokens: raise rollout.max_tokens."
         )
     return Dataset.from_list(rows)
+
+
+def fast_forward(model: PreTrainedModel | PeftModel) -> None:
+    """Let TRL's fused head, already on `model`, compute without padding and only what is scored (`shared_prompt`).
+
+    Raises:
+        ValueError: the fast step does not know this model.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    reason = supports(base)
+    if reason is not None:
+        raise ValueError(f"sft.step=fast cannot train this model ({reason}): set sft.step=plain.")
+    ObservedForward(base, fast=True)
 
 
 def train_sft(
@@ -76,6 +91,8 @@ def train_sft(
         callbacks=[ProgressCallback("SFT")],
     )
     trainer.remove_callback(PrinterCallback)
+    if settings.step == "fast":
+        fast_forward(trainer.model)
     trainer.train()
     for name, epochs in (("early", settings.early_epochs), ("late", settings.epochs)):
         checkpoint = folder / "trainer" / f"checkpoint-{epochs * steps}"

@@ -94,7 +94,7 @@ def one_round(pool: SandboxPool) -> dict[str, float]:
 
 
 def main(backend: str = "wasm") -> None:
-    settings = SandboxSettings(backend=backend, workers=2)
+    settings = SandboxSettings(backend=backend, workers=2, remember=False)
     with SandboxPool(settings) as pool:
         print(f"backend {backend}: {pool.protections}")
         one_round(pool)  # warm

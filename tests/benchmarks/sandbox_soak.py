@@ -27,7 +27,7 @@ from mtdpo_lib.profiles import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool, ToolResult
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = SandboxSettings(seconds=1.0, workers=2)
+SETTINGS = SandboxSettings(seconds=1.0, workers=2, remember=False)
 THREADS = 4
 HOSTILE = 20  # one program in so many
 SAMPLES = 20  # of memory and processes, over the run
