@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtdpo_lib.evaluate import Outcome, accuracy, evaluate, load_outcomes, save_outcomes
 from mtdpo_lib.models import (
@@ -50,6 +50,11 @@ from mtdpo_lib.rollout import (
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.seeds import small_stream
 from mtdpo_lib.stages import Product, StageStore
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 DATA_SEED = (
     0  # development and test problems are the same in every run, so runs are compared on the same questions
@@ -164,9 +169,21 @@ def make_training(
     settings: PreferenceSettings,
     model: ModelSettings,
     seed: int,
+    noise: float = 0.0,
+    sandbox: SandboxSettings | None = None,
 ) -> None:
-    """One iteration of preference learning: an adapter at each of a few steps, and the log."""
-    from mtdpo_lib.train import train_preference
+    """One iteration of preference learning: an adapter at each of a few steps, and the log.
+
+    `noise` and `sandbox` matter with `settings.stochastic_tool_correction`, which asks the tool again.
+    """
+    from mtdpo_lib.train import ask_again, luck_features, train_preference
+
+    def luck(network: PeftModel, tokenizer: PreTrainedTokenizerBase, sides: Sequence[Trajectory]) -> Tensor:
+        with SandboxPool(sandbox) as pool:
+            answers = ask_again(
+                sides, pool, settings.stochastic_tool_correction, noise, small_stream(seed, "again")
+            )
+        return luck_features(network, tokenizer, sides, answers)
 
     network = load_for_training(initial, model, small_stream(seed, "adapter"))
     log = train_preference(
@@ -179,6 +196,7 @@ def make_training(
         settings,
         model,
         small_stream(seed, "preference"),
+        luck=luck if settings.stochastic_tool_correction else None,
     )
     write_json(folder / "log.json", log)
 
@@ -454,6 +472,8 @@ class Experiment:
             "model": self.profile.model,
             "seed": self.seed,
         }
+        if settings.stochastic_tool_correction:
+            inputs |= {"noise": self.profile.rollout.tool_noise, "sandbox": self.profile.sandbox}
         training = self._get(f"training/{number}", make_training, inputs, notebook)
         selection_inputs = {
             "training": training,

@@ -76,6 +76,8 @@ class RolloutSettings:
     max_rounds: int = 6  # sec. 3.1: H = 6
     max_new_tokens: int = 96  # per turn; sec. 3.1: 512
     max_tokens: int = 320  # per trajectory; sec. 3.1: 2048
+    # Probability that the tool's last number is off by one: a random tool, see the remark after eq. (13); 0: an interpreter
+    tool_noise: float = 0.0
     batch_size: int = 384
 
 
@@ -127,6 +129,8 @@ class PreferenceSettings:
     )
     # "plain" is TRL's; "fast" shares the prompt and pads nothing: equal to rounding, measured on CPU
     step: str = "plain"
+    # K further answers of the tool for each observation, from which the margin of eq. (13)'s third term is learned; 0: off
+    stochastic_tool_correction: int = 0
     rows_at_once: int = 0  # pairs in memory at a time inside a step; 0: all. The step is the same
 
 
@@ -320,6 +324,8 @@ MAY_BE_ZERO = {
     "rollout.samples_previous",
     "preference.nll_coefficient",
     "preference.rows_at_once",
+    "preference.stochastic_tool_correction",
+    "rollout.tool_noise",
     "preference.warmup_fraction",
     "evaluation.sampled",
 }
@@ -329,6 +335,8 @@ def _check(name: str, value: Any) -> None:
     if name in CHOICES and value not in CHOICES[name]:
         raise SettingError(f"Setting {name} wants one of {', '.join(CHOICES[name])}, got {value!r}.")
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if name == "rollout.tool_noise" and value > 1:
+        raise SettingError(f"Setting {name} is a probability, between 0 and 1; got {value!r}.")
     if is_number and (value < 0 or (value == 0 and name not in MAY_BE_ZERO)):
         raise SettingError(f"Setting {name} wants a number above zero, got {value!r}.")
 
@@ -388,6 +396,11 @@ def get_profile(name: str, settings: list[str] | str | dict[str, str] = ()) -> P
         raise SettingError(f"Unknown profile {name!r}: {_nearest(name, list(PROFILES))}")
     changes = settings if isinstance(settings, dict) else parse_assignments(settings or [])
     profile = override(PROFILES[name], changes)
+    if profile.preference.stochastic_tool_correction and profile.preference.method != "mdpo":
+        raise SettingError(
+            "Setting preference.stochastic_tool_correction is a term of M-DPO's loss: set preference.method=mdpo, or leave "
+            f"it at 0; got method {profile.preference.method!r}."
+        )
     if profile.problems.source == "gsm8k" and not profile.problems.gsm8k_dir:
         folder = os.environ.get("MTDPO_GSM8K_DIR", "")
         profile = replace(profile, problems=replace(profile.problems, gsm8k_dir=folder))

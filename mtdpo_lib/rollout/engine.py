@@ -19,8 +19,9 @@ from mtdpo_lib.answers import extract_boxed, is_correct
 from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.problems.base import Problem
 from mtdpo_lib.profiles import RolloutSettings
+from mtdpo_lib.rollout.noise import disturb
 from mtdpo_lib.rollout.trajectory import Trajectory, Turn
-from mtdpo_lib.sandbox import SandboxPool, Session
+from mtdpo_lib.sandbox import SandboxPool, Session, ToolResult
 from mtdpo_lib.seeds import stream
 
 if TYPE_CHECKING:
@@ -238,14 +239,22 @@ def _end_turns(rows: list[_Row], chat: ChatFormat, settings: RolloutSettings, po
         row.session.close()
     results = pool.run_many([(row.session, code) for row, _, code in calls])
     for (row, text, code), result in zip(calls, results, strict=True):
-        row.turns.append(Turn(text, code, result.text, result.error))
-        observation = chat.tool(result.text)
+        output = _seen(row, result, settings.tool_noise)
+        row.turns.append(Turn(text, code, output, result.error))
+        observation = chat.tool(output)
         if len(row.ids) + len(observation) >= settings.max_tokens:
             row.stop = "length"
             row.session.close()
             continue
         row.fed.extend(observation.ids)
         row.roles.extend(observation.roles)
+
+
+def _seen(row: _Row, result: ToolResult, noise: float) -> str:
+    """What the policy reads: the tool's text, wrong at random where a noisy tool is wanted."""
+    if noise == 0 or result.error is not None:
+        return result.text
+    return disturb(result.text, noise, row.seed, len(row.turns))
 
 
 def _trajectory(row: _Row, policy: str) -> Trajectory:

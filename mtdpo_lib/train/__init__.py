@@ -7,6 +7,7 @@ from mtdpo_lib.train.data import (
     preference_dataset,
 )
 from mtdpo_lib.train.losses import METHODS, kl_term, mdpo_loss, mkto_loss, nll_loss, scored_tokens
+from mtdpo_lib.train.luck import ask_again, luck_features
 from mtdpo_lib.train.preference import train_preference
 from mtdpo_lib.train.sft import sft_dataset, train_sft
 from mtdpo_lib.train.trainers import TrajectoryDPOTrainer, TrajectoryKTOTrainer
@@ -17,7 +18,9 @@ __all__ = [
     "TrajectoryKTOTrainer",
     "TrajectoryLabelCollator",
     "TrajectoryPairCollator",
+    "ask_again",
     "kl_term",
+    "luck_features",
     "mdpo_loss",
     "mkto_loss",
     "nll_loss",

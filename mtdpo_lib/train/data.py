@@ -170,15 +170,18 @@ class TrajectoryPairCollator:
     """Pairs to the batch `DPOTrainer` expects: B chosen rows, then B rejected rows, padded on the right.
 
     Each example holds ``chosen_ids``, ``chosen_mask``, ``rejected_ids`` and ``rejected_mask``, whole trajectories with their
-    prompt. The masks are one where the loss looks. With ``..._roles`` too, the batch has them for the diagnostics.
+    prompt. The masks are one where the loss looks. With ``..._roles`` too, the batch has them for the diagnostics; with
+    ``..._luck`` (`luck_features`) for the adaptive margin.
     """
 
     pad_token_id: int
 
     def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
-        """Tensors ``input_ids``, ``attention_mask``, ``completion_mask`` and perhaps ``roles``, each [2B, T]."""
+        """``input_ids``, ``attention_mask``, ``completion_mask``, perhaps ``roles``, [2B, T]; perhaps ``luck``, [2B, D]."""
         rows = list(zip(_sides(examples, "ids"), _sides(examples, "mask"), strict=True))
         batch = _batch(rows, self.pad_token_id)
+        if "chosen_luck" in examples[0]:
+            batch["luck"] = torch.tensor(_sides(examples, "luck"))
         if "chosen_roles" in examples[0]:
             batch["roles"] = padded(_sides(examples, "roles"), PADDED)
         return batch

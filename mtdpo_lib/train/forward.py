@@ -39,6 +39,7 @@ class ObservedForward:
         cache: where the reference's log-probabilities are looked up; None computes them every time.
         watched: [N, T], tokens to watch beside the scored ones in main policy calls; None watches none.
         policy, reference: log-probabilities of the last main call of each, [N, T - 1], without gradient.
+        margin: [N], added to the policy's log-probability of each row (on its first scored token); None adds nothing.
         noting: False while calls are not about the batch itself (KTO's mismatched rows).
     """
 
@@ -48,7 +49,7 @@ class ObservedForward:
         self.watched: Tensor | None = None
         self.policy: Tensor | None = None
         self.reference: Tensor | None = None
-        self.noting = True
+        self.noting, self.margin = True, None
         self._fused = model.forward
         if fast:
             model.set_attn_implementation(ATTENTION)
@@ -71,6 +72,11 @@ class ObservedForward:
         output, noted = self._computed(*args, watched=watched, **kwargs)
         if self.noting:
             self.policy = noted
+            if self.margin is not None:
+                first = (kwargs["labels"][:, 1:] != IGNORED).int().argmax(1, keepdim=True)
+                output.log_probs = output.log_probs.scatter_add(
+                    1, first, self.margin[:, None].to(output.log_probs)
+                )
         return output
 
     def _computed(self, *args: Any, watched: Tensor | None = None, **kwargs: Any) -> tuple[Any, Tensor]:

@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer
 from trl import DPOConfig, KTOConfig, SFTConfig, SFTTrainer
 
 from mtdpo_lib.models import Policy
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles import ModelSettings, PreferenceSettings
+from mtdpo_lib.rollout import Trajectory
 from mtdpo_lib.train.common import ProgressCallback, clean_log, training_arguments
 from mtdpo_lib.train.data import preference_dataset, right_trajectories
 from mtdpo_lib.train.losses import METHODS
@@ -101,6 +103,7 @@ def train_preference(
     model_settings: ModelSettings,
     seed: int,
     label: str | None = None,
+    luck: Callable[[PeftModel, PreTrainedTokenizerBase, Sequence[Trajectory]], Tensor] | None = None,
 ) -> list[dict[str, float]]:
     """Train the model's "default" adapter on `pairs` by `settings.method`; adapters are kept as ``folder/step-N``.
 
@@ -115,6 +118,7 @@ def train_preference(
         model_settings: precision.
         seed: order of the pairs.
         label: of the progress lines; the method's name by default.
+        luck: gives c(tau) of each trajectory [N, D] for the adaptive margin (`mtdpo_lib.train.luck`); M-DPO only.
 
     Returns:
         The log, a row a step: loss; but for RAFT log-probabilities in nats (summed over scored tokens), margin, accuracy and
@@ -125,6 +129,11 @@ def train_preference(
         RuntimeError: policy and reference differ before the first step although they are the same policy.
     """
     dataset = preference_dataset(pairs, settings.method)
+    if luck is not None:
+        sides = luck(
+            model, tokenizer, [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+        ).tolist()
+        dataset = dataset.add_column("chosen_luck", sides[::2]).add_column("rejected_luck", sides[1::2])
     _check_bases(initial, reference)
     batch = min(settings.batch_size, len(dataset))
     steps = math.ceil(settings.epochs * (len(dataset) // batch))

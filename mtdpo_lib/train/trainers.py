@@ -29,7 +29,10 @@ from mtdpo_lib.train.shared_prompt import supports
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = [f"{side}_{column}" for side in ("chosen", "rejected") for column in ("ids", "mask", "roles")]
+COLUMNS = [
+    f"{side}_{column}" for side in ("chosen", "rejected") for column in ("ids", "mask", "roles", "luck")
+]
+VALUE_FILE = "value_head.pt"
 
 
 def without_over_long(dataset: Dataset, max_length: int | None) -> tuple[Dataset, int]:
@@ -266,9 +269,42 @@ class TrajectoryDPOTrainer(_Trajectories, DPOTrainer):
 
     The arguments beside TRL's are described at `_Trajectories`. The NLL term is TRL's loss type "sft"; under gradient
     accumulation its mean runs over all tokens of the step, as if the batch were one.
+
+    With the columns ``chosen_luck`` and ``rejected_luck`` (`mtdpo_lib.train.luck`) the loss gets the third term of eq. (13),
+    -log sigmoid(eta (Delta_w - Delta_l) + w . (c_w - c_l)), and learns w with the policy's learning rate.
+
+    Attributes:
+        value_head: w, [D], zero at the start; None without those columns.
     """
 
     collator, config = TrajectoryPairCollator, DPOConfig
+
+    def __init__(self, model: Any, args: Any = None, *, train_dataset: Dataset, **others: Any):
+        self.value_head: torch.nn.Parameter | None = None
+        super().__init__(model, args, train_dataset=train_dataset, **others)
+        if "chosen_luck" not in train_dataset.column_names:
+            return
+        if self.loss_types != ["sigmoid"]:
+            raise ValueError(
+                f"The adaptive margin is a term of eq. (14) and needs loss_type=sigmoid alone, not {self.loss_types}: "
+                "leave the columns chosen_luck and rejected_luck out, or the other loss types."
+            )
+        size = len(train_dataset[0]["chosen_luck"])
+        self.value_head = torch.nn.Parameter(torch.zeros(size, device=self.accelerator.device))
+        # A parameter of the model: optimised, clipped and synchronised between processes with all others.
+        self.model.register_parameter("value_head", self.value_head)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        if self.value_head is not None:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            torch.save(self.value_head.data, folder / VALUE_FILE)
+
+    def _load_from_checkpoint(self, folder: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_checkpoint(folder, *args, **kwargs)
+        if self.value_head is not None:
+            saved = torch.load(Path(folder) / VALUE_FILE, weights_only=True)
+            self.value_head.data.copy_(saved)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Tensor]], Any]:
         """Batches of one step; each learns its share of the step's chosen tokens, which weighs its NLL term."""
@@ -284,6 +320,11 @@ class TrajectoryDPOTrainer(_Trajectories, DPOTrainer):
         return {**part, "nll_share": own * inputs.get("nll_share", torch.tensor(1.0)).to(own.device)}
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
+        luck = inputs.get("luck")
+        inputs = {name: value for name, value in inputs.items() if name != "luck"}
+        # TRL multiplies log-ratios by beta, so that what is added here is C in the unit of the utility.
+        with_margin = self.value_head is not None and luck is not None
+        self._forward.margin = luck @ self.value_head / self.beta if with_margin else None
         if "nll_share" not in inputs:
             return super()._compute_loss(model, inputs, return_outputs)
         inputs = dict(inputs)
