@@ -29,6 +29,8 @@ class Session:
         self._pool, self._number = pool, number
         self._lane = pool._lanes[number % len(pool._lanes)]
         self._cells: list[str] = []
+        self._last: Future[ToolResult] | None = None
+        self._has_interpreter = False
 
     def __enter__(self) -> Session:
         return self
@@ -50,11 +52,31 @@ class Session:
 
     def close(self) -> None:
         """Give the session's memory back."""
+        if self._last is None or (self._last.done() and not self._has_interpreter):
+            return
         with contextlib.suppress(RuntimeError):  # closed with the pool
             self._lane.submit(self._lane.worker.forget, self._number)
 
     def _submit(self, code: str) -> Future[ToolResult]:
-        return self._lane.submit(self._run, code)
+        if self._last is None or self._last.done():
+            known = self._remembered(code)
+            if known is not None:  # nobody has to wait for the worker
+                self._last = Future()
+                self._last.set_result(known)
+                return self._last
+        self._last = self._lane.submit(self._run, code)
+        return self._last
+
+    def _remembered(self, code: str) -> ToolResult | None:
+        """The result of `code` after this session's cells, where it is known; the interpreter stays behind."""
+        if self._pool.closed:
+            raise RuntimeError(CLOSED)
+        start = time.perf_counter()
+        known = self._pool.known.get((*self._cells, code))
+        if known is None:
+            return None
+        self._cells.append(code)
+        return replace(known, seconds=time.perf_counter() - start)
 
     @staticmethod
     def _wait(future: Future[ToolResult]) -> ToolResult:
@@ -65,11 +87,11 @@ class Session:
 
     def _run(self, code: str) -> ToolResult:
         """Runs in the lane's thread."""
-        start = time.perf_counter()
-        history = (*self._cells, code)
-        if history in self._pool.known:  # the interpreter stays behind and catches up when it has to
-            self._cells.append(code)
-            return replace(self._pool.known[history], seconds=time.perf_counter() - start)
+        known = self._remembered(code)  # another session may have run it meanwhile
+        if known is not None:
+            return known
+        start, history = time.perf_counter(), (*self._cells, code)
+        self._has_interpreter = True
         try:
             answer = self._ask(code)
         except WorkerDied as error:
@@ -79,7 +101,8 @@ class Session:
         result = to_result(answer, self._pool.settings, time.perf_counter() - start)
         if result.status in ("ok", "error"):
             self._cells.append(code)
-            if self._pool.settings.remember and len(self._pool.known) < MOST_REMEMBERED:
+            whole = history == (*self._cells,)  # a replay may have lost cells that ended badly this time
+            if self._pool.settings.remember and whole and len(self._pool.known) < MOST_REMEMBERED:
                 self._pool.known[history] = result
         else:  # out of memory, or a forged report: the interpreter may be in any state
             self._lane.worker.forget(self._number)
@@ -175,15 +198,23 @@ class SandboxPool:
     def run_many(self, calls: Sequence[tuple[Session, str]]) -> list[ToolResult]:
         """Run one cell in each of several sessions, all workers at once; results in the order of `calls`."""
         start = time.perf_counter()
-        futures = [session._submit(code) for session, code in calls]
+        first: dict[Any, int] = {}  # of the calls with one history; the others then find its result
+        for place, (session, code) in enumerate(calls):
+            first.setdefault((*session._cells, code) if self.settings.remember else place, place)
+        leaders = set(first.values())
+        results: dict[int, ToolResult] = {}
+        futures: dict[int, Future[ToolResult]] = {}
         try:
-            return [Session._wait(future) for future in futures]
+            for group in (leaders, set(range(len(calls))) - leaders):
+                futures = {place: calls[place][0]._submit(calls[place][1]) for place in sorted(group)}
+                results |= {place: Session._wait(future) for place, future in futures.items()}
         except BaseException:  # Ctrl-C: what has not begun never does
-            for future in futures:
+            for future in futures.values():
                 future.cancel()
             raise
         finally:
             self.waited_seconds += time.perf_counter() - start
+        return [results[place] for place in range(len(calls))]
 
     def pids(self) -> list[int]:
         """Process ids of the workers."""
