@@ -1,8 +1,8 @@
 """What part of sampling is spent on the tool: ``python tests/benchmarks/tool_share.py RUN``.
 
-Samples iteration 1's trajectories of the current policy once more (profile `cpu`), with the SFT policy of a finished run, and
-notes how long the sampling threads waited for the sandbox; then the same with a tool whose results are already known, which
-costs nothing. Writes ``data/records/tool_share_cpu.json``; the last line is the same as JSON.
+Samples iteration 1's trajectories of the current policy once more (profile `cpu`), with the SFT policy of a finished run,
+and notes how long the sampling threads waited for the sandbox; then the same with all results already known, and with every
+call really run. Writes ``data/records/tool_share_cpu.json``; the last line is the same as JSON.
 """
 
 from __future__ import annotations
