@@ -31,6 +31,21 @@ def parser() -> argparse.ArgumentParser:
     combine.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     combine.add_argument("--out", required=True, type=Path)
 
+    study = commands.add_parser("study", help="arms of the method over seeds, with intervals")
+    study.add_argument("--profile", default="cpu", help=f"{', '.join(PROFILES)} (default cpu)")
+    study.add_argument("--seeds", default="0-2", help="like 0-4 or 0,3 (default 0-2)")
+    study.add_argument("--arms", default="", help="names, separated by commas (default all)")
+    study.add_argument("--out", type=Path, help="folder (default runs/study-PROFILE)")
+    study.add_argument(
+        "--jobs", type=int, default=0, help="seeds at one time (default: what fills the cores)"
+    )
+    study.add_argument(
+        "--plan", action="store_true", help="only say what would be computed, and for how long"
+    )
+    study.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # a seed's own process
+    study.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+                       help="change a setting in all arms; repeatable")  # fmt: skip
+
     profiles = commands.add_parser("profiles", help="print the settings of a profile")
     profiles.add_argument("name", nargs="?", default="cpu")
 
@@ -56,6 +71,9 @@ def dispatch(options: argparse.Namespace) -> int:
     if options.command == "profiles":
         return show_profile(options.name)
 
+    if options.command == "study":
+        return run_study(options)
+
     from mtdpo_lib import publish, report
 
     if options.command == "combine":
@@ -69,6 +87,21 @@ def dispatch(options: argparse.Namespace) -> int:
         runner.say("README.md does not show the kept records: run python -m mtdpo_lib readme.")
         return 1
     return 0
+
+
+def run_study(options: argparse.Namespace) -> int:
+    """Check the input, then plan and compute."""
+    from mtdpo_lib import study
+
+    profile = get_profile(options.profile, options.settings)
+    seeds, arms = study.parse_seeds(options.seeds), study.parse_arms(options.arms)
+    out = (options.out or runner.ROOT / "runs" / f"study-{options.profile}").expanduser().resolve()
+    if options.here:
+        for seed in seeds:
+            study.run_seed(profile, seed, arms, out)
+        return runner.OK
+    jobs = options.jobs or study.default_jobs(profile)
+    return study.study(options.profile, options.settings, seeds, arms, out, jobs, options.plan, runner.say)
 
 
 def show_profile(name: str) -> int:

@@ -505,6 +505,11 @@ class Experiment:
         self, policy: Policy, split: str = "test", notebook: str | None = None
     ) -> dict[str, list[Outcome]]:
         """Outcomes of `policy`: "greedy", and "sampled" where the profile samples."""
+        product = self.evaluation(policy, split, notebook)
+        return {file.stem: load_outcomes(file) for file in sorted(product.path.glob("*.jsonl"))}
+
+    def evaluation(self, policy: Policy, split: str = "test", notebook: str | None = None) -> Product:
+        """The product that `outcomes` reads."""
         inputs = {
             "policy": policy,
             "split": split,
@@ -515,8 +520,7 @@ class Experiment:
             "sandbox": self.profile.sandbox,
             "seed": self.seed,
         }
-        product = self._get(f"evaluation/{policy.name}", make_evaluation, inputs, notebook)
-        return {file.stem: load_outcomes(file) for file in sorted(product.path.glob("*.jsonl"))}
+        return self._get(f"evaluation/{policy.name}", make_evaluation, inputs, notebook)
 
     def passport(self, iteration: Iteration) -> dict[str, Any]:
         """Where an iteration came from: policies, data, temperature, what was kept and dropped, the checkpoint chosen."""

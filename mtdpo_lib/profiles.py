@@ -264,6 +264,7 @@ BUDGETS: dict[str, dict[str, str]] = {
         "model.quantization": "none",
         "sft.epochs": "2",
         "sft.batch_size": "8",
+        "sft.step": "fast",
         "rollout.samples_current": "4",
         "rollout.samples_previous": "2",
         "rollout.max_rounds": "3",
@@ -271,6 +272,7 @@ BUDGETS: dict[str, dict[str, str]] = {
         "rollout.max_tokens": "400",
         "rollout.batch_size": "144",
         "preference.batch_size": "4",
+        "preference.step": "fast",
         "preference.checkpoints": "1",
         "evaluation.batch_size": "32",
     }

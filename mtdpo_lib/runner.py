@@ -83,7 +83,7 @@ def reproduce(
     progress = Progress([notebook.stem for notebook in chosen], expected_seconds(profile_name), say)
     progress.announce()
     for notebook in chosen:
-        with progress.on(notebook.stem) as clock, _environment(profile):
+        with progress.on(notebook.stem) as clock, computing_environment(profile):
             failure = execute(notebook, out / "notebooks", parameters)
             clock.succeeded = failure is None
         run["seconds"][notebook.stem] = clock.seconds
@@ -288,7 +288,7 @@ class Progress:
 
 
 @contextlib.contextmanager
-def _environment(profile: Profile) -> Iterator[None]:
+def computing_environment(profile: Profile) -> Iterator[None]:
     """What kernels inherit, where the user has not said otherwise."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = min(cores, TINY_THREADS) if profile.model.base == "tiny" else cores

@@ -1,0 +1,396 @@
+"""A study: arms of the method over seeds, each differing from another in one thing, from shared stages.
+
+Arms of a seed share what they have in common (demonstrations, SFT, iteration 1's samples), because all keep their stages in
+one folder under keys made from content. A study can be stopped and started at any point; seeds and arms can be added later.
+
+    python -m mtdpo_lib study --seeds 0-2 --arms mdpo,fixed --plan     what would be computed, and for how long
+    python -m mtdpo_lib study --seeds 0-2 --arms mdpo,fixed            the same, computed
+
+**Paper:** the comparisons of sec. 3.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mtdpo_lib import stats
+from mtdpo_lib.evaluate import Outcome
+from mtdpo_lib.iterate import Experiment, load_pairs
+from mtdpo_lib.profiles import Profile, SettingError, get_profile
+from mtdpo_lib.records import settings_hash, versions, write_json
+from mtdpo_lib.rollout import load_trajectories
+from mtdpo_lib.stages import Product
+
+Change = Callable[[Profile], Profile]
+BASE = "sft"  # what every arm's gain is taken over: the SFT policy under the arm's own tool
+
+
+def section(name: str, **values: Any) -> Change:
+    """A change of settings in one section of a profile."""
+    return lambda profile: replace(profile, **{name: replace(getattr(profile, name), **values)})
+
+
+def times_eta(factor: float) -> Change:
+    """Another KL coefficient, relative to the profile's own."""
+    return lambda profile: section("preference", eta=profile.preference.eta * factor)(profile)
+
+
+NOISE = 0.3  # of the random tool: three answers of ten are off by one
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to run the method.
+
+    Attributes:
+        name: short, for files and figures.
+        what: what it is, in words.
+        against: the arm that differs in one thing only, "sft" for none.
+        changes: what is changed in the profile.
+        mixture: False samples from the current policy only.
+        iterations: how many; 0: the profile's.
+    """
+
+    name: str
+    what: str
+    against: str = "mdpo"
+    changes: tuple[Change, ...] = ()
+    mixture: bool = True
+    iterations: int = 0
+
+    def profile(self, base: Profile) -> Profile:
+        """The profile with this arm's changes."""
+        for change in self.changes:
+            base = change(base)
+        return replace(base, iterations=self.iterations) if self.iterations else base
+
+
+def _method(name: str, what: str) -> Arm:
+    return Arm(name, what, changes=(section("preference", method=name),))
+
+
+_NOISY = section("rollout", tool_noise=NOISE)
+_CORRECTED = section("preference", stochastic_tool_correction=16)
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("mdpo", "M-DPO as the paper runs it: updated reference, mixture sampling", BASE),
+        _method("mkto", "M-KTO"),
+        _method("raft", "RAFT: right trajectories only"),
+        _method("dpo", "single-turn DPO: the tool's output is scored"),
+        _method("kto", "single-turn KTO: the tool's output is scored"),
+        Arm("fixed", "the SFT policy stays the reference", changes=(section("preference", reference="fixed"),)),
+        Arm("eta-low", "a tenth of the KL coefficient", changes=(times_eta(0.1),)),
+        Arm("eta-high", "five times the KL coefficient", changes=(times_eta(5.0),)),
+        Arm("on-policy", "all samples from the current policy", mixture=False),
+        Arm("n-3", "a third of the samples a prompt",
+            changes=(section("rollout", samples_current=2, samples_previous=1),)),
+        Arm("n-18", "twice the samples a prompt",
+            changes=(section("rollout", samples_current=12, samples_previous=6),)),
+        Arm("nll", "with the NLL term, coefficient 1", changes=(section("preference", nll_coefficient=1.0),)),
+        Arm("noisy", f"one iteration with a tool that is one off with probability {NOISE}", BASE,
+            changes=(_NOISY,), iterations=1),
+        Arm("noisy-corrected", "the same with the adaptive margin, 16 further answers each", "noisy",
+            changes=(_NOISY, _CORRECTED), iterations=1),
+        Arm("noisy-dpo", "the same with the tool's output scored", "noisy",
+            changes=(_NOISY, section("preference", method="dpo")), iterations=1),
+    )
+}  # fmt: skip
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0-2,5"`` to [0, 1, 2, 5].
+
+    Raises:
+        SettingError: not of that form.
+    """
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            seeds += range(int(first), int(last or first) + 1)
+    except ValueError:
+        raise SettingError(f"Seeds are written like 0-2 or 0,3,5; got {text!r}.") from None
+    if not seeds:
+        raise SettingError(f"Seeds are written like 0-2 or 0,3,5; {text!r} names none.")
+    return list(dict.fromkeys(seeds))
+
+
+def parse_arms(text: str) -> list[Arm]:
+    """Names, separated by commas, to arms with those they are compared with; empty: all.
+
+    Raises:
+        SettingError: an unknown name.
+    """
+    wanted = [name for name in text.split(",") if name] or list(ARMS)
+    for name in wanted:
+        if name not in ARMS:
+            raise SettingError(f"Unknown arm {name!r}: known are {', '.join(ARMS)}.")
+    needed = [ARMS[name].against for name in wanted if ARMS[name].against != BASE]
+    return [arm for name, arm in ARMS.items() if name in {*wanted, *needed}]
+
+
+# --- The plan ---
+
+
+class _Planned(Experiment):
+    """The same graph of stages, asked but never made."""
+
+    def _get(self, name: str, work: Any, inputs: dict[str, Any], notebook: str | None = None) -> Product:
+        product = self.store.product(name, inputs)
+        self.made.append(product)
+        return product
+
+
+@dataclass
+class Plan:
+    """What a study has still to compute.
+
+    Attributes:
+        missing: stages to make, by kind.
+        kept: stages that are there.
+        seconds: projected, from kept stages of the same kinds; None while a kind has never been made.
+    """
+
+    missing: Counter = field(default_factory=Counter)
+    kept: int = 0
+    seconds: float | None = 0.0
+
+    def sentence(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.missing.items()))
+        if not kinds:
+            return f"Nothing to compute: all {self.kept} stages are kept."
+        time_left = "not projected yet" if self.seconds is None else f"about {self.seconds / 60:.0f} min"
+        return f"To compute: {kinds} ({self.kept} stages are kept); {time_left}."
+
+
+def make_plan(profile: Profile, seeds: Sequence[int], arms: Sequence[Arm], out: Path) -> Plan:
+    """Every stage that `arms` need over `seeds`, once."""
+    plan, seen = Plan(), set()
+    costs: dict[str, list[float]] = {}
+    for manifest in (out / "stages").glob("*/manifest.json"):
+        kind = manifest.parent.name.rpartition("-")[0]
+        costs.setdefault(kind, []).append(json.loads(manifest.read_text(encoding="utf8"))["seconds"])
+    for seed in seeds:
+        for arm in arms:
+            planned = _Planned(arm.profile(profile), seed, out)
+            run_arm(planned, arm, results=False)
+            for product in planned.made:
+                if product.path in seen:
+                    continue
+                seen.add(product.path)
+                if planned.store.is_made(product):
+                    plan.kept += 1
+                else:
+                    plan.missing[product.path.name.rpartition("-")[0]] += 1
+    known = {kind: statistics.median(seconds) for kind, seconds in costs.items()}
+    unknown = set(plan.missing) - set(known)
+    plan.seconds = None if unknown else sum(count * known[kind] for kind, count in plan.missing.items())
+    return plan
+
+
+# --- One arm of one seed ---
+
+
+def run_arm(experiment: Experiment, arm: Arm, results: bool = True) -> dict[str, Any]:
+    """All iterations of an arm and its evaluations.
+
+    Args:
+        experiment: of the arm's own profile.
+        arm: which.
+        results: False only asks for the products.
+
+    Returns:
+        The arm's record but for names; empty without `results`.
+    """
+    policies, iterations = [experiment.sft_policy()], []
+    for number in range(1, experiment.profile.iterations + 1):
+        name = f"{arm.name}-{number}"
+        iterations.append(experiment.iteration(number, policies, name=name, mixture=arm.mixture))
+        policies.append(iterations[-1].policy)
+    judged = [policies[0], policies[-1]]
+    for policy in judged:
+        experiment.evaluation(policy)
+    if not results:
+        return {}
+    greedy = {policy.name: experiment.outcomes(policy)["greedy"] for policy in judged}
+    sampled_tokens = trained_tokens = pairs = trajectories = 0
+    settings = experiment.profile.preference
+    for iteration in iterations:
+        rows = load_trajectories(iteration.rollouts.path / "trajectories.jsonl")
+        own = load_pairs(iteration.pairs, iteration.rollouts)
+        trajectories += len(rows)
+        sampled_tokens += sum(len(row.ids) - row.prompt_length for row in rows)
+        pairs += len(own)
+        sides = 1 if settings.method == "raft" else 2
+        trained_tokens += round(
+            settings.epochs
+            * sum(len(side.ids) for pair in own for side in (pair.chosen, pair.rejected)[:sides])
+        )
+    selection = json.loads((iterations[-1].selection.path / "selection.json").read_text(encoding="utf8"))
+    return {
+        "outcomes": {name: _letters(rows) for name, rows in greedy.items()},
+        "policy": policies[-1].name,
+        "development": selection["development"],
+        "selected": selection["best"],
+        "cost": {
+            "trajectories": trajectories,
+            "sampled tokens": sampled_tokens,
+            "pairs": pairs,
+            "trained tokens": trained_tokens,
+        },
+        "seconds": round(experiment.seconds(), 1),
+    }
+
+
+def _letters(outcomes: Sequence[Outcome]) -> str:
+    return "".join(str(int(one.correct)) for one in outcomes)
+
+
+def run_seed(profile: Profile, seed: int, arms: Sequence[Arm], out: Path) -> None:
+    """All arms of a seed; each leaves ``out/arms/<arm>-seed<seed>.json``."""
+    (out / "arms").mkdir(parents=True, exist_ok=True)
+    for arm in arms:
+        own = arm.profile(profile)
+        record = run_arm(Experiment(own, seed, out), arm)
+        head = {"arm": arm.name, "what": arm.what, "against": arm.against, "seed": seed}
+        facts = {"profile": profile.name, "settings_hash": settings_hash(own, seed), "versions": versions()}
+        write_json(out / "arms" / f"{arm.name}-seed{seed}.json", {**head, **facts, **record})
+        print(f"seed {seed}: {arm.name} done", flush=True)
+
+
+# --- The study ---
+
+
+def study(
+    profile_name: str, settings: Sequence[str], seeds: Sequence[int], arms: Sequence[Arm], out: Path, jobs: int,
+    plan_only: bool = False, say: Callable[[str], None] = print,
+) -> int:  # fmt: skip
+    """Plan, compute and summarise; see the module.
+
+    Args:
+        jobs: seeds computed at one time, each in a process of its own.
+
+    Returns:
+        0, or 1 when a seed failed.
+    """
+    from mtdpo_lib.runner import computing_environment
+
+    profile = get_profile(profile_name, list(settings))
+    plan = make_plan(profile, seeds, arms, out)
+    say(f"{len(arms)} arms ({', '.join(arm.name for arm in arms)}), seeds {', '.join(map(str, seeds))}.")
+    say(plan.sentence())
+    if plan_only:
+        return 0
+    start, failed = time.perf_counter(), []
+
+    def one(seed: int) -> None:
+        command = [
+            sys.executable, "-m", "mtdpo_lib", "study", "--profile", profile_name, "--seeds", str(seed), "--here",
+            "--arms", ",".join(arm.name for arm in arms), "--out", str(out),
+            *(part for setting in settings for part in ("--set", setting)),
+        ]  # fmt: skip
+        if subprocess.run(command, check=False).returncode != 0:
+            failed.append(seed)
+        left = make_plan(profile, seeds, arms, out).seconds
+        rest = f", about {left / 60 / jobs:.0f} min to go" if left else ""
+        elapsed = f"{(time.perf_counter() - start) / 60:.0f} min elapsed"
+        say(f"seed {seed} {'failed' if seed in failed else 'done'}: {elapsed}{rest}")
+
+    with computing_environment(profile), ThreadPoolExecutor(jobs) as executor:
+        list(executor.map(one, seeds))
+    say(f"Results: {summarise(out)}")
+    return 1 if failed else 0
+
+
+def default_jobs(profile: Profile) -> int:
+    """Processes that fill this machine: the tiny model takes two threads, a real one everything."""
+    return max((os.cpu_count() or 1) // 2, 1) if profile.model.base == "tiny" else 1
+
+
+def summarise(out: Path) -> Path:
+    """``study.json``, ``study.csv`` and a figure, from the arms' records alone; the figure's folder is ``out/figures``.
+
+    Raises:
+        ValueError: no record, or records of different profiles.
+    """
+    from mtdpo_lib import plots
+
+    records = [json.loads(file.read_text(encoding="utf8")) for file in sorted((out / "arms").glob("*.json"))]
+    if not records:
+        raise ValueError(f"There is no arm's record in {out / 'arms'}: run the study first.")
+    if len({record["profile"] for record in records}) > 1:
+        raise ValueError(f"The arms in {out} were run with different profiles: use one folder for each.")
+    by_arm: dict[str, dict[int, dict[str, Any]]] = {}
+    for record in records:
+        by_arm.setdefault(record["arm"], {})[record["seed"]] = record
+    ordered = [name for name in ARMS if name in by_arm]
+    metrics = [metric for name in ordered for metric in _metrics(name, by_arm)]
+    write_json(out / "study.json", metrics)
+    with (out / "study.csv").open("w", newline="", encoding="utf8") as stream:
+        table = csv.DictWriter(stream, ["name", "value", "low", "high", "n", "seeds"], extrasaction="ignore")
+        table.writeheader()
+        table.writerows({**metric, "seeds": " ".join(map(str, metric["seeds"]))} for metric in metrics)
+    (out / "figures").mkdir(exist_ok=True)
+    figure = plots.comparison(metrics, ordered, [f"{name}: {ARMS[name].what}" for name in ordered])
+    figure.savefig(out / "figures" / "arms.png", bbox_inches="tight")
+    return out / "study.json"
+
+
+def _right(record: dict[str, Any], policy: str) -> list[int]:
+    return [int(letter) for letter in record["outcomes"][policy]]
+
+
+def _metrics(name: str, by_arm: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """An arm's accuracy, gain over its SFT policy, and difference from the arm it is compared with."""
+    mine, against = by_arm[name], ARMS[name].against
+    seeds = sorted(mine)
+    own = {seed: _right(mine[seed], mine[seed]["policy"]) for seed in seeds}
+    tables = {
+        f"accuracy/test/{name}": [own[seed] for seed in seeds],
+        f"gain/test/{name}": [
+            [a - b for a, b in zip(own[seed], _right(mine[seed], "sft"), strict=True)] for seed in seeds
+        ],
+    }
+    used = dict.fromkeys(tables, seeds)
+    if against in by_arm:
+        label = f"difference/test/{name}-minus-{against}"
+        used[label] = [seed for seed in seeds if seed in by_arm[against]]
+        tables[label] = []
+        for seed in used[label]:
+            theirs = by_arm[against][seed]
+            pairs = zip(own[seed], _right(theirs, theirs["policy"]), strict=True)
+            tables[label].append([a - b for a, b in pairs])
+    found = []
+    for label, table in tables.items():
+        if table:
+            value, low, high = stats.over_seeds(table)
+            if label.startswith("accuracy/"):
+                low, high = max(low, 0.0), min(high, 1.0)
+            found.append(
+                {
+                    "name": label, "value": round(value, 6), "low": round(low, 6), "high": round(high, 6),
+                    "n": len(table[0]), "unit": "fraction", "seeds": used[label],
+                }
+            )  # fmt: skip
+    for cost in next(iter(mine.values()))["cost"]:
+        value = statistics.mean(mine[seed]["cost"][cost] for seed in seeds)
+        found.append(
+            {
+                "name": f"cost/{cost.replace(' ', '-')}/{name}", "value": value, "low": None, "high": None,
+                "n": len(seeds), "unit": cost, "seeds": seeds,
+            }
+        )  # fmt: skip
+    return found

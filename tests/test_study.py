@@ -1,0 +1,137 @@
+"""Arms over seeds: one thing changed each, stages shared, a plan that is exact, results from records alone."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from mtdpo_lib import stats, study
+from mtdpo_lib.__main__ import main
+from mtdpo_lib.profiles import SettingError, get_profile
+
+SMALLEST = [
+    "iterations=1", "problems.demonstrations=64", "problems.prompts_per_iteration=16", "problems.development=4",
+    "problems.test=8", "sft.epochs=1", "sft.early_epochs=1", "evaluation.sampled=0", "preference.checkpoints=1",
+]  # fmt: skip
+
+
+def changed(arm, base):
+    """Dotted names of the settings in which an arm's profile differs."""
+    one, other = asdict(arm.profile(base)), asdict(base)
+    names = set()
+    for section, values in one.items():
+        if isinstance(values, dict):
+            names |= {f"{section}.{key}" for key, value in values.items() if value != other[section][key]}
+        elif values != other[section]:
+            names.add(section)
+    return names
+
+
+def test_every_arm_differs_from_its_rival_in_one_thing():
+    base = get_profile("cpu")
+    for arm in study.ARMS.values():
+        if arm.against == study.BASE:
+            continue
+        rival = study.ARMS[arm.against]
+        own = changed(arm, base) ^ changed(rival, base)
+        both = changed(arm, base) & changed(rival, base)
+        own |= {name for name in both if _value(arm, base, name) != _value(rival, base, name)}
+        sizes = {"rollout.samples_current", "rollout.samples_previous"}
+        assert len(own - sizes) + bool(own & sizes) + (arm.mixture != rival.mixture) == 1, arm.name
+        assert arm.iterations == rival.iterations
+
+
+def _value(arm, base, name):
+    section, _, key = name.rpartition(".")
+    profile = arm.profile(base)
+    return getattr(getattr(profile, section) if section else profile, key)
+
+
+def test_seeds_and_arms_are_read_or_refused():
+    assert study.parse_seeds("0-2,5") == [0, 1, 2, 5]
+    assert study.parse_seeds("3") == [3]
+    for text in ("a", "2-1", ""):
+        with pytest.raises(SettingError, match="written like 0-2"):
+            study.parse_seeds(text)
+    assert [arm.name for arm in study.parse_arms("fixed")] == ["mdpo", "fixed"]  # with its rival
+    assert len(study.parse_arms("")) == len(study.ARMS)
+    with pytest.raises(SettingError, match="Unknown arm 'fixd': known are mdpo"):
+        study.parse_arms("fixd")
+
+
+def test_the_plan_counts_shared_stages_once(tmp_path):
+    profile = get_profile("smoke", SMALLEST)
+    plan = study.make_plan(profile, [0], study.parse_arms("mdpo,raft"), tmp_path)
+    # One data set, SFT, sampling and pairing for both; a training, selection and evaluation each, and that of SFT.
+    assert dict(plan.missing) == {
+        "demonstrations": 1, "sft": 1, "rollouts": 1, "pairs": 1, "training": 2, "selection": 2, "evaluation": 3,
+    }  # fmt: skip
+    assert plan.kept == 0 and plan.seconds is None
+    assert "not projected yet" in plan.sentence()
+    two = study.make_plan(profile, [0, 1], study.parse_arms("mdpo,raft"), tmp_path)
+    assert sum(two.missing.values()) == 2 * sum(plan.missing.values())
+
+
+def record(out, arm, seed, own, sft="0000", profile="cpu"):
+    facts = {
+        "arm": arm, "seed": seed, "profile": profile, "policy": f"{arm}-1", "outcomes": {"sft": sft, f"{arm}-1": own},
+        "cost": {"pairs": 3},
+    }  # fmt: skip
+    (out / "arms").mkdir(exist_ok=True)
+    (out / "arms" / f"{arm}-seed{seed}.json").write_text(json.dumps(facts))
+
+
+def test_results_are_paired_over_seeds_and_questions(tmp_path):
+    for seed, (one, other) in enumerate([("1110", "1100"), ("1111", "0101")]):
+        record(tmp_path, "mdpo", seed, one, sft="1000")
+        record(tmp_path, "fixed", seed, other, sft="1000")
+    file = study.summarise(tmp_path)
+    found = {metric["name"]: metric for metric in json.loads(file.read_text())}
+    assert found["accuracy/test/mdpo"]["value"] == 7 / 8
+    assert found["gain/test/mdpo"]["value"] == pytest.approx(5 / 8)
+    value, low, high = stats.over_seeds([[0, 0, -1, 0], [-1, 0, -1, 0]])
+    difference = found["difference/test/fixed-minus-mdpo"]
+    assert (difference["value"], difference["low"]) == (pytest.approx(value), pytest.approx(low, abs=1e-6))
+    assert (difference["high"], difference["seeds"]) == (pytest.approx(high, abs=1e-6), [0, 1])
+    assert (tmp_path / "study.csv").read_text().count("\n") == len(found) + 1
+    assert (tmp_path / "figures" / "arms.png").exists()
+
+
+def test_records_of_two_profiles_and_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="run the study first"):
+        study.summarise(tmp_path)
+    record(tmp_path, "mdpo", 0, "1")
+    record(tmp_path, "fixed", 0, "1", profile="small")
+    with pytest.raises(ValueError, match="one folder for each"):
+        study.summarise(tmp_path)
+
+
+def test_the_command_plans_and_refuses(tmp_path, capsys):
+    assert (
+        main(["study", "--plan", "--seeds", "0-1", "--arms", "noisy-corrected", "--out", str(tmp_path)]) == 0
+    )
+    said = capsys.readouterr().out
+    assert "2 arms (noisy, noisy-corrected), seeds 0, 1." in said and "To compute:" in said
+    assert main(["study", "--arms", "nothing"]) == 2
+    assert "Unknown arm 'nothing'" in capsys.readouterr().err
+    assert main(["study", "--profile", "cpuu"]) == 2
+
+
+@pytest.mark.slow
+def test_a_small_study_from_start_to_end_and_again(tmp_path, capsys):
+    command = [
+        "study",
+        "--profile",
+        "smoke",
+        "--seeds",
+        "0",
+        "--arms",
+        "noisy-corrected",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(command) == 0
+    records = {file.name: json.loads(file.read_text()) for file in (tmp_path / "arms").glob("*.json")}
+    assert set(records) == {"noisy-seed0.json", "noisy-corrected-seed0.json"}
+    assert main([*command, "--plan"]) == 0
+    assert "Nothing to compute" in capsys.readouterr().out
