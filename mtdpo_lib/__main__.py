@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--plan", action="store_true", help="only say what would be computed, and for how long"
     )
+    study.add_argument("--keep", action="store_true", help="keep the records of a finished study in data/")
     study.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # a seed's own process
     study.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
                        help="change a setting in all arms; repeatable")  # fmt: skip
@@ -99,6 +100,9 @@ def run_study(options: argparse.Namespace) -> int:
     if options.here:
         for seed in seeds:
             study.run_seed(profile, seed, arms, out)
+        return runner.OK
+    if options.keep:
+        runner.say(f"Kept: {runner.shown(study.keep(out))}")
         return runner.OK
     jobs = options.jobs or study.default_jobs(profile)
     return study.study(options.profile, options.settings, seeds, arms, out, jobs, options.plan, runner.say)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from mtdpo_lib.rollout import load_trajectories
 from mtdpo_lib.stages import Product
 
 Change = Callable[[Profile], Profile]
+REFERENCE_RUNS = Path(__file__).resolve().parent.parent / "data" / "reference_runs"
 BASE = "sft"  # what every arm's gain is taken over: the SFT policy under the arm's own tool
 
 
@@ -347,6 +349,24 @@ def summarise(out: Path) -> Path:
     figure = plots.comparison(metrics, ordered, [f"{name}: {ARMS[name].what}" for name in ordered])
     figure.savefig(out / "figures" / "arms.png", bbox_inches="tight")
     return out / "study.json"
+
+
+def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
+    """Copy a study's records and summary to ``data/reference_runs/study-<profile>``.
+
+    Raises:
+        ValueError: there is nothing to keep.
+    """
+    summarise(out)
+    files = sorted((out / "arms").glob("*.json"))
+    home = target / f"study-{json.loads(files[0].read_text(encoding='utf8'))['profile']}"
+    shutil.rmtree(home, ignore_errors=True)
+    (home / "arms").mkdir(parents=True)
+    for file in files:
+        shutil.copy(file, home / "arms")
+    for name in ("study.json", "study.csv"):
+        shutil.copy(out / name, home)
+    return home
 
 
 def _right(record: dict[str, Any], policy: str) -> list[int]:

@@ -74,10 +74,10 @@ def test_the_plan_counts_shared_stages_once(tmp_path):
 
 def record(out, arm, seed, own, sft="0000", profile="cpu"):
     facts = {
-        "arm": arm, "seed": seed, "profile": profile, "policy": f"{arm}-1", "outcomes": {"sft": sft, f"{arm}-1": own},
+        "arm": arm, "seed": seed, "profile": profile, "policy": f"{arm}-1", "outcomes": {"sft": sft[: len(own)], f"{arm}-1": own},
         "cost": {"pairs": 3},
     }  # fmt: skip
-    (out / "arms").mkdir(exist_ok=True)
+    (out / "arms").mkdir(exist_ok=True, parents=True)
     (out / "arms" / f"{arm}-seed{seed}.json").write_text(json.dumps(facts))
 
 
@@ -95,6 +95,15 @@ def test_results_are_paired_over_seeds_and_questions(tmp_path):
     assert (difference["high"], difference["seeds"]) == (pytest.approx(high, abs=1e-6), [0, 1])
     assert (tmp_path / "study.csv").read_text().count("\n") == len(found) + 1
     assert (tmp_path / "figures" / "arms.png").exists()
+
+
+def test_a_study_is_kept_without_its_stages(tmp_path):
+    out, target = tmp_path / "out", tmp_path / "kept"
+    (out / "stages").mkdir(parents=True)
+    record(out, "mdpo", 0, "11")
+    home = study.keep(out, target)
+    assert home == target / "study-cpu"
+    assert sorted(file.name for file in home.rglob("*.*")) == ["mdpo-seed0.json", "study.csv", "study.json"]
 
 
 def test_records_of_two_profiles_and_none_are_refused(tmp_path):
