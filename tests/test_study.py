@@ -74,7 +74,8 @@ def test_the_plan_counts_shared_stages_once(tmp_path):
 
 def record(out, arm, seed, own, sft="0000", profile="cpu"):
     facts = {
-        "arm": arm, "seed": seed, "profile": profile, "policy": f"{arm}-1", "outcomes": {"sft": sft[: len(own)], f"{arm}-1": own},
+        "arm": arm, "seed": seed, "profile": profile, "policy": f"{arm}-1",
+        "outcomes": {"sft": sft[: len(own)], f"{arm}-1": own},
         "cost": {"pairs": 3},
     }  # fmt: skip
     (out / "arms").mkdir(exist_ok=True, parents=True)
