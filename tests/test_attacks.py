@@ -265,6 +265,12 @@ class Unprotected:
         except ValueError:
             return "no answer of the kind"
 
+    def is_gone(self) -> bool:
+        """Whether the trainer has died; one that is dying closes its sockets a moment before it can be waited for."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.trainer.wait(timeout=0.5)
+        return self.trainer.returncode is not None
+
     def end(self) -> bytes:
         """Kill both processes; returns what came out of the trainer's own output."""
         with contextlib.suppress(ProcessLookupError):
@@ -289,7 +295,7 @@ def breaks_unprotected(attack: Attack, folder: Path) -> set[str]:
         with host.watched():
             text = weak.run(attack.code)
             broken = set()
-            if weak.trainer.poll() is not None:
+            if weak.is_gone():
                 broken.add("trainer")
             elif text is None:
                 broken.add("time")
