@@ -20,13 +20,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mtdpo_lib import stats
+from mtdpo_lib import claims, stats
 from mtdpo_lib.evaluate import Outcome
 from mtdpo_lib.iterate import Experiment, load_pairs
 from mtdpo_lib.profiles import Profile, SettingError, get_profile
@@ -63,6 +63,7 @@ class Arm:
         changes: what is changed in the profile.
         mixture: False samples from the current policy only.
         iterations: how many; 0: the profile's.
+        judge_first: evaluates the policy of iteration 1 too, not only the last one.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Arm:
     changes: tuple[Change, ...] = ()
     mixture: bool = True
     iterations: int = 0
+    judge_first: bool = False
 
     def profile(self, base: Profile) -> Profile:
         """The profile with this arm's changes."""
@@ -79,8 +81,8 @@ class Arm:
         return replace(base, iterations=self.iterations) if self.iterations else base
 
 
-def _method(name: str, what: str) -> Arm:
-    return Arm(name, what, changes=(section("preference", method=name),))
+def _method(name: str, what: str, against: str = "mdpo") -> Arm:
+    return Arm(name, what, against, changes=(section("preference", method=name),))
 
 
 _NOISY = section("rollout", tool_noise=NOISE)
@@ -88,13 +90,13 @@ _CORRECTED = section("preference", stochastic_tool_correction=16)
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("mdpo", "M-DPO as the paper runs it: updated reference, mixture sampling", BASE),
+        Arm("mdpo", "M-DPO as the paper runs it: updated reference, mixture sampling", BASE, judge_first=True),
         _method("mkto", "M-KTO"),
         _method("raft", "RAFT: right trajectories only"),
         _method("dpo", "single-turn DPO: the tool's output is scored"),
-        _method("kto", "single-turn KTO: the tool's output is scored"),
+        _method("kto", "single-turn KTO: the tool's output is scored", "mkto"),
         Arm("fixed", "the SFT policy stays the reference", changes=(section("preference", reference="fixed"),)),
-        Arm("eta-low", "a tenth of the KL coefficient", changes=(times_eta(0.1),)),
+        Arm("eta-low", "a tenth of the KL coefficient", changes=(times_eta(0.1),), judge_first=True),
         Arm("eta-high", "five times the KL coefficient", changes=(times_eta(5.0),)),
         Arm("on-policy", "all samples from the current policy", mixture=False),
         Arm("n-3", "a third of the samples a prompt",
@@ -110,6 +112,9 @@ ARMS: dict[str, Arm] = {
             changes=(_NOISY, section("preference", method="dpo")), iterations=1),
     )
 }  # fmt: skip
+FIRST = "-first"  # an arm's policy after iteration 1
+# Differences beside those of each arm and its rival.
+CONTRASTS = (("mdpo", "mdpo" + FIRST), ("eta-low" + FIRST, "mdpo" + FIRST))
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -222,7 +227,8 @@ def run_arm(experiment: Experiment, arm: Arm, results: bool = True) -> dict[str,
         name = f"{arm.name}-{number}"
         iterations.append(experiment.iteration(number, policies, name=name, mixture=arm.mixture))
         policies.append(iterations[-1].policy)
-    judged = [policies[0], policies[-1]]
+    judged = [policies[0], *(policies[1:2] if arm.judge_first else []), policies[-1]]
+    judged = list(dict.fromkeys(judged))
     for policy in judged:
         experiment.evaluation(policy)
     if not results:
@@ -244,6 +250,7 @@ def run_arm(experiment: Experiment, arm: Arm, results: bool = True) -> dict[str,
     selection = json.loads((iterations[-1].selection.path / "selection.json").read_text(encoding="utf8"))
     return {
         "outcomes": {name: _letters(rows) for name, rows in greedy.items()},
+        "first": policies[1].name,
         "policy": policies[-1].name,
         "development": selection["development"],
         "selected": selection["best"],
@@ -323,7 +330,7 @@ def default_jobs(profile: Profile) -> int:
 
 
 def summarise(out: Path) -> Path:
-    """``study.json``, ``study.csv`` and a figure, from the arms' records alone; the figure's folder is ``out/figures``.
+    """``study.json``, ``study.csv``, the verdicts (``claims.json``) and ``figures/``, from the arms' records alone.
 
     Raises:
         ValueError: no record, or records of different profiles.
@@ -339,8 +346,9 @@ def summarise(out: Path) -> Path:
     for record in records:
         by_arm.setdefault(record["arm"], {})[record["seed"]] = record
     ordered = [name for name in ARMS if name in by_arm]
-    metrics = [metric for name in ordered for metric in _metrics(name, by_arm)]
+    metrics = _metrics({name: by_arm[name] for name in ordered})
     write_json(out / "study.json", metrics)
+    write_json(out / "claims.json", claims.judge(metrics, get_profile(records[0]["profile"]).claims))
     with (out / "study.csv").open("w", newline="", encoding="utf8") as stream:
         table = csv.DictWriter(stream, ["name", "value", "low", "high", "n", "seeds"], extrasaction="ignore")
         table.writeheader()
@@ -364,53 +372,64 @@ def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
     (home / "arms").mkdir(parents=True)
     for file in files:
         shutil.copy(file, home / "arms")
-    for name in ("study.json", "study.csv"):
+    for name in ("study.json", "study.csv", "claims.json"):
         shutil.copy(out / name, home)
     return home
 
 
-def _right(record: dict[str, Any], policy: str) -> list[int]:
-    return [int(letter) for letter in record["outcomes"][policy]]
+def _right(by_arm: dict[str, dict[int, dict[str, Any]]], name: str, seed: int) -> list[int] | None:
+    """Right (1) or wrong (0) of every test problem: of an arm, its first iteration or its SFT policy (``arm/sft``)."""
+    arm, _, base = name.removesuffix(FIRST).partition("/")
+    record = by_arm.get(arm, {}).get(seed)
+    if record is None:
+        return None
+    policy = base or record["first" if name.endswith(FIRST) else "policy"]
+    letters = record["outcomes"].get(policy)
+    return None if letters is None else [int(letter) for letter in letters]
 
 
-def _metrics(name: str, by_arm: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """An arm's accuracy, gain over its SFT policy, and difference from the arm it is compared with."""
-    mine, against = by_arm[name], ARMS[name].against
-    seeds = sorted(mine)
-    own = {seed: _right(mine[seed], mine[seed]["policy"]) for seed in seeds}
-    tables = {
-        f"accuracy/test/{name}": [own[seed] for seed in seeds],
-        f"gain/test/{name}": [
-            [a - b for a, b in zip(own[seed], _right(mine[seed], "sft"), strict=True)] for seed in seeds
-        ],
-    }
-    used = dict.fromkeys(tables, seeds)
-    if against in by_arm:
-        label = f"difference/test/{name}-minus-{against}"
-        used[label] = [seed for seed in seeds if seed in by_arm[against]]
-        tables[label] = []
-        for seed in used[label]:
-            theirs = by_arm[against][seed]
-            pairs = zip(own[seed], _right(theirs, theirs["policy"]), strict=True)
-            tables[label].append([a - b for a, b in pairs])
+def _metrics(by_arm: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Each arm's accuracy and gain over its SFT policy, the difference from its rival, the other contrasts, the costs."""
+    asked: dict[str, tuple[str, str | None]] = {}
+    for name in by_arm:
+        asked[f"accuracy/test/{name}"] = name, None
+        asked[f"gain/test/{name}"] = name, f"{name}/{BASE}"
+        if ARMS[name].against != BASE:
+            asked[f"difference/test/{name}-minus-{ARMS[name].against}"] = name, ARMS[name].against
+    asked |= {f"difference/test/{one}-minus-{other}": (one, other) for one, other in CONTRASTS}
     found = []
-    for label, table in tables.items():
+    for label, (one, other) in asked.items():
+        table = {}
+        for seed in sorted({seed for records in by_arm.values() for seed in records}):
+            ours = _right(by_arm, one, seed)
+            theirs = [0] * len(ours or ()) if other is None else _right(by_arm, other, seed)
+            if ours is not None and theirs is not None:
+                table[seed] = [a - b for a, b in zip(ours, theirs, strict=True)]
         if table:
-            value, low, high = stats.over_seeds(table)
-            if label.startswith("accuracy/"):
+            value, low, high = stats.over_seeds(list(table.values()))
+            if other is None:  # Student's interval knows no bounds, a proportion does
                 low, high = max(low, 0.0), min(high, 1.0)
             found.append(
-                {
-                    "name": label, "value": round(value, 6), "low": round(low, 6), "high": round(high, 6),
-                    "n": len(table[0]), "unit": "fraction", "seeds": used[label],
-                }
-            )  # fmt: skip
-    for cost in next(iter(mine.values()))["cost"]:
-        value = statistics.mean(mine[seed]["cost"][cost] for seed in seeds)
-        found.append(
-            {
-                "name": f"cost/{cost.replace(' ', '-')}/{name}", "value": value, "low": None, "high": None,
-                "n": len(seeds), "unit": cost, "seeds": seeds,
-            }
-        )  # fmt: skip
+                _metric(label, (value, low, high), len(next(iter(table.values()))), "fraction", table)
+            )
+    for name, records in by_arm.items():
+        for cost in next(iter(records.values()))["cost"]:
+            value = statistics.mean(record["cost"][cost] for record in records.values())
+            label = f"cost/{cost.replace(' ', '-')}/{name}"
+            found.append(_metric(label, (value, None, None), len(records), cost, records))
     return found
+
+
+def _metric(
+    name: str, estimate: tuple[float, float | None, float | None], n: int, unit: str, seeds: Iterable[int]
+) -> dict[str, Any]:
+    value, low, high = (None if part is None else round(part, 6) for part in estimate)
+    return {
+        "name": name,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": n,
+        "unit": unit,
+        "seeds": sorted(seeds),
+    }

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from mtdpo_lib import stats, study
+from mtdpo_lib import claims, stats, study
 from mtdpo_lib.__main__ import main
 from mtdpo_lib.profiles import SettingError, get_profile
 
@@ -72,10 +72,10 @@ def test_the_plan_counts_shared_stages_once(tmp_path):
     assert sum(two.missing.values()) == 2 * sum(plan.missing.values())
 
 
-def record(out, arm, seed, own, sft="0000", profile="cpu"):
+def record(out, arm, seed, own, sft="0000", profile="cpu", first=""):
     facts = {
-        "arm": arm, "seed": seed, "profile": profile, "policy": f"{arm}-1",
-        "outcomes": {"sft": sft[: len(own)], f"{arm}-1": own},
+        "arm": arm, "seed": seed, "profile": profile, "policy": f"{arm}-2", "first": f"{arm}-1",
+        "outcomes": {"sft": sft[: len(own)], **({f"{arm}-1": first} if first else {}), f"{arm}-2": own},
         "cost": {"pairs": 3},
     }  # fmt: skip
     (out / "arms").mkdir(exist_ok=True, parents=True)
@@ -98,13 +98,32 @@ def test_results_are_paired_over_seeds_and_questions(tmp_path):
     assert (tmp_path / "figures" / "arms.png").exists()
 
 
+def test_iterations_are_contrasted_and_claims_get_verdicts(tmp_path):
+    for seed in (0, 1):
+        record(tmp_path, "mdpo", seed, "1111", first="1100")
+        record(tmp_path, "eta-low", seed, "1111", first="1110")
+    file = study.summarise(tmp_path)
+    found = {metric["name"]: metric["value"] for metric in json.loads(file.read_text())}
+    assert found["difference/test/mdpo-minus-mdpo-first"] == 0.5
+    assert found["difference/test/eta-low-first-minus-mdpo-first"] == 0.25
+    assert found["difference/test/eta-low-minus-mdpo"] == 0
+    words = {row["claim"]: row["verdict"] for row in json.loads((tmp_path / "claims.json").read_text())}
+    assert words["mdpo-sft"] == claims.AGREES and words["eta-low-first"] == claims.TREND
+    assert words["fixed-mdpo"] == claims.UNTESTED
+
+
 def test_a_study_is_kept_without_its_stages(tmp_path):
     out, target = tmp_path / "out", tmp_path / "kept"
     (out / "stages").mkdir(parents=True)
     record(out, "mdpo", 0, "11")
     home = study.keep(out, target)
     assert home == target / "study-cpu"
-    assert sorted(file.name for file in home.rglob("*.*")) == ["mdpo-seed0.json", "study.csv", "study.json"]
+    assert sorted(file.name for file in home.rglob("*.*")) == [
+        "claims.json",
+        "mdpo-seed0.json",
+        "study.csv",
+        "study.json",
+    ]
 
 
 def test_records_of_two_profiles_and_none_are_refused(tmp_path):

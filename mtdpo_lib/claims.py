@@ -1,0 +1,135 @@
+"""The paper's claims as data, and the rule that makes a verdict of a measured difference.
+
+``data/paper/claims.csv`` names, for every claim, the metric of a study that tests it and the two rows of the paper's tables
+that it stands beside; ``data/paper/assumptions.csv`` is the ledger of what the paper does not give. The rule was written
+down before any study was run.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PAPER = Path(__file__).resolve().parent.parent / "data" / "paper"
+MARGIN = 0.02  # "changes nothing" means: by less than two points
+AGREES, TREND, DISAGREES, UNTESTED = "agrees", "trend agrees", "disagrees", "not testable at this profile"
+RELATIONS = ("more", "less", "same")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of ``claims.csv``.
+
+    Attributes:
+        name: short, for tables.
+        statement: in words.
+        relation: of the first to the second policy in `metric`: "more", "less" or "same".
+        metric: of a study's ``report.json``; a fraction.
+        paper: the paper's own difference in points, mean of GSM8K and MATH; None where it shows only a figure.
+        notebook: that shows it.
+        source: in arXiv 2409.02392v2.
+    """
+
+    name: str
+    statement: str
+    relation: str
+    metric: str
+    paper: float | None
+    notebook: str
+    source: str
+
+
+def paper_table(name: str) -> list[dict[str, str]]:
+    """A table of the paper by file name, e.g. ``"table2_kl"``."""
+    with (PAPER / f"{name}.csv").open(encoding="utf8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def paper_average(table: str, row: str, base: str = "Gemma-1.1-it-7B") -> float:
+    """Mean of GSM8K and MATH in the one row of a paper's table that fits ``"key=value&key=value"``, in points.
+
+    Raises:
+        ValueError: no row fits, or more than one.
+    """
+    wanted = {"base": base, **dict(part.split("=", 1) for part in row.split("&"))}
+    found = [line for line in paper_table(table) if wanted.items() <= line.items()]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} rows of {table}.csv are {wanted}: name exactly one.")
+    return (float(found[0]["gsm8k"]) + float(found[0]["math"])) / 2
+
+
+def read_claims() -> list[Claim]:
+    """All claims, in the order of the file."""
+    claims = []
+    for line in paper_table("claims"):
+        table = line["table"]
+        points = paper_average(table, line["row"]) - paper_average(table, line["minus"]) if table else None
+        given = (line["claim"], line["statement"], line["relation"], line["metric"])
+        claims.append(Claim(*given, points, line["notebook"], line["source"]))
+    return claims
+
+
+def verdict(measured: dict[str, Any] | None, relation: str = "more", may_claim: str = "trends") -> str:
+    """The word for a claim.
+
+    "more" and "less": **agrees** if the sign is the paper's and the 95% interval excludes zero, **trend agrees** if it
+    contains zero, **disagrees** if the sign is the other one and the interval excludes zero. "same": **agrees** if the
+    interval lies within `MARGIN`, **trend agrees** if only the value does, **disagrees** if the interval lies outside.
+    Everything else, and everything at a profile that claims nothing, is **not testable at this profile**.
+
+    Args:
+        measured: value, low and high as fractions; None where nothing was measured.
+        relation: "more", "less" or "same".
+        may_claim: the profile's ``claims``.
+
+    Raises:
+        ValueError: an unknown relation.
+    """
+    if relation not in RELATIONS:
+        raise ValueError(f"Unknown relation {relation!r}: known are {', '.join(RELATIONS)}.")
+    if measured is None or may_claim.startswith("nothing") or measured["low"] is None:
+        return UNTESTED
+    value, low, high = (measured[key] for key in ("value", "low", "high"))
+    if relation == "less":
+        value, low, high = -value, -high, -low
+    if relation == "same":
+        inside, outside = max(-low, high) < MARGIN, low > MARGIN or high < -MARGIN
+        return AGREES if inside else TREND if abs(value) < MARGIN else DISAGREES if outside else UNTESTED
+    if value > 0:
+        return AGREES if low > 0 else TREND
+    return DISAGREES if high < 0 else UNTESTED
+
+
+def judge(metrics: Sequence[dict[str, Any]], may_claim: str) -> list[dict[str, Any]]:
+    """Every claim with its verdict.
+
+    Args:
+        metrics: of a study.
+        may_claim: the profile's ``claims``.
+
+    Returns:
+        One dictionary a claim: name, statement, relation, paper (points), metric, measured (or None), seeds, verdict.
+    """
+    known = {metric["name"]: metric for metric in metrics}
+    rows = []
+    for claim in read_claims():
+        measured = known.get(claim.metric)
+        seeds = measured["seeds"] if measured else []
+        word = verdict(measured, claim.relation, may_claim)
+        rows.append(
+            {
+                "claim": claim.name,
+                "statement": claim.statement,
+                "relation": claim.relation,
+                "source": claim.source,
+                "paper": None if claim.paper is None else round(claim.paper, 2),
+                "metric": claim.metric,
+                "measured": measured and {key: measured[key] for key in ("value", "low", "high", "n")},
+                "seeds": seeds,
+                "verdict": f"{word} (one seed: indicative)" if len(seeds) == 1 else word,
+            }
+        )
+    return rows

@@ -1,0 +1,75 @@
+"""Claims are data, the rule is fixed, and every claim can be measured by a study."""
+
+import pytest
+
+from mtdpo_lib import claims, study
+
+
+def measured(value, low, high):
+    return {"value": value, "low": low, "high": high, "n": 100, "seeds": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("relation", "figures", "word"),
+    [
+        ("more", (0.1, 0.05, 0.15), claims.AGREES),
+        ("more", (0.1, -0.05, 0.25), claims.TREND),
+        ("more", (-0.1, -0.2, -0.01), claims.DISAGREES),
+        ("more", (-0.1, -0.3, 0.1), claims.UNTESTED),
+        ("more", (0.0, 0.0, 0.0), claims.UNTESTED),
+        ("less", (-0.1, -0.15, -0.05), claims.AGREES),
+        ("less", (-0.1, -0.25, 0.05), claims.TREND),
+        ("less", (0.1, 0.01, 0.2), claims.DISAGREES),
+        ("same", (0.005, -0.01, 0.015), claims.AGREES),
+        ("same", (0.01, -0.05, 0.07), claims.TREND),
+        ("same", (0.1, 0.05, 0.15), claims.DISAGREES),
+        ("same", (-0.1, -0.15, -0.05), claims.DISAGREES),
+        ("same", (0.1, -0.05, 0.25), claims.UNTESTED),
+    ],
+)
+def test_the_rule(relation, figures, word):
+    assert claims.verdict(measured(*figures), relation) == word
+    assert (
+        claims.verdict(measured(*figures), relation, "nothing: it shows that every step runs")
+        == claims.UNTESTED
+    )
+
+
+def test_nothing_measured_is_not_testable_and_an_unknown_relation_is_refused():
+    assert claims.verdict(None) == claims.UNTESTED
+    with pytest.raises(ValueError, match="known are more, less, same"):
+        claims.verdict(measured(1, 1, 1), "better")
+
+
+def test_the_papers_differences_come_from_its_tables():
+    known = {claim.name: claim for claim in claims.read_claims()}
+    assert len(known) == len(claims.paper_table("claims"))
+    assert known["mdpo-sft"].paper == pytest.approx((83.9 + 51.2 - 77.5 - 46.1) / 2)
+    assert known["fixed-mdpo"].paper == pytest.approx((79.9 + 48.0 - 83.9 - 51.2) / 2)
+    assert known["pass-at-n"].paper is None
+    for claim in known.values():
+        assert claim.relation in claims.RELATIONS
+        if claim.paper is not None and claim.relation != "same":
+            assert (claim.paper > 0) == (claim.relation == "more"), claim.name
+    with pytest.raises(ValueError, match="0 rows of table1"):
+        claims.paper_average("table1", "method=magic")
+
+
+def test_every_claim_names_a_metric_that_a_study_makes_or_says_it_is_missing():
+    made = {f"gain/test/{name}" for name in study.ARMS}
+    made |= {f"difference/test/{arm.name}-minus-{arm.against}" for arm in study.ARMS.values()}
+    made |= {f"difference/test/{one}-minus-{other}" for one, other in study.CONTRASTS}
+    missing = {claim.name for claim in claims.read_claims() if claim.metric not in made}
+    assert missing == {"nll-underfit", "more-sft", "pass-at-n"}
+
+
+def test_one_seed_is_indicative():
+    one = {**measured(0.1, 0.05, 0.15), "name": "gain/test/mdpo", "seeds": [0]}
+    rows = {row["claim"]: row for row in claims.judge([one], "trends, over seeds")}
+    assert rows["mdpo-sft"]["verdict"] == "agrees (one seed: indicative)"
+    assert rows["fixed-mdpo"]["verdict"] == claims.UNTESTED and rows["fixed-mdpo"]["measured"] is None
+
+
+def test_the_ledger_of_assumptions_is_complete():
+    for line in claims.paper_table("assumptions"):
+        assert all(line.values()) and None not in line, line
