@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from peft import PeftModel
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -41,6 +43,43 @@ def sft_dataset(
             f"None of {len(demonstrations)} demonstrations fits in {max_tokens} tokens: raise rollout.max_tokens."
         )
     return Dataset.from_list(rows)
+
+
+class ShortFirst(Sampler[int]):
+    """Row numbers: in the first pass roughly from short rows to long ones, in later passes shuffled.
+
+    Args:
+        lengths: of each row, in tokens.
+        seed: of the order.
+    """
+
+    SPREAD = 0.2  # of a length, before sorting: neighbours in a batch still differ
+
+    def __init__(self, lengths: Sequence[int], seed: int):
+        self.lengths = torch.tensor(lengths, dtype=torch.float32)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        self.passes += 1
+        if self.passes > 1:
+            return iter(torch.randperm(len(self), generator=self.generator).tolist())
+        noise = torch.randn(len(self), generator=self.generator)
+        return iter((self.lengths * (1 + self.SPREAD * noise)).argsort().tolist())
+
+
+class _Trainer(SFTTrainer):
+    """TRL's, with a curriculum where one is wanted."""
+
+    short_first = False
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if not self.short_first:
+            return super()._get_train_sampler(train_dataset)
+        return ShortFirst(list(map(len, self.train_dataset["input_ids"])), self.args.seed)
 
 
 def fast_forward(model: PreTrainedModel | PeftModel) -> None:
@@ -83,7 +122,7 @@ def train_sft(
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    trainer = SFTTrainer(
+    trainer = _Trainer(
         model=model,
         args=arguments,
         train_dataset=dataset,
@@ -91,6 +130,7 @@ def train_sft(
         callbacks=[ProgressCallback("SFT")],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.short_first = settings.short_first
     if settings.step == "fast":
         fast_forward(trainer.model)
     trainer.train()
