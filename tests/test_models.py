@@ -57,6 +57,24 @@ def test_the_tiny_model_has_about_a_million_parameters_and_its_seed(tokenizer):
     assert not torch.allclose(one, other)
 
 
+def test_every_head_starts_by_looking_for_tokens_like_its_own(tokenizer):
+    settings = get_profile("cpu").model
+    model = tiny_model(settings, tokenizer, 320, 0)
+    hidden = torch.nn.functional.normalize(torch.randn(40, settings.hidden), dim=-1) * settings.hidden**0.5
+    for layer in model.model.layers:
+        attention, size = layer.self_attn, settings.hidden // settings.heads
+        query, key = (
+            projection(hidden).unflatten(-1, (-1, size))
+            for projection in (attention.q_proj, attention.k_proj)
+        )
+        for head in range(settings.heads):
+            scores = query[:, head] @ key[:, head // 2].T
+            assert (scores.argmax(-1) == torch.arange(40)).float().mean() > 0.9
+        # What a head passes on points where its token did: W_O W_V has no negative direction.
+        value = attention.v_proj(hidden).unflatten(-1, (-1, size)).repeat_interleave(2, dim=1).flatten(1)
+        assert ((attention.o_proj(value) * hidden).sum(-1) > 0).all()
+
+
 def test_a_new_adapter_changes_nothing_and_a_merged_one_what_it_should(policy, smoke, tmp_path):
     plain = load_for_sampling(policy, smoke.model)
     adapted = load_for_training(policy, smoke.model, seed=0)

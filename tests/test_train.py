@@ -18,7 +18,7 @@ from mtdpo_lib.rollout import Trajectory, Turn
 from mtdpo_lib.stages import Product
 from mtdpo_lib.train import TrajectoryPairCollator, preference_dataset, sft_dataset, train_preference
 from mtdpo_lib.train.preference import set_reference
-from mtdpo_lib.train.sft import fast_forward, train_sft
+from mtdpo_lib.train.sft import ShortFirst, fast_forward, train_sft
 
 
 def as_trajectory(tokens: RoleTokens, problem: str, correct: bool) -> Trajectory:
@@ -290,6 +290,29 @@ def test_the_fast_sft_step_is_trl_s(tokenizer, smoke, tmp_path):
         for name, value in weights["plain"].items()
     ]
     assert max(moved) < 1e-2
+
+
+def test_short_rows_come_first_once(tokenizer, smoke, tmp_path, monkeypatch):
+    lengths = [10 * (number + 1) for number in range(200)]
+    order = ShortFirst(lengths, seed=3)
+    first, second, third = list(order), list(order), list(order)
+    assert sorted(first) == sorted(second) == sorted(third) == list(range(200))
+    assert max(first[:20]) < 60 and min(first[-20:]) > 100  # roughly sorted
+    assert first != sorted(first) and second != third and min(second[-20:]) < 100
+    assert list(ShortFirst(lengths, seed=3)) == first != list(ShortFirst(lengths, seed=4))
+
+    rows = [multiplication(a, 7, " Show your work." * (a % 8)) for a in range(2, 26)]
+    dataset = sft_dataset(rows, tokenizer, 200)
+    seen, passes = [], ShortFirst.__iter__
+    monkeypatch.setattr(
+        ShortFirst, "__iter__", lambda self: iter(seen.append(list(passes(self))) or seen[-1])
+    )
+    settings = replace(smoke.sft, batch_size=4, epochs=2, early_epochs=1)
+    train_sft(
+        tmp_path, tiny_model(smoke.model, tokenizer, 200, 1), tokenizer, dataset, settings, smoke.model, 1
+    )
+    assert smoke.sft.short_first and [sorted(one) for one in seen] == [list(range(24))] * 2
+    assert seen[0] != seen[1]
 
 
 def test_a_model_that_the_fast_sft_step_does_not_know_is_refused():
