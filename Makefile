@@ -9,8 +9,8 @@ RUN     := $(VENV)/bin/python
 PYTHON3 ?= $(shell for p in $$(type -ap python3 python python3.14 python3.13 python3.12); do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && echo "$$p" && break; done)
 
-# A test file belongs to one process; four are enough on any machine.
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+# A test file belongs to one process, files in the order of tests/conftest.py; four processes are enough on any machine.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help env reproduce test test-all small-model notebooks lint clean
 

@@ -49,6 +49,11 @@ def times_eta(factor: float) -> Change:
     return lambda profile: section("preference", eta=profile.preference.eta * factor)(profile)
 
 
+def _sft_epochs(count: int) -> Change:
+    """A shorter SFT; iteration 1 then samples from its end twice where it has one epoch only."""
+    return section("sft", epochs=count, early_epochs=min(count, 2))
+
+
 NOISE = 0.3  # of the random tool: three answers of ten are off by one
 
 
@@ -104,6 +109,11 @@ ARMS: dict[str, Arm] = {
         Arm("n-18", "twice the samples a prompt",
             changes=(section("rollout", samples_current=12, samples_previous=6),)),
         Arm("nll", "with the NLL term, coefficient 1", changes=(section("preference", nll_coefficient=1.0),)),
+        Arm("sft-1", "from one epoch of SFT", changes=(_sft_epochs(1),)),
+        Arm("sft-2", "from two epochs of SFT", changes=(_sft_epochs(2),)),
+        Arm("underfit", "one iteration from one epoch of SFT", BASE, changes=(_sft_epochs(1),), iterations=1),
+        Arm("underfit-nll", "the same with the NLL term", "underfit",
+            changes=(_sft_epochs(1), section("preference", nll_coefficient=1.0)), iterations=1),
         Arm("noisy", f"one iteration with a tool that is one off with probability {NOISE}", BASE,
             changes=(_NOISY,), iterations=1),
         Arm("noisy-corrected", "the same with the adaptive margin, 16 further answers each", "noisy",

@@ -35,6 +35,16 @@ TEXTS = [
 ]
 
 
+# Files that take minutes begin first, so that no process is left alone with one of them at the end.
+LONGEST = ("test_notebooks.py", "test_attacks.py", "test_luck.py", "test_sandbox_fidelity.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the order is otherwise kept."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Small tests on shared cores are fastest, and repeatable, with one thread."""

@@ -36,8 +36,13 @@ def test_every_arm_differs_from_its_rival_in_one_thing():
         own = changed(arm, base) ^ changed(rival, base)
         both = changed(arm, base) & changed(rival, base)
         own |= {name for name in both if _value(arm, base, name) != _value(rival, base, name)}
-        sizes = {"rollout.samples_current", "rollout.samples_previous"}
-        assert len(own - sizes) + bool(own & sizes) + (arm.mixture != rival.mixture) == 1, arm.name
+        # Two numbers that are one thing: how many samples, and how long SFT is.
+        one_thing = [
+            {"rollout.samples_current", "rollout.samples_previous"},
+            {"sft.epochs", "sft.early_epochs"},
+        ]
+        things = len(own - set.union(*one_thing)) + sum(bool(own & names) for names in one_thing)
+        assert things + (arm.mixture != rival.mixture) == 1, arm.name
         assert arm.iterations == rival.iterations
 
 
