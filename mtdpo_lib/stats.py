@@ -5,6 +5,7 @@ All intervals are 95%. Accuracies are fractions. "Paired" means two policies on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -65,6 +66,24 @@ def paired_bootstrap(
     if len(first) != len(second):
         raise ValueError(f"Paired scores need the same questions, got {len(first)} and {len(second)}.")
     return _bootstrap(first - second, resamples, seed)
+
+
+def pass_at_n(right: int, samples: int, n: int) -> float:
+    """Chance that `n` of the `samples` answers to a question, drawn without replacement, hold a right one; unbiased.
+
+    Args:
+        right: of the samples.
+        samples: drawn at one temperature.
+        n: at most `samples`.
+
+    Raises:
+        ValueError: not ``0 <= right <= samples`` or not ``1 <= n <= samples``.
+    """
+    if not 0 <= right <= samples or not 1 <= n <= samples:
+        raise ValueError(
+            f"pass@n needs 0 <= right <= samples and 1 <= n <= samples, got {right}, {samples}, {n}."
+        )
+    return 1.0 - math.comb(samples - right, n) / math.comb(samples, n)
 
 
 def over_seeds(differences: Sequence[Sequence[float]], resamples: int = 10_000, seed: int = 0) -> Estimate:

@@ -28,10 +28,23 @@ from typing import Any
 
 from mtdpo_lib import claims, stats
 from mtdpo_lib.evaluate import Outcome
-from mtdpo_lib.iterate import Experiment, load_pairs
-from mtdpo_lib.profiles import Profile, SettingError, get_profile
+from mtdpo_lib.iterate import DATA_SEED, Experiment, load_pairs
+from mtdpo_lib.models import Policy, load_for_sampling, load_tokenizer
+from mtdpo_lib.problems import load_problems
+from mtdpo_lib.profiles import (
+    ModelSettings,
+    ProblemSettings,
+    Profile,
+    RolloutSettings,
+    SandboxSettings,
+    SettingError,
+    get_profile,
+)
+from mtdpo_lib.progress import Progress
 from mtdpo_lib.records import settings_hash, versions, write_json
-from mtdpo_lib.rollout import load_trajectories
+from mtdpo_lib.rollout import load_trajectories, rollout
+from mtdpo_lib.sandbox import SandboxPool
+from mtdpo_lib.seeds import small_stream
 from mtdpo_lib.stages import Product
 
 Change = Callable[[Profile], Profile]
@@ -69,6 +82,7 @@ class Arm:
         mixture: False samples from the current policy only.
         iterations: how many; 0: the profile's.
         judge_first: evaluates the policy of iteration 1 too, not only the last one.
+        pass_at_n: samples SFT and the last policy many times on some test problems.
     """
 
     name: str
@@ -78,6 +92,7 @@ class Arm:
     mixture: bool = True
     iterations: int = 0
     judge_first: bool = False
+    pass_at_n: bool = False
 
     def profile(self, base: Profile) -> Profile:
         """The profile with this arm's changes."""
@@ -95,12 +110,14 @@ _CORRECTED = section("preference", stochastic_tool_correction=16)
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("mdpo", "M-DPO as the paper runs it: updated reference, mixture sampling", BASE, judge_first=True),
+        Arm("mdpo", "M-DPO as the paper runs it: updated reference, mixture sampling", BASE,
+            judge_first=True, pass_at_n=True),
         _method("mkto", "M-KTO"),
         _method("raft", "RAFT: right trajectories only"),
         _method("dpo", "single-turn DPO: the tool's output is scored"),
         _method("kto", "single-turn KTO: the tool's output is scored", "mkto"),
-        Arm("fixed", "the SFT policy stays the reference", changes=(section("preference", reference="fixed"),)),
+        Arm("fixed", "the SFT policy stays the reference", changes=(section("preference", reference="fixed"),),
+            pass_at_n=True),
         Arm("eta-low", "a tenth of the KL coefficient", changes=(times_eta(0.1),), judge_first=True),
         Arm("eta-high", "five times the KL coefficient", changes=(times_eta(5.0),)),
         Arm("on-policy", "all samples from the current policy", mixture=False),
@@ -122,6 +139,9 @@ ARMS: dict[str, Arm] = {
             changes=(_NOISY, section("preference", method="dpo")), iterations=1),
     )
 }  # fmt: skip
+# pass@n, Figure 2: samples a question, at a temperature, on the first test problems; and the n that are told.
+PASS_SAMPLES, PASS_TEMPERATURE, PASS_PROBLEMS = 64, 0.7, 120
+PASS_AT = (1, 2, 4, 8, 16, 32, 64)
 FIRST = "-first"  # an arm's policy after iteration 1
 # Differences beside those of each arm and its rival.
 CONTRASTS = (("mdpo", "mdpo" + FIRST), ("eta-low" + FIRST, "mdpo" + FIRST))
@@ -241,6 +261,9 @@ def run_arm(experiment: Experiment, arm: Arm, results: bool = True) -> dict[str,
     judged = list(dict.fromkeys(judged))
     for policy in judged:
         experiment.evaluation(policy)
+    many = {
+        policy: sample_often(experiment, policy) for policy in judged[:: len(judged) - 1] if arm.pass_at_n
+    }
     if not results:
         return {}
     greedy = {policy.name: experiment.outcomes(policy)["greedy"] for policy in judged}
@@ -262,6 +285,10 @@ def run_arm(experiment: Experiment, arm: Arm, results: bool = True) -> dict[str,
         "outcomes": {name: _letters(rows) for name, rows in greedy.items()},
         "first": policies[1].name,
         "policy": policies[-1].name,
+        "right of many": {
+            policy.name: json.loads((product.path / "right.json").read_text(encoding="utf8"))
+            for policy, product in many.items()
+        },
         "development": selection["development"],
         "selected": selection["best"],
         "cost": {
@@ -272,6 +299,49 @@ def run_arm(experiment: Experiment, arm: Arm, results: bool = True) -> dict[str,
         },
         "seconds": round(experiment.seconds(), 1),
     }
+
+
+def sample_often(experiment: Experiment, policy: Policy) -> Product:
+    """How many of `PASS_SAMPLES` samples are right, for each of the first test problems: ``right.json``."""
+    profile = experiment.profile
+    inputs = {
+        "policy": policy,
+        "problems": replace(profile.problems, demonstrations=1, prompts_per_iteration=1, development=1),
+        "model": profile.model,
+        "settings": replace(profile.rollout, samples_current=1, samples_previous=1),
+        "sandbox": profile.sandbox,
+        "samples": PASS_SAMPLES,
+        "temperature": PASS_TEMPERATURE,
+        "questions": PASS_PROBLEMS,
+        "seed": experiment.seed,
+    }
+    return experiment._get("samples", make_samples, inputs)
+
+
+def make_samples(
+    folder: Path,
+    policy: Policy,
+    problems: ProblemSettings,
+    model: ModelSettings,
+    settings: RolloutSettings,
+    sandbox: SandboxSettings,
+    samples: int,
+    temperature: float,
+    questions: int,
+    seed: int,
+) -> None:
+    """Stage work of `sample_often`. The questions are spread evenly over the test problems."""
+    tested = load_problems(problems, "test", problems.test, DATA_SEED)
+    asked = tested[:: max(len(tested) // questions, 1)][:questions]
+    network, tokenizer = load_for_sampling(policy, model), load_tokenizer(policy)
+    with SandboxPool(sandbox) as pool:
+        rows = rollout(
+            network, tokenizer, asked, samples, settings, pool, policy=policy.name,
+            seed=small_stream(seed, "pass"), temperature=temperature,
+            progress=Progress(f"pass@n of {policy.name}", "trajectories"),
+        )  # fmt: skip
+    right = Counter(row.problem_id for row in rows if row.correct)
+    write_json(folder / "right.json", [right[problem.id] for problem in asked])
 
 
 def _letters(outcomes: Sequence[Outcome]) -> str:
@@ -422,11 +492,37 @@ def _metrics(by_arm: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any
             found.append(
                 _metric(label, (value, low, high), len(next(iter(table.values()))), "fraction", table)
             )
+    found += _pass_metrics(by_arm)
     for name, records in by_arm.items():
         for cost in next(iter(records.values()))["cost"]:
             value = statistics.mean(record["cost"][cost] for record in records.values())
             label = f"cost/{cost.replace(' ', '-')}/{name}"
             found.append(_metric(label, (value, None, None), len(records), cost, records))
+    return found
+
+
+def _pass_metrics(by_arm: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """pass@n of each arm that was sampled often, of its SFT policy, and what it gained over SFT."""
+    found = []
+    for name, records in by_arm.items():
+        counts = {
+            seed: record["right of many"] for seed, record in records.items() if record.get("right of many")
+        }
+        for n in PASS_AT if counts else ():
+            ours, theirs = (
+                [
+                    [stats.pass_at_n(right, PASS_SAMPLES, n) for right in counts[seed][policy]]
+                    for seed, policy in policies
+                ]
+                for policies in (
+                    [(seed, records[seed]["policy"]) for seed in counts],
+                    [(seed, BASE) for seed in counts],
+                )
+            )
+            gains = [[a - b for a, b in zip(*rows, strict=True)] for rows in zip(ours, theirs, strict=True)]
+            for label, table in ((name, ours), (f"{name}/{BASE}", theirs), (f"{name}-minus-{BASE}", gains)):
+                estimate = stats.over_seeds(table)
+                found.append(_metric(f"pass/{n}/{label}", estimate, len(table[0]), "fraction", counts))
     return found
 
 

@@ -1,5 +1,6 @@
 """Intervals against closed formulas, plain resampling and simulated coverage."""
 
+import itertools
 import math
 
 import numpy as np
@@ -86,3 +87,15 @@ def test_combine_seeds_agrees_with_over_seeds_when_questions_carry_the_variance(
         stats.over_seeds(table), abs=0.004
     )
     assert stats.combine_seeds([0.5], [0.1]) == pytest.approx((0.5, 0.4, 0.6))
+
+
+def test_pass_at_n_is_the_mean_over_all_subsets():
+    right = [1, 0, 0, 1, 0, 0]
+    for n in range(1, 7):
+        subsets = list(itertools.combinations(right, n))
+        expected = sum(map(any, subsets)) / len(subsets)
+        assert stats.pass_at_n(2, 6, n) == pytest.approx(expected)
+    assert stats.pass_at_n(0, 6, 6) == 0 and stats.pass_at_n(6, 6, 1) == 1
+    for wrong in ((7, 6, 1), (-1, 6, 1), (1, 6, 0), (1, 6, 7)):
+        with pytest.raises(ValueError, match="pass@n needs"):
+            stats.pass_at_n(*wrong)

@@ -117,6 +117,19 @@ def test_iterations_are_contrasted_and_claims_get_verdicts(tmp_path):
     assert words["fixed-mdpo"] == claims.UNTESTED
 
 
+def test_pass_at_n_is_paired_with_sft(tmp_path):
+    many = study.PASS_SAMPLES
+    for seed, (sft, ours) in enumerate([([0, many], [many, many]), ([0, many], [0, many])]):
+        record(tmp_path, "mdpo", seed, "1111", first="1111")
+        file = tmp_path / "arms" / f"mdpo-seed{seed}.json"
+        facts = json.loads(file.read_text()) | {"right of many": {"sft": sft, "mdpo-2": ours}}
+        file.write_text(json.dumps(facts))
+    found = {metric["name"]: metric["value"] for metric in json.loads(study.summarise(tmp_path).read_text())}
+    for n in study.PASS_AT:
+        assert found[f"pass/{n}/mdpo"] == 0.75 and found[f"pass/{n}/mdpo/sft"] == 0.5
+        assert found[f"pass/{n}/mdpo-minus-sft"] == 0.25
+
+
 def test_a_study_is_kept_without_its_stages(tmp_path):
     out, target = tmp_path / "out", tmp_path / "kept"
     (out / "stages").mkdir(parents=True)
