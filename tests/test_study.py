@@ -67,9 +67,11 @@ def test_seeds_and_arms_are_read_or_refused():
 def test_the_plan_counts_shared_stages_once(tmp_path):
     profile = get_profile("smoke", SMALLEST)
     plan = study.make_plan(profile, [0], study.parse_arms("mdpo,raft"), tmp_path)
-    # One data set, SFT, sampling and pairing for both; a training, selection and evaluation each, and that of SFT.
+    # One data set, SFT, sampling and pairing for both; a training, selection and evaluation each, and that of SFT;
+    # pass@n of SFT and M-DPO.
     assert dict(plan.missing) == {
         "demonstrations": 1, "sft": 1, "rollouts": 1, "pairs": 1, "training": 2, "selection": 2, "evaluation": 3,
+        "samples": 2,
     }  # fmt: skip
     assert plan.kept == 0 and plan.seconds is None
     assert "not projected yet" in plan.sentence()
