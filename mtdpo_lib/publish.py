@@ -168,12 +168,12 @@ def results_block(reference: Path = REFERENCE_RUNS / "cpu") -> str:
     head, rows = report.result_rows(metrics)
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
     machine = next(iter(records[0].values()))["provenance"]["machine"]
-    took = sorted(round(sum(report.read_run(file.parent)["seconds"].values()) / 60) for file in runs)
-    minutes = f"{took[0]}" if took[0] == took[-1] else f"{took[0]} to {took[-1]}"
+    # One run's time: others may have found some of their stages kept from an earlier run.
+    minutes = round(sum(run["seconds"].values()) / 60)
     lines += [
         "",
         f"{report.rests_on(metrics)} Gains are paired with SFT, in points. Paper: {report.PAPER_BASE}, table 1.",
-        f"Profile `{run['profile']}`; the notebooks took {minutes} minutes a seed on {machine['cores']} cores.",
+        f"Profile `{run['profile']}`; the notebooks took {minutes} minutes for seed {run['seed']} on {machine['cores']} cores.",
     ]
     if len(seeds) > 1:
         lines.append(f"By seed, SFT and last iteration: {'; '.join(map(_ends, runs))}.")

@@ -1,0 +1,230 @@
+"""Multi-turn rollouts, in tokens a second: ``python tests/benchmarks/rollouts.py RUN [RUN ...]``.
+
+Samples preference prompts with the SFT policy of finished runs (a `cpu` run for the tiny size, a `small` one for the 135M
+size) in two ways, interleaved round by round, with the same prompts, batch size and seeds:
+
+* ``engine``: `mtdpo_lib.rollout`, as the notebooks use it;
+* ``generate``: transformers' `generate`, called once a turn for the whole batch with everything encoded again; tools run
+  between two calls. ``generate, side by side``: the same with a batch for each core.
+
+Both draw a token by the same rule (`LogitsProcessor` below), so they must make the same trajectories, in float32: that is
+checked in every round before a figure counts. A fresh tool pool each time, which remembers no result of another's. The last
+line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import LogitsProcessor, PreTrainedModel
+
+from mtdpo_lib.answers import extract_boxed
+from mtdpo_lib.chat import ChatFormat, Role
+from mtdpo_lib.models import Policy, load_for_sampling, load_tokenizer, quiet_libraries
+from mtdpo_lib.problems import Problem, load_problems
+from mtdpo_lib.profiles import RolloutSettings, get_profile
+from mtdpo_lib.rollout import extract_code, rollout
+from mtdpo_lib.rollout.engine import choose
+from mtdpo_lib.sandbox import SandboxPool, Session
+from mtdpo_lib.seeds import stream
+from mtdpo_lib.stages import Product
+
+SEED = 0
+
+
+class _Choice(LogitsProcessor):
+    """The engine's rule as scores: the token it chooses has the only finite one."""
+
+    def __init__(self, seeds: torch.Tensor, padding: torch.Tensor, temperature: float):
+        self.seeds, self.padding, self.temperature = seeds, padding, temperature
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        tokens = choose(scores, self.temperature, self.seeds, input_ids.shape[1] - self.padding)
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+
+@dataclass
+class _Row:
+    ids: list[int]
+    seed: int
+    session: Session
+    sampled: int = 0
+    ended: bool = False
+
+
+def by_generate(
+    network: PreTrainedModel, chat: ChatFormat, rows: Sequence[_Row], settings: RolloutSettings, pool: SandboxPool
+) -> None:  # fmt: skip
+    """All rows to their ends, one `generate` a turn, in place."""
+    for number in range(settings.max_rounds):
+        live = [row for row in rows if not row.ended]
+        if not live:
+            return
+        width = max(len(row.ids) for row in live)
+        padding = torch.tensor([width - len(row.ids) for row in live])
+        pad = chat.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(row.ids)) + row.ids for row in live])
+        mask = (torch.arange(width)[None] >= padding[:, None]).long()
+        choice = _Choice(torch.tensor([row.seed for row in live]), padding, settings.temperature)
+        with torch.inference_mode():
+            output = network.generate(
+                ids, attention_mask=mask, max_new_tokens=settings.max_new_tokens, do_sample=False,
+                eos_token_id=chat.end_of_turn, pad_token_id=pad, logits_processor=[choice],
+            )  # fmt: skip
+        calls = []
+        for row, new in zip(live, output[:, width:].tolist(), strict=True):
+            if chat.end_of_turn in new:
+                new = new[: new.index(chat.end_of_turn) + 1]
+            new = new[: settings.max_tokens - len(row.ids)]
+            row.ids += new
+            row.sampled += len(new)
+            text = chat.tokenizer.decode(new, skip_special_tokens=True)
+            code = extract_code(text)
+            row.ended = (
+                new[-1] != chat.end_of_turn or extract_boxed(text) is not None or code is None
+                or number + 1 >= settings.max_rounds
+            )  # fmt: skip
+            if not row.ended:
+                calls.append((row, code))
+        results = pool.run_many([(row.session, code) for row, code in calls])
+        for (row, _), result in zip(calls, results, strict=True):
+            observation = chat.tool(result.text).ids
+            row.ended = len(row.ids) + len(observation) >= settings.max_tokens
+            if not row.ended:
+                row.ids += observation
+
+
+class Sampled(NamedTuple):
+    """One measurement: sampled tokens (the policy's own) and the trajectories' ids."""
+
+    seconds: float
+    tokens: int
+    ids: list[list[int]]
+
+
+@dataclass
+class Work:
+    """What both ways are given."""
+
+    network: PreTrainedModel
+    chat: ChatFormat
+    problems: list[Problem]
+    samples: int
+    settings: RolloutSettings
+    pool: Callable[[], SandboxPool]
+
+    def engine(self) -> Sampled:
+        """By `rollout`."""
+        with self.pool() as pool:
+            start = time.perf_counter()
+            found = rollout(
+                self.network, self.chat.tokenizer, self.problems, self.samples, self.settings, pool,
+                policy="sft", seed=SEED,
+            )  # fmt: skip
+            seconds = time.perf_counter() - start
+        tokens = sum(role == Role.ASSISTANT for one in found for role in one.roles)
+        return Sampled(seconds, tokens, [one.ids for one in found])
+
+    def generate(self, side_by_side: bool) -> Sampled:
+        """The same by `generate`, the longest prompts last."""
+        with self.pool() as pool:
+            start = time.perf_counter()
+            rows = [
+                _Row(list(self.chat.prompt(problem.question).ids), stream(SEED, problem.id, sample), pool.session())
+                for problem in self.problems
+                for sample in range(self.samples)
+            ]  # fmt: skip
+            ordered = sorted(rows, key=lambda row: len(row.ids))
+            workers = (os.cpu_count() or 1) if side_by_side else 1
+            size = min(self.settings.batch_size, -(-len(rows) // workers))
+            waves = [ordered[first : first + size] for first in range(0, len(rows), size)]
+            threads = torch.get_num_threads()
+            with ThreadPoolExecutor(
+                workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
+            ) as executor:
+                list(
+                    executor.map(
+                        lambda wave: by_generate(self.network, self.chat, wave, self.settings, pool), waves
+                    )
+                )
+            torch.set_num_threads(threads)
+            seconds = time.perf_counter() - start
+        return Sampled(seconds, sum(row.sampled for row in rows), [row.ids for row in rows])
+
+
+def measure(run: Path, prompts: int, samples: int, rounds: int) -> dict[str, object]:
+    """The ratios at the size of one run."""
+    made = json.loads((run / "run.json").read_text(encoding="utf8"))
+    profile = get_profile(made["profile"], made["settings"].split())
+    (folder,) = (run / "stages").glob("sft-*")
+    policy = Policy("sft", Product("sft", "", folder), "late")
+    network = load_for_sampling(policy, replace(profile.model, dtype="float32"))
+    chat = ChatFormat(load_tokenizer(policy))
+    problems = load_problems(profile.problems, "preference", prompts, SEED)
+    work = Work(network, chat, problems, samples, profile.rollout, lambda: SandboxPool(profile.sandbox))
+    size = sum(weight.numel() for weight in network.parameters())
+    arms: dict[str, Callable[[], Sampled]] = {
+        "engine": work.engine,
+        "generate": lambda: work.generate(side_by_side=False),
+        "generate, side by side": lambda: work.generate(side_by_side=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    print(
+        f"{size / 1e6:.1f}M parameters, {len(problems)} prompts x {samples}, {rounds} rounds after one to warm"
+    )
+    for number in range(rounds + 1):
+        found = {name: arm() for name, arm in arms.items()}
+        engine, generate, side_by_side = found.values()
+        equal = [
+            one == two == three
+            for one, two, three in zip(engine.ids, generate.ids, side_by_side.ids, strict=True)
+        ]
+        if not all(equal):
+            raise SystemExit(f"{equal.count(False)} of {len(equal)} trajectories differ: no figure counts.")
+        if number:
+            for name, result in found.items():
+                seconds[name].append(result.seconds)
+    for name, values in seconds.items():
+        rates = [engine.tokens / value for value in values]
+        print(
+            f"{name:<24} {statistics.median(rates):9.0f} sampled tokens a second ({min(rates):.0f} to {max(rates):.0f})"
+        )
+    summary: dict[str, object] = {"parameters": size, "trajectories": len(equal), "tokens": engine.tokens}
+    for name in ("generate", "generate, side by side"):
+        ratios = [slow / quick for slow, quick in zip(seconds[name], seconds["engine"], strict=True)]
+        summary[f"engine_over_{name.replace(', ', '_').replace(' ', '_')}"] = {
+            "median": round(statistics.median(ratios), 2),
+            "low": round(min(ratios), 2),
+            "high": round(max(ratios), 2),
+        }
+    return summary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--samples", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    quiet_libraries()
+    torch.set_num_threads(os.cpu_count() or 1)
+    print(
+        json.dumps({run.name: measure(run, given.prompts, given.samples, given.rounds) for run in given.runs})
+    )
+
+
+if __name__ == "__main__":
+    main()
