@@ -169,11 +169,11 @@ def results_block(reference: Path = REFERENCE_RUNS / "cpu") -> str:
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
     machine = next(iter(records[0].values()))["provenance"]["machine"]
     # One run's time: others may have found some of their stages kept from an earlier run.
-    minutes = round(sum(run["seconds"].values()) / 60)
+    took = f"{round(sum(run['seconds'].values()) / 60)} minutes for seed {run['seed']} on {machine['cores']} cores"
     lines += [
         "",
         f"{report.rests_on(metrics)} Gains are paired with SFT, in points. Paper: {report.PAPER_BASE}, table 1.",
-        f"Profile `{run['profile']}`; the notebooks took {minutes} minutes for seed {run['seed']} on {machine['cores']} cores.",
+        f"Profile `{run['profile']}`; the notebooks took {took}.",
     ]
     if len(seeds) > 1:
         lines.append(f"By seed, SFT and last iteration: {'; '.join(map(_ends, runs))}.")
