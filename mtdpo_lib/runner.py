@@ -1,8 +1,8 @@
 """The runner: executes the notebooks in order with papermill, keeps what is finished, and knows nothing of their inside.
 
 A run folder holds ``stages/`` (kept products), ``records/`` (one JSON a notebook), ``notebooks/`` (as executed),
-``figures/``, ``report.html``, ``report.json`` and ``run.json``. Everything that can be wrong with the input is said in
-one sentence before the first notebook starts.
+``figures/``, ``report.html``, ``report.json``, ``run.json`` and ``finished.json`` (what each notebook was made with).
+Everything that can be wrong with the input is said in one sentence before the first notebook starts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import hashlib
 import json
 import logging
 import os
@@ -32,6 +33,8 @@ REFERENCE_RUNS = ROOT / "data" / "reference_runs"
 # Failures of a notebook whose sentence is all that the user needs, because the input caused them.
 INPUT_FAILURES = ("SettingError", "MissingProduct", "CorruptStage", "UnusableFolder")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+FINISHED = "finished.json"
 
 OK, NOTEBOOK_FAILED, BAD_INPUT = 0, 1, 2
 
@@ -80,8 +83,14 @@ def reproduce(
     StageStore(out / "stages").verify_all()
 
     run = _start_run(out, profile, parameters)
+    if only is None:
+        chosen = unfinished(notebooks, out, run)
+        if len(chosen) < len(notebooks):
+            kept = f"{len(notebooks) - len(chosen)} of {len(notebooks)} notebooks"
+            say(f"{kept} are finished and stay as they are; `--only NUMBER` runs one again.")
     progress = Progress([notebook.stem for notebook in chosen], expected_seconds(profile_name), say)
-    progress.announce()
+    if chosen:
+        progress.announce()
     for notebook in chosen:
         with progress.on(notebook.stem) as clock, computing_environment(profile):
             failure = execute(notebook, out / "notebooks", parameters)
@@ -89,6 +98,7 @@ def reproduce(
         run["seconds"][notebook.stem] = clock.seconds
         if failure is None:
             records.write_json(out / "run.json", run)
+            _mark_finished(notebook, out, run)
             continue
         kind, sentence = failure
         if kind in INPUT_FAILURES:
@@ -102,7 +112,8 @@ def reproduce(
 
     run["complete"] = {notebook.stem for notebook in notebooks} <= run["seconds"].keys()
     records.write_json(out / "run.json", run)
-    say(f"Notebooks took {_minutes(sum(run['seconds'][notebook.stem] for notebook in chosen))}.")
+    if chosen:
+        say(f"Notebooks took {_minutes(sum(run['seconds'][notebook.stem] for notebook in chosen))}.")
     say(f"Report: {shown(write_report(out))}")
     return OK
 
@@ -209,6 +220,46 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> tuple[s
     if draft.exists():
         draft.replace(failed if failure else folder / notebook.name)
     return failure
+
+
+def unfinished(notebooks: Sequence[Path], out: Path, run: dict[str, Any]) -> list[Path]:
+    """The notebooks that are still to run: from the first one that has not run, or whose text, library, data, settings,
+    package versions or products are no longer what they were when it did."""
+    finished = _finished(out)
+    for number, notebook in enumerate(notebooks):
+        before = finished.get(notebook.stem, {"state": None, "products": []})
+        there = all((out / product).exists() for product in before["products"])
+        if before["state"] != _state(notebook, run) or not there:
+            return list(notebooks[number:])
+    return []
+
+
+def _mark_finished(notebook: Path, out: Path, run: dict[str, Any]) -> None:
+    products = [
+        out / "notebooks" / notebook.name,
+        *out.glob("records/*.json"),
+        *out.glob("stages/*/manifest.json"),
+    ]
+    entry = {
+        "state": _state(notebook, run),
+        "products": sorted(file.relative_to(out).as_posix() for file in products),
+    }
+    records.write_json(out / FINISHED, {**_finished(out), notebook.stem: entry})
+
+
+def _finished(out: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((out / FINISHED).read_text(encoding="utf8"))
+    return {}
+
+
+def _state(notebook: Path, run: dict[str, Any]) -> str:
+    """Hash of what a notebook's outputs come from, its stages apart."""
+    digest = hashlib.blake2b(json.dumps([run["settings_hash"], records.versions()]).encode(), digest_size=8)
+    library, data = (ROOT / "mtdpo_lib").rglob("*.py"), (ROOT / "data").rglob("*.*")
+    for file in (notebook, *sorted(library), *sorted(data)):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def expected_seconds(profile_name: str) -> dict[str, float]:

@@ -64,7 +64,8 @@ def runs(tmp_path_factory):
         assert time.monotonic() < deadline, said(broken)
         time.sleep(0.1)
     kill_everything(second)
-    kept = {file: file.stat().st_mtime_ns for file in (broken / "stages").glob("*/manifest.json")}
+    finished = [*(broken / "stages").glob("*/manifest.json"), *sorted((broken / "notebooks").glob("[0-9]*"))]
+    kept = {file: file.stat().st_mtime_ns for file in finished}
     assert not (broken / "records" / "06_multi_turn_dpo.json").exists(), (
         "the kill came too late to test anything"
     )
@@ -99,5 +100,6 @@ def test_the_same_seed_gives_the_same_records_also_after_a_kill(runs):
 
 def test_what_was_finished_before_the_kill_is_found_again(runs):
     kept = runs[2]
-    assert len(kept) >= 5
+    assert len([file for file in kept if file.name == "manifest.json"]) >= 5
+    assert [file.stem for file in kept if file.suffix == ".ipynb"] == NOTEBOOKS[:6]
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in kept.items())

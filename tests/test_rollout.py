@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mtdpo_lib.answers import extract_boxed
 from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.rollout import CorruptData, extract_code, load_trajectories, rollout, save_trajectories
 from mtdpo_lib.rollout.engine import choose, uniform
@@ -35,7 +36,7 @@ def plain_loop(overfit, pool, problem, sample, settings, temperature):
                 ids.append(int(choose(logits, temperature, seed, torch.tensor([len(ids)]))))
             text = tokenizer.decode(ids[start:], skip_special_tokens=True)
             code = extract_code(text)
-            if ids[-1] != chat.end_of_turn or "\\boxed{" in text or code is None:
+            if ids[-1] != chat.end_of_turn or extract_boxed(text) is not None or code is None:
                 break
             ids += chat.tool(session.run(code).text).ids
     return ids

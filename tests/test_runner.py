@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,6 +265,43 @@ def test_a_second_start_keeps_seconds_of_the_same_run_only(tmp_path):
     assert list(again["seconds"]) == ["00_one"]
     assert runner._start_run(out, profile, {"seed": 1, "settings": ""})["seconds"] == {}
     assert again["settings_hash"] == records.settings_hash(profile, 0)
+
+
+def test_finished_notebooks_are_not_run_again_until_something_they_come_from_changes(tmp_path, monkeypatch):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    cell = """
+from pathlib import Path
+from mtdpo_lib.stages import StageStore
+StageStore(Path(out) / "stages").make(NAME, lambda place: (place / "product.txt").write_text(NAME), {})
+with open(Path(out) / "log.txt", "a") as log:
+    log.write(NAME)
+"""
+    for name in "abc":
+        notebook(folder, f"{ord(name) - ord('a'):02d}_{name}", f"NAME = '{name}'", cell)
+
+    def runs(**options) -> str:
+        (out / "log.txt").unlink(missing_ok=True)
+        code, lines = run(folder, out, **options)
+        assert code == 0
+        ran = (out / "log.txt").read_text() if (out / "log.txt").exists() else ""
+        if "only" not in options and ran != "abc":
+            assert f"{3 - len(ran)} of 3 notebooks are finished" in lines[0]
+        return ran
+
+    assert runs() == "abc"
+    assert runs() == ""
+    shutil.rmtree(next((out / "stages").glob("c-*")))
+    assert runs() == "c"
+    shutil.rmtree(next((out / "stages").glob("b-*")))
+    assert runs() == "bc"
+    (out / "notebooks" / "02_c.ipynb").unlink()
+    assert runs() == "c"
+    assert runs(only="01") == "b"
+    notebook(folder, "01_b", "NAME = 'b'", cell, "'changed'")
+    assert runs() == "bc"
+    assert runs(settings=["preference.eta=0.25"]) == "abc"
+    monkeypatch.setattr(records, "versions", lambda: {"torch": "another"})
+    assert runs(settings=["preference.eta=0.25"]) == "abc"
 
 
 def test_outputs_are_taken_over_without_times_paths_or_the_injected_cell(tmp_path):
