@@ -197,6 +197,22 @@ def test_the_value_head_is_learned_kept_and_resumed(build, pairs, tmp_path):  # 
     assert torch.allclose(resumed.value_head, unbroken.value_head, atol=1e-6)
 
 
+def test_the_value_head_has_a_learning_rate_of_its_own(build, pairs):  # noqa: F811
+    """Adam's first step moves every weight by the learning rate, whatever the gradient."""
+    arguments = {"max_steps": 1, "learning_rate": 1e-4, "warmup_steps": 0}
+    for rate, moved in ((None, 1e-4), (0.03, 0.03)):
+        trainer = build("mdpo", with_luck(pairs), dict(arguments), value_learning_rate=rate)
+        before = [weight.detach().clone() for weight in trainer.model.parameters()]
+        trainer.train()
+        assert trainer.value_head.abs().tolist() == pytest.approx([moved] * 6, rel=1e-3)
+        others = [
+            (new - old).abs().max()
+            for new, old in zip(trainer.model.parameters(), before, strict=True)
+            if new is not trainer.value_head
+        ]
+        assert float(max(others)) == pytest.approx(1e-4, rel=1e-2)
+
+
 def test_other_losses_are_refused(build, pairs):  # noqa: F811
     with pytest.raises(ValueError, match="loss_type=sigmoid alone"):
         build("mdpo", with_luck(pairs), {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1]})
@@ -230,4 +246,5 @@ def test_training_with_the_correction(noisy_pairs, policy, smoke, tmp_path):  # 
         assert (folder / "step-6" / "adapter_model.safetensors").exists()
     assert logs[0][0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert logs[8][0]["loss"] == pytest.approx(math.log(2), abs=1e-4)  # w starts at zero
+    assert logs[8][0]["luck"] == 0 and logs[8][-1]["luck"] > 0.01 and "luck" not in logs[0][-1]
     assert logs[8][-1]["loss"] < logs[0][-1]["loss"] - 1e-3  # one more way to tell right from wrong

@@ -39,7 +39,11 @@ LOG_NAMES = {
     "kl": "z0",
     "reference_kl": "reference_kl",
     "tool_gradient_share": "tool_gradient_share",
+    "luck": "luck",
 }
+# Of the margin's value head, which starts at zero: within the few dozen steps of an iteration Adam can bring each of its
+# hundred or so weights to about 0.3, so that w . c can reach the unit of the utility. An adapter's rate cannot.
+VALUE_LEARNING_RATE = 1e-2
 LABELS = {"mdpo": "M-DPO", "mkto": "M-KTO", "dpo": "DPO", "kto": "KTO", "raft": "RAFT"}
 
 
@@ -89,7 +93,9 @@ def _preference_trainer(
         loss_type=["sigmoid", "sft"] if with_nll else ["sigmoid"],
         loss_weights=[1.0, settings.nll_coefficient] if with_nll else None,
     )
-    return TrajectoryDPOTrainer(args=arguments, train_dataset=dataset, **common)
+    return TrajectoryDPOTrainer(
+        args=arguments, train_dataset=dataset, value_learning_rate=VALUE_LEARNING_RATE, **common
+    )
 
 
 def train_preference(

@@ -271,7 +271,12 @@ class TrajectoryDPOTrainer(_Trajectories, DPOTrainer):
     accumulation its mean runs over all tokens of the step, as if the batch were one.
 
     With the columns ``chosen_luck`` and ``rejected_luck`` (`mtdpo_lib.train.luck`) the loss gets the third term of eq. (13),
-    -log sigmoid(eta (Delta_w - Delta_l) + w . (c_w - c_l)), and learns w with the policy's learning rate.
+    -log sigmoid(eta (Delta_w - Delta_l) + w . (c_w - c_l)), and learns w.
+
+    Args:
+        value_learning_rate: of w; None: the policy's. An adapter's rate hardly moves a linear head in a few dozen steps.
+
+    The log then holds ``luck``, the mean of |w . (c_w - c_l)|, in the unit of the utility.
 
     Attributes:
         value_head: w, [D], zero at the start; None without those columns.
@@ -279,8 +284,17 @@ class TrajectoryDPOTrainer(_Trajectories, DPOTrainer):
 
     collator, config = TrajectoryPairCollator, DPOConfig
 
-    def __init__(self, model: Any, args: Any = None, *, train_dataset: Dataset, **others: Any):
+    def __init__(
+        self,
+        model: Any,
+        args: Any = None,
+        *,
+        train_dataset: Dataset,
+        value_learning_rate: float | None = None,
+        **others: Any,
+    ):
         self.value_head: torch.nn.Parameter | None = None
+        self._value_learning_rate = value_learning_rate
         super().__init__(model, args, train_dataset=train_dataset, **others)
         if "chosen_luck" not in train_dataset.column_names:
             return
@@ -293,6 +307,17 @@ class TrajectoryDPOTrainer(_Trajectories, DPOTrainer):
         self.value_head = torch.nn.Parameter(torch.zeros(size, device=self.accelerator.device))
         # A parameter of the model: optimised, clipped and synchronised between processes with all others.
         self.model.register_parameter("value_head", self.value_head)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """As the trainer's, with a group of its own for w."""
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if new and self.value_head is not None and self._value_learning_rate is not None:
+            for group in optimizer.param_groups:
+                group["params"] = [one for one in group["params"] if one is not self.value_head]
+            own = {"params": [self.value_head], "lr": self._value_learning_rate, "weight_decay": 0.0}
+            optimizer.add_param_group(own)
+        return optimizer
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         super()._save_checkpoint(*args, **kwargs)
@@ -325,6 +350,10 @@ class TrajectoryDPOTrainer(_Trajectories, DPOTrainer):
         # TRL multiplies log-ratios by beta, so that what is added here is C in the unit of the utility.
         with_margin = self.value_head is not None and luck is not None
         self._forward.margin = luck @ self.value_head / self.beta if with_margin else None
+        if with_margin and self._diagnostics:
+            chosen, rejected = (luck @ self.value_head.detach()).chunk(2)
+            mode = "train" if self.model.training else "eval"
+            self._metrics[mode]["luck"].append((chosen - rejected).abs().mean().item())
         if "nll_share" not in inputs:
             return super()._compute_loss(model, inputs, return_outputs)
         inputs = dict(inputs)
