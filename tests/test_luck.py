@@ -206,7 +206,7 @@ def test_the_value_head_has_a_learning_rate_of_its_own(build, pairs):  # noqa: F
         trainer.train()
         assert trainer.value_head.abs().tolist() == pytest.approx([moved] * 6, rel=1e-3)
         others = [
-            (new - old).abs().max()
+            (new.detach() - old).abs().max()
             for new, old in zip(trainer.model.parameters(), before, strict=True)
             if new is not trainer.value_head
         ]
