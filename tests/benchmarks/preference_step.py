@@ -29,6 +29,7 @@ import itertools
 import json
 import os
 import random
+import re
 import resource
 import statistics
 import subprocess
@@ -36,6 +37,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 THREADS = os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 
@@ -270,6 +272,9 @@ def peak_memory(arm: Arm, options: argparse.Namespace) -> float:
 def memory_of_this_process(device: str) -> float:
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would begin at what the process that started this one held
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

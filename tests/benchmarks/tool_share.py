@@ -1,8 +1,8 @@
 """What part of sampling is spent on the tool: ``python tests/benchmarks/tool_share.py RUN``.
 
-Samples iteration 1's trajectories of the current policy once more (profile `cpu`), with the SFT policy of a finished run,
-and notes how long the sampling threads waited for the sandbox; then the same with all results already known, and with every
-call really run. Writes ``data/records/tool_share_cpu.json``; the last line is the same as JSON.
+Samples iteration 1's trajectories once more (profile `cpu`), with the two SFT policies of a finished run and one pool for
+both, as the iteration does, and notes how long the sampling threads waited for the sandbox; then the same with all results
+already known, and with every call really run. Writes ``data/records/tool_share_cpu.json``; the last line is the same.
 """
 
 from __future__ import annotations
@@ -32,20 +32,26 @@ def main(run: str) -> None:
     torch.set_num_threads(TINY_THREADS)
     profile = get_profile("cpu")
     (folder,) = (Path(run) / "stages").glob("sft-*")
-    policy = Policy("sft", Product("sft", "", folder), "late")
-    network, tokenizer = load_for_sampling(policy, profile.model), load_tokenizer(policy)
-    count = profile.problems.prompts_per_iteration
-    prompts, samples = (
-        load_problems(profile.problems, "preference", count, SEED),
-        profile.rollout.samples_current,
-    )
+    sources = []
+    for name, part, samples in (
+        ("sft", "late", profile.rollout.samples_current),
+        ("sft-early", "early", profile.rollout.samples_previous),
+    ):
+        policy = Policy(name, Product("sft", "", folder), part)
+        sources.append((name, load_for_sampling(policy, profile.model), load_tokenizer(policy), samples))
+    prompts = load_problems(profile.problems, "preference", profile.problems.prompts_per_iteration, SEED)
 
     def sample(pool: SandboxPool) -> tuple[float, float, list]:
         waited, start = pool.waited_seconds, time.perf_counter()
-        found = rollout(network, tokenizer, prompts, samples, profile.rollout, pool, policy="sft", seed=SEED)
+        found = []
+        for name, network, tokenizer, samples in sources:
+            found += rollout(
+                network, tokenizer, prompts, samples, profile.rollout, pool, policy=name, seed=SEED
+            )
         return time.perf_counter() - start, pool.waited_seconds - waited, found
 
     with SandboxPool(profile.sandbox) as pool:
+        _, network, tokenizer, _ = sources[0]
         rollout(network, tokenizer, prompts[:8], 1, profile.rollout, pool, policy="warm", seed=SEED)
         seconds, waited, trajectories = sample(pool)
         different = len(pool.known)
