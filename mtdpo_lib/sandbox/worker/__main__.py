@@ -64,11 +64,13 @@ def main():
         send({"status": "refused", "why": f"{type(problem).__name__}: {problem}"})
         return
     sessions = Sessions(backend, settings["memory_mib"])
+    backend.make_ready()
     send({"status": "ready", "walls": backend.walls})
     for line in sys.stdin:
         request = json.loads(line)
         if request["op"] == "run":
             send(sessions.run(request["session"], request["turn"], request["code"]))
+            backend.make_ready()
         else:
             sessions.forget(request["session"])
 
