@@ -25,7 +25,9 @@ class Backend:
             max_vfs_bytes=1 << 20,
         )
         self.sessions = {}
-        self.spare = None  # the next session's instance, made while nobody waits: that is most of a first call
+        self.spare = (
+            None  # the next session's instance, made while nobody waits: that is most of a first call
+        )
         self.peaks = {}
         self.empty = self._size_of_nothing()
         self.walls = deny()
