@@ -116,8 +116,8 @@ class PreferenceSettings:
 
     method: str = "mdpo"  # "mdpo", "mkto"; tool output scored: "dpo", "kto"; right answers only: "raft"
     # KL coefficient (TRL calls it beta) and learning rate of the LoRA weights, tuned on development prompts, as sec. 3.1
-    # tunes its own: eta in iteration 1, the rate over all three iterations of one seed (twice the rate is as good in
-    # iteration 1 and then loses what it gained). Ours are larger because our trajectories cost about 2 nats, a 7B
+    # tunes its own: eta in iteration 1, the rate over all iterations of seed 1, then of 0 and 2 (twice the rate is as good
+    # in iteration 1 and then loses what it gained). Ours are larger because our trajectories cost about 2 nats, a 7B
     # model's tens.
     eta: float = 0.5
     learning_rate: float = 3e-4

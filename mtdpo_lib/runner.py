@@ -23,6 +23,7 @@ from typing import Any
 import nbformat
 
 from mtdpo_lib import records
+from mtdpo_lib.problems.gsm8k import FOLDER_VARIABLE
 from mtdpo_lib.profiles import TINY_THREADS, Profile, get_profile, parse_assignments
 from mtdpo_lib.stages import StageStore
 
@@ -255,7 +256,8 @@ def _finished(out: Path) -> dict[str, Any]:
 
 def _state(notebook: Path, run: dict[str, Any]) -> str:
     """Hash of what a notebook's outputs come from, its stages apart."""
-    digest = hashlib.blake2b(json.dumps([run["settings_hash"], records.versions()]).encode(), digest_size=8)
+    given = [run["settings_hash"], records.versions(), os.environ.get(FOLDER_VARIABLE, "")]
+    digest = hashlib.blake2b(json.dumps(given).encode(), digest_size=8)
     library, data = (ROOT / "mtdpo_lib").rglob("*.py"), (ROOT / "data").rglob("*.*")
     for file in (notebook, *sorted(library), *sorted(data)):
         digest.update(file.name.encode() + file.read_bytes())

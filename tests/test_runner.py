@@ -300,6 +300,8 @@ with open(Path(out) / "log.txt", "a") as log:
     notebook(folder, "01_b", "NAME = 'b'", cell, "'changed'")
     assert runs() == "bc"
     assert runs(settings=["preference.eta=0.25"]) == "abc"
+    monkeypatch.setenv("MTDPO_GSM8K_DIR", str(tmp_path))
+    assert runs(settings=["preference.eta=0.25"]) == "abc"
     monkeypatch.setattr(records, "versions", lambda: {"torch": "another"})
     assert runs(settings=["preference.eta=0.25"]) == "abc"
 
