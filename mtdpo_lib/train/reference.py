@@ -16,6 +16,7 @@ from peft.utils import load_peft_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+POLICY = "default"  # the name PEFT gives to a first adapter
 REFERENCE = "ref"  # the name TRL's trainers look for
 
 
@@ -35,7 +36,7 @@ def check_same_base(model: PeftModel, folder: Path) -> None:
             '"initial" or "base".'
         )
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
-    ours = model.peft_config["default"].base_model_name_or_path or ""
+    ours = model.peft_config[POLICY].base_model_name_or_path or ""
     theirs = settings.get("base_model_name_or_path") or ""
     # Folders move between machines, so only the last two parts of a path count; a hub name has two.
     if ours and theirs and Path(ours).parts[-2:] != Path(theirs).parts[-2:]:

@@ -24,7 +24,14 @@ from trl.trainer.utils import use_adapter
 from mtdpo_lib.train.data import TrajectoryLabelCollator, TrajectoryPairCollator
 from mtdpo_lib.train.diagnostics import step_diagnostics
 from mtdpo_lib.train.forward import ObservedForward
-from mtdpo_lib.train.reference import REFERENCE, ReferenceCache, answers_as_reference, load_reference
+from mtdpo_lib.train.reference import (
+    POLICY,
+    REFERENCE,
+    ReferenceCache,
+    answers_as_reference,
+    is_adapter,
+    load_reference,
+)
 from mtdpo_lib.train.shared_prompt import supports
 
 logger = logging.getLogger(__name__)
@@ -254,6 +261,12 @@ class _Trajectories:
     def _part_of(self, inputs: dict[str, Tensor], part: dict[str, Tensor], share: float) -> dict[str, Tensor]:
         """What a part must know of its whole."""
         return part
+
+    def _load_from_checkpoint(self, folder: str, model: Any = None) -> None:
+        """As transformers', some of whose versions (5.17) load the reference's adapter and leave the policy's at its start."""
+        super()._load_from_checkpoint(folder, model)
+        if isinstance(self.model, PeftModel) and is_adapter(Path(folder)):
+            self.model.load_adapter(folder, POLICY, is_trainable=True)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As TRL's; the reference's log-probabilities are saved at the end."""
