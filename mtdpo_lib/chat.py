@@ -288,12 +288,21 @@ class ChatFormat:
         ids = [*self._text.plain(text, Role.ASSISTANT), self.end_of_turn]
         return RoleTokens(ids, [Role.ASSISTANT] * len(ids))
 
+    @property
+    def tool_header(self) -> RoleTokens:
+        """What follows an end-of-turn token when the tool was called, whatever the tool then says."""
+        before = self._before_tool[1:]
+        return RoleTokens(before, [Role.TEMPLATE] * len(before))
+
+    def tool_answer(self, text: str) -> RoleTokens:
+        """What follows `tool_header`: the tool's text and the header of the next assistant turn."""
+        content = self._text.plain(text, Role.TOOL)  # template tokens written in it cannot forge a turn
+        after = self._after_tool
+        return RoleTokens(content + after, [Role.TOOL] * len(content) + [Role.TEMPLATE] * len(after))
+
     def tool(self, text: str) -> RoleTokens:
         """What follows an end-of-turn token: the tool's turn and the header of the next assistant turn."""
-        before, after = self._before_tool[1:], self._after_tool
-        content = self._text.plain(text, Role.TOOL)  # template tokens written in it cannot forge a turn
-        roles = [Role.TEMPLATE] * len(before) + [Role.TOOL] * len(content) + [Role.TEMPLATE] * len(after)
-        return RoleTokens(before + content + after, roles)
+        return self.tool_header + self.tool_answer(text)
 
     def encode(self, messages: Sequence[Message]) -> RoleTokens:
         """A whole conversation: one question, then assistant turns with tool turns between them.

@@ -1,5 +1,6 @@
 """The engine against a plain loop without cache or batch, and every way a trajectory ends."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from mtdpo_lib.answers import extract_boxed
 from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.rollout import CorruptData, extract_code, load_trajectories, rollout, save_trajectories
 from mtdpo_lib.rollout.engine import choose, uniform
+from mtdpo_lib.sandbox import Calls
 from mtdpo_lib.seeds import stream
 
 
@@ -86,6 +88,56 @@ def test_lengths_are_limited(overfit, pool, smoke, limit):
         assert one.stop == "length"
         assert not one.correct
         assert len(one.ids) == len(one.roles) <= settings.max_tokens
+
+
+@pytest.mark.parametrize("limit", range(40, 100, 3))
+def test_a_limit_cuts_a_trajectory_and_leaves_what_comes_before(overfit, pool, smoke, limit):
+    whole = run(overfit, pool, smoke.rollout, temperature=0.0)
+    cut = run(overfit, pool, replace(smoke.rollout, max_tokens=limit), temperature=0.0)
+    end = ChatFormat(overfit[1]).end_of_turn
+    for one, all_of_it in zip(cut, whole, strict=True):
+        assert one.ids == all_of_it.ids[: len(one.ids)]
+        assert one.roles == all_of_it.roles[: len(one.ids)]
+        if len(all_of_it.ids) < limit:
+            assert one == all_of_it
+        elif one.prompt_length < limit:
+            assert one.stop == "length" or len(one.ids) == limit
+            # It ends with a full cache, or with a call whose answer has no room: never inside the tool's turn.
+            assert len(one.ids) == limit or (one.ids[-1] == end and one.roles[-1] == Role.ASSISTANT)
+
+
+@pytest.mark.parametrize("template", ["own", "longer"])
+def test_the_tool_runs_while_the_header_of_its_turn_is_fed(overfit, pool, smoke, template, monkeypatch):
+    model, tokenizer, problems, _ = overfit
+    if template == "longer":
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.chat_template = tokenizer.chat_template.replace(
+            "{% for message in messages %}",
+            "{% for message in messages %}{% if message['role'] == 'tool' %}the tool says {% endif %}",
+        )
+    header = len(ChatFormat(tokenizer).tool_header)
+    steps, started, waited = [0], [], []
+    forward, start_many, results = model.forward, pool.start_many, Calls.results
+
+    def counted(*arguments, **named):
+        steps[0] += 1
+        return forward(*arguments, **named)
+
+    def start(calls):
+        started.append(steps[0])
+        return start_many(calls)
+
+    def collected(calls):
+        waited.append(steps[0])
+        return results(calls)
+
+    monkeypatch.setattr(model, "forward", counted)
+    monkeypatch.setattr(pool, "start_many", start)
+    monkeypatch.setattr(Calls, "results", collected)
+    found = rollout(model, tokenizer, problems, 1, smoke.rollout, pool, policy="p", seed=0, temperature=0.0)
+    assert any(one.tool_calls for one in found)
+    assert (header > 1) == (template == "longer")
+    assert [then - now for now, then in zip(started, waited, strict=True)] == [1 + header] * len(started)
 
 
 def test_every_sampled_token_and_no_other_is_the_assistants(overfit, pool, smoke):

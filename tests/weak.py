@@ -14,7 +14,7 @@ import select
 import socket
 import sys
 
-PATIENCE = 1.0  # seconds the trainer waits for an answer
+PATIENCE = 3.0  # seconds the trainer waits for an answer; importing sympy takes one on a busy machine
 HELD = {}  # what a trainer has in memory
 
 

@@ -1,7 +1,8 @@
 """Batched multi-turn rollouts: sample, run the tool, go on, until every trajectory has ended.
 
-A wave of rows decodes in step. A row whose turn has just called the tool is *fed* the observation, one token a step,
-while the others go on sampling: its key-value cache lives on and no row waits for a turn of another to end.
+A wave of rows decodes in step. A row whose turn has just called the tool is *fed* the tool's turn, one token a step, while
+the others go on sampling: its key-value cache lives on and no row waits for a turn of another to end. The tool runs while
+the header of its turn is fed, which does not depend on what it says.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +22,7 @@ from mtdpo_lib.problems.base import Problem
 from mtdpo_lib.profiles import RolloutSettings
 from mtdpo_lib.rollout.noise import disturb
 from mtdpo_lib.rollout.trajectory import Trajectory, Turn
-from mtdpo_lib.sandbox import SandboxPool, Session, ToolResult
+from mtdpo_lib.sandbox import Calls, SandboxPool, Session, ToolResult
 from mtdpo_lib.seeds import stream
 
 if TYPE_CHECKING:
@@ -78,6 +79,14 @@ class _Row:
     fed: deque[int] = field(default_factory=deque)
     turns: list[Turn] = field(default_factory=list)
     stop: str | None = None
+
+
+@dataclass
+class _Asked:
+    """Rows that called the tool in the same step, and their calls."""
+
+    rows: list[_Row]
+    calls: Calls
 
 
 def rollout(
@@ -174,7 +183,7 @@ def _run_wave(
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     seeds = torch.tensor([row.seed for row in rows], device=place)
     cache = DynamicCache(config=model.config)
-    live = list(rows)
+    live, asked = list(rows), deque[_Asked]()
     while True:
         output = model(
             input_ids=ids,
@@ -186,20 +195,23 @@ def _run_wave(
         )
         positions = positions[:, -1:] + 1
         sampled = choose(output.logits[:, -1], temperature, seeds, positions[:, 0]).tolist()
-        ended = []
-        for row, token in zip(live, sampled, strict=True):
-            if row.stop is None and _advance(row, token, chat.end_of_turn, settings):
-                ended.append(row)
+        while asked and not asked[0].rows[0].fed:  # all headers are equally long
+            _observe(asked.popleft(), chat, settings)
+        ended = [
+            row
+            for row, token in zip(live, sampled, strict=True)
+            if row.stop is None and _advance(row, token, chat.end_of_turn, settings)
+        ]
         if ended:
-            _end_turns(ended, chat, settings, pool)
-            running = [number for number, row in enumerate(live) if row.stop is None]
-            if not running:
-                return
-            if len(live) - len(running) >= COMPACT_SHARE * len(live):
-                kept = torch.tensor(running, device=place)
-                cache.batch_select_indices(kept)
-                mask, positions, seeds = mask[kept], positions[kept], seeds[kept]
-                live = [live[number] for number in running]
+            asked.extend(_end_turns(ended, chat, settings, pool))
+        running = [number for number, row in enumerate(live) if row.stop is None]
+        if not running:
+            return
+        if len(live) - len(running) >= COMPACT_SHARE * len(live):
+            kept = torch.tensor(running, device=place)
+            cache.batch_select_indices(kept)
+            mask, positions, seeds = mask[kept], positions[kept], seeds[kept]
+            live = [live[number] for number in running]
         ids = torch.tensor([[row.ids[-1]] for row in live], device=place)
         mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
 
@@ -217,37 +229,52 @@ def _advance(row: _Row, token: int, end_of_turn: int, settings: RolloutSettings)
     return token == end_of_turn or turn_full or len(row.ids) >= settings.max_tokens
 
 
-def _end_turns(rows: list[_Row], chat: ChatFormat, settings: RolloutSettings, pool: SandboxPool) -> None:
-    """Decide what follows each ended turn; run the tool for those that called it, all at once."""
-    calls = []
+def _end_turns(
+    rows: list[_Row], chat: ChatFormat, settings: RolloutSettings, pool: SandboxPool
+) -> list[_Asked]:
+    """Decide what follows each ended turn; begin the calls of the tool, all at once."""
+    header, least = chat.tool_header, len(chat.tool(""))
+    callers, cells = [], []
     for row in rows:
         finished = row.ids[-1] == chat.end_of_turn
         text = chat.tokenizer.decode(row.ids[row.turn_start :], skip_special_tokens=True)
         code = extract_code(text)
+        row.turns.append(Turn(text, code))
         if not finished:
             row.stop = "length"
         elif extract_boxed(text) is not None:
             row.stop = "answer"
         elif code is None:
             row.stop = "no_action"
-        elif len(row.turns) + 1 >= settings.max_rounds:
+        elif len(row.turns) >= settings.max_rounds:
             row.stop = "rounds"
-        else:
-            calls.append((row, text, code))
-            continue
-        row.turns.append(Turn(text, code))
-        row.session.close()
-    results = pool.run_many([(row.session, code) for row, _, code in calls])
-    for (row, text, code), result in zip(calls, results, strict=True):
-        output = _seen(row, result, settings.tool_noise)
-        row.turns.append(Turn(text, code, output, result.error))
-        observation = chat.tool(output)
-        if len(row.ids) + len(observation) >= settings.max_tokens:
+        elif len(row.ids) + least >= settings.max_tokens:
             row.stop = "length"
-            row.session.close()
+        else:
+            row.fed.extend(header.ids)
+            row.roles.extend(header.roles)
+            callers.append(row)
+            cells.append((row.session, code))
             continue
-        row.fed.extend(observation.ids)
-        row.roles.extend(observation.roles)
+        row.session.close()
+    return [_Asked(callers, pool.start_many(cells))] if callers else []
+
+
+def _observe(asked: _Asked, chat: ChatFormat, settings: RolloutSettings) -> None:
+    """Give each row what the tool has answered, to be fed."""
+    for row, result in zip(asked.rows, asked.calls.results(), strict=True):
+        called = row.turns.pop()
+        output = _seen(row, result, settings.tool_noise)
+        row.turns.append(replace(called, output=output, error=result.error))
+        answer = chat.tool_answer(output)
+        if len(row.ids) + len(answer) < settings.max_tokens:
+            row.fed.extend(answer.ids)
+            row.roles.extend(answer.roles)
+            continue
+        row.stop = "length"
+        before_header = len(row.ids) - len(chat.tool_header)
+        del row.ids[before_header:], row.roles[before_header:]
+        row.session.close()
 
 
 def _seen(row: _Row, result: ToolResult, noise: float) -> str:

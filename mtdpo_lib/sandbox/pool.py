@@ -7,7 +7,7 @@ import atexit
 import contextlib
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -143,6 +143,40 @@ class _Lane:
         self.worker.close()
 
 
+class Calls:
+    """Cells that are running, one in each of several sessions (`SandboxPool.start_many`)."""
+
+    def __init__(self, pool: SandboxPool, calls: Sequence[tuple[Session, str]]):
+        self._pool, self._calls = pool, calls
+        first: dict[Any, int] = {}  # of the calls with one history; the others then find its result
+        for place, (session, code) in enumerate(calls):
+            first.setdefault((*session._cells, code) if pool.settings.remember else place, place)
+        self._started = self._submit(first.values())
+
+    def _submit(self, places: Iterable[int]) -> dict[int, Future[ToolResult]]:
+        return {place: self._calls[place][0]._submit(self._calls[place][1]) for place in places}
+
+    def results(self) -> list[ToolResult]:
+        """Wait for all of them; in the order of the calls. To be asked once.
+
+        Raises:
+            RuntimeError: the pool is closed.
+        """
+        start = time.perf_counter()
+        futures = self._started
+        try:
+            results = {place: Session._wait(future) for place, future in futures.items()}
+            futures = self._submit(place for place in range(len(self._calls)) if place not in results)
+            results |= {place: Session._wait(future) for place, future in futures.items()}
+        except BaseException:  # Ctrl-C: what has not begun never does
+            for future in futures.values():
+                future.cancel()
+            raise
+        finally:
+            self._pool.waited_seconds += time.perf_counter() - start
+        return [results[place] for place in range(len(self._calls))]
+
+
 class SandboxPool:
     """Worker processes for model-written code; nothing it runs touches this process or this machine's files.
 
@@ -154,7 +188,7 @@ class SandboxPool:
 
     Attributes:
         protections: what stands between a program and this machine, the walls that this system offers included.
-        waited_seconds: wall time that callers of `run_many` have waited, in all.
+        waited_seconds: wall time that callers of `run_many` and `Calls.results` have waited, in all.
         known: results by all cells of a session up to the one that gave them (`SandboxSettings.remember`).
 
     Raises:
@@ -195,26 +229,13 @@ class SandboxPool:
         """A new session with no variables."""
         return Session(self, next(self._numbers))
 
+    def start_many(self, calls: Sequence[tuple[Session, str]]) -> Calls:
+        """Begin one cell in each of several sessions, all workers at once; `Calls.results` collects them."""
+        return Calls(self, calls)
+
     def run_many(self, calls: Sequence[tuple[Session, str]]) -> list[ToolResult]:
         """Run one cell in each of several sessions, all workers at once; results in the order of `calls`."""
-        start = time.perf_counter()
-        first: dict[Any, int] = {}  # of the calls with one history; the others then find its result
-        for place, (session, code) in enumerate(calls):
-            first.setdefault((*session._cells, code) if self.settings.remember else place, place)
-        leaders = set(first.values())
-        results: dict[int, ToolResult] = {}
-        futures: dict[int, Future[ToolResult]] = {}
-        try:
-            for group in (leaders, set(range(len(calls))) - leaders):
-                futures = {place: calls[place][0]._submit(calls[place][1]) for place in sorted(group)}
-                results |= {place: Session._wait(future) for place, future in futures.items()}
-        except BaseException:  # Ctrl-C: what has not begun never does
-            for future in futures.values():
-                future.cancel()
-            raise
-        finally:
-            self.waited_seconds += time.perf_counter() - start
-        return [results[place] for place in range(len(calls))]
+        return self.start_many(calls).results()
 
     def pids(self) -> list[int]:
         """Process ids of the workers."""

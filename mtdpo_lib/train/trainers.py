@@ -263,7 +263,7 @@ class _Trajectories:
         return part
 
     def _load_from_checkpoint(self, folder: str, model: Any = None) -> None:
-        """As transformers', some of whose versions (5.17) load the reference's adapter and leave the policy's at its start."""
+        """As transformers', which in some versions (5.17) loads the reference's adapter and not the policy's."""
         super()._load_from_checkpoint(folder, model)
         if isinstance(self.model, PeftModel) and is_adapter(Path(folder)):
             self.model.load_adapter(folder, POLICY, is_trainable=True)

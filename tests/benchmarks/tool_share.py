@@ -1,8 +1,10 @@
 """What part of sampling is spent on the tool: ``python tests/benchmarks/tool_share.py RUN``.
 
-Samples iteration 1's trajectories once more (profile `cpu`), with the two SFT policies of a finished run and one pool for
-both, as the iteration does, and notes how long the sampling threads waited for the sandbox; then the same with all results
-already known, and with every call really run. Writes ``data/records/tool_share_cpu.json``; the last line is the same.
+Samples the trajectories of each iteration of a finished `cpu` run once more, with the run's own policies and one pool for
+both, as the iteration does. Three answers, because waiting is not the only cost where the tool and the sampler share two
+cores: how long the sampling threads waited for the tool, what part of the processor's time its workers took, and how much
+sooner the same samples are there when every result is known beforehand. Writes ``data/records/tool_share_cpu.json``; the
+last line is the same.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import os
 import platform
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psutil
 import torch
 
 from mtdpo_lib.models import Policy, load_for_sampling, load_tokenizer
@@ -22,58 +25,90 @@ from mtdpo_lib.problems import load_problems
 from mtdpo_lib.profiles import TINY_THREADS, get_profile
 from mtdpo_lib.rollout import rollout
 from mtdpo_lib.sandbox import SandboxPool
-from mtdpo_lib.stages import Product
+from mtdpo_lib.stages import MANIFEST, Product
 
 ROOT = Path(__file__).parents[2]
-SEED = 0
+
+
+def policy_of(row: dict[str, Any], stages: Path) -> Policy:
+    """A policy from a manifest; products lie in folders named by stage and key."""
+    name, _, key = row["product"].rpartition("-")
+    product = Product(name, key, stages / f"{name.partition('/')[0]}-{key}")
+    return Policy(row["name"], product, row["part"], policy_of(row["base"], stages) if row["base"] else None)
+
+
+def main_rollouts(stages: Path) -> dict[int, dict[str, Any]]:
+    """Inputs of the rollouts of each iteration of the main run: those sampled by two policies."""
+    found = {}
+    for file in stages.glob(f"rollouts-*/{MANIFEST}"):
+        manifest = json.loads(file.read_text())
+        if len(manifest["inputs"]["sources"]) == 2:
+            found[int(manifest["stage"].partition("/")[2])] = manifest["inputs"]
+    return dict(sorted(found.items()))
+
+
+def processor_seconds(pids: list[int]) -> float:
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return sum(one.user + one.system for one in times)
+
+
+def measure(inputs: dict[str, Any], stages: Path) -> dict[str, Any]:
+    """Sample one iteration's trajectories twice: with the tool, and with every result known."""
+    profile = get_profile("cpu")
+    seed, count = inputs["seed"], profile.problems.prompts_per_iteration
+    prompts = load_problems(profile.problems, "preference", inputs["first"] + count, seed)[inputs["first"] :]
+    sources = []
+    for row, samples in inputs["sources"]:
+        policy = policy_of(row, stages)
+        sources.append((policy, load_for_sampling(policy, profile.model), load_tokenizer(policy), samples))
+
+    with SandboxPool(profile.sandbox) as pool:
+
+        def sample() -> tuple[dict[str, float], list]:
+            start, waited = time.perf_counter(), pool.waited_seconds
+            own, workers = time.process_time(), processor_seconds(pool.pids())
+            found = []
+            for policy, network, tokenizer, samples in sources:
+                found += rollout(
+                    network, tokenizer, prompts, samples, profile.rollout, pool, policy=policy.name, seed=seed
+                )
+            return {
+                "seconds": time.perf_counter() - start,
+                "waited": pool.waited_seconds - waited,
+                "own": time.process_time() - own,
+                "workers": processor_seconds(pool.pids()) - workers,
+            }, found
+
+        _, network, tokenizer, _ = sources[0]
+        rollout(network, tokenizer, prompts[:8], 1, profile.rollout, pool, policy="warm", seed=seed + 1)
+        first, trajectories = sample()
+        different = len(pool.known)
+        free, again = sample()
+    assert [one.ids for one in again] == [one.ids for one in trajectories]
+    return {
+        "trajectories": len(trajectories),
+        "calls": sum(turn.output is not None for one in trajectories for turn in one.turns),
+        "different_histories": different,
+        "sampling_seconds": round(first["seconds"], 1),
+        "waiting_share": round(first["waited"] / TINY_THREADS / first["seconds"], 3),
+        "processor_share": round(first["workers"] / (first["own"] + first["workers"]), 3),
+        "sampling_seconds_with_all_results_known": round(free["seconds"], 1),
+    }
 
 
 def main(run: str) -> None:
     torch.set_num_threads(TINY_THREADS)
-    profile = get_profile("cpu")
-    (folder,) = (Path(run) / "stages").glob("sft-*")
-    sources = []
-    for name, part, samples in (
-        ("sft", "late", profile.rollout.samples_current),
-        ("sft-early", "early", profile.rollout.samples_previous),
-    ):
-        policy = Policy(name, Product("sft", "", folder), part)
-        sources.append((name, load_for_sampling(policy, profile.model), load_tokenizer(policy), samples))
-    prompts = load_problems(profile.problems, "preference", profile.problems.prompts_per_iteration, SEED)
-
-    def sample(pool: SandboxPool) -> tuple[float, float, list]:
-        waited, start = pool.waited_seconds, time.perf_counter()
-        found = []
-        for name, network, tokenizer, samples in sources:
-            found += rollout(
-                network, tokenizer, prompts, samples, profile.rollout, pool, policy=name, seed=SEED
-            )
-        return time.perf_counter() - start, pool.waited_seconds - waited, found
-
-    with SandboxPool(profile.sandbox) as pool:
-        _, network, tokenizer, _ = sources[0]
-        rollout(network, tokenizer, prompts[:8], 1, profile.rollout, pool, policy="warm", seed=SEED)
-        seconds, waited, trajectories = sample(pool)
-        different = len(pool.known)
-        free_seconds, _, again = sample(pool)
-    with SandboxPool(replace(profile.sandbox, remember=False)) as pool:
-        every_seconds, every_waited, once_more = sample(pool)
-    assert [one.ids for one in again] == [one.ids for one in trajectories] == [one.ids for one in once_more]
-    record = {
-        "profile": "cpu",
-        "trajectories": len(trajectories),
-        "calls": sum(turn.output is not None for one in trajectories for turn in one.turns),
-        "different_histories": different,
-        "sampling_seconds": round(seconds, 1),
-        "tool_share_of_sampling": round(waited / TINY_THREADS / seconds, 3),
-        "sampling_seconds_with_all_results_known": round(free_seconds, 1),
-        "sampling_seconds_running_every_call": round(every_seconds, 1),
-        "tool_share_running_every_call": round(every_waited / TINY_THREADS / every_seconds, 3),
-        "machine": {
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "system": platform.system(),
-        },
+    stages = Path(run) / "stages"
+    record = {"profile": "cpu", "iterations": {}}
+    for number, inputs in main_rollouts(stages).items():
+        record["iterations"][str(number)] = measure(inputs, stages)
+        print(number, json.dumps(record["iterations"][str(number)]), flush=True)
+    if not record["iterations"]:
+        raise SystemExit(f"{stages} holds no rollouts: give the folder of a finished run (make reproduce).")
+    record["machine"] = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.system(),
     }
     file = ROOT / "data" / "records" / "tool_share_cpu.json"
     file.parent.mkdir(exist_ok=True)
