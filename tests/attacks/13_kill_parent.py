@@ -4,8 +4,9 @@
 import os
 import signal
 
+parent = os.getppid()  # asked once: when it has died, another process is the parent
 for name in ("SIGTERM", "SIGSTOP", "SIGKILL"):
     try:
-        os.kill(os.getppid(), getattr(signal, name))
+        os.kill(parent, getattr(signal, name))
     except OSError:
         pass

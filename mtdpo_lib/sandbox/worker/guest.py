@@ -47,13 +47,17 @@ def _line_of(problem, source):
     return f"line {number}: {lines[number - 1].strip()}" if number and number <= len(lines) else ""
 
 
-def _mtdpo_cell(source, limit, space={"__name__": "__main__"}):
-    """Run one cell and write one JSON object: head and tail of the output, what was cut, error class, message, line."""
+def _mtdpo_report(source, limit, space, tree=None):
+    """Run one cell with the variables in `space`: head and tail of the output, what was cut, error class, message, line.
+
+    Args:
+        tree: of `source`, if it is known.
+    """
     real, capture = sys.stdout, _Capped(limit)
     error = message = line = None
     sys.stdout = capture
     try:
-        tree = ast.parse(source, "<cell>")
+        tree = tree or ast.parse(source, "<cell>")
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, "<cell>", "exec"), space)
         if last is not None:
@@ -72,4 +76,10 @@ def _mtdpo_cell(source, limit, space={"__name__": "__main__"}):
     finally:
         sys.stdout = real
     report = {"head": "".join(capture.head), "tail": capture.tail, "cut": capture.cut}
-    json.dump({**report, "error": error, "message": message, "line": line}, real)
+    return {**report, "error": error, "message": message, "line": line}
+
+
+def _mtdpo_cell(source, limit, space={"__name__": "__main__"}):
+    """Run one cell and write its report as one JSON object."""
+    report = _mtdpo_report(source, limit, space)
+    sys.stdout.write(json.dumps(report))

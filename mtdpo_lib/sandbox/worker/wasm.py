@@ -1,4 +1,7 @@
-"""Backend "wasm": CPython in WebAssembly (pyeryx), one instance a session, started from a snapshot.
+"""Backend "wasm": CPython in WebAssembly (pyeryx), started from a snapshot.
+
+A session has an instance of its own from its first cell that does more than calculate (``light.py``); until then it shares
+one. What a shared instance cannot answer exactly as an own one would, an own one does.
 
 A deep C recursion in the guest overflows its 512 KiB stack and aborts the whole process, which is one reason why it lives
 in a worker: the pool sees a dead worker, calls it a RecursionError and starts another.
@@ -10,6 +13,8 @@ from walls import deny
 REPORT_CHARACTERS = 20  # kept of a report, per character of output: JSON may write one character as twelve
 GROWTH_MIB = 16
 TOUCHED_MIB = 2  # of the snapshot's pages, once a session has run a few cells
+LIGHT_SHARE = 0.05  # of a program's instructions: a cell that calculates for longer gets its own instance
+LIGHT_GROWTH_MIB = 8  # of the shared instance, which is then replaced
 
 
 class Backend:
@@ -18,16 +23,26 @@ class Backend:
     def __init__(self, settings):
         self.factory = eryx.SandboxFactory.load(settings["snapshot"], site_packages=settings["libraries"])
         self.output = settings["output_characters"]
-        self.limits = eryx.ResourceLimits(
-            execution_timeout_ms=int(settings["seconds"] * 1000),
-            max_fuel=settings["million_instructions"] * 1_000_000,
-            max_memory_bytes=settings["memory_mib"] << 20,
-            max_vfs_bytes=1 << 20,
+        fuel = settings["million_instructions"] * 1_000_000
+        self.limits, self.light_limits = (
+            eryx.ResourceLimits(
+                execution_timeout_ms=int(settings["seconds"] * 1000),
+                max_fuel=int(share * fuel),
+                max_memory_bytes=settings["memory_mib"] << 20,
+                max_vfs_bytes=1 << 20,
+            )
+            for share in (1, LIGHT_SHARE)
         )
         self.sessions = {}
         self.spare = (
             None  # the next session's instance, made while nobody waits: that is most of a first call
         )
+        self.shared = None
+        self.light_cells = {}  # of the sessions without an instance of their own
+        self.placed, self.gone = (
+            set(),
+            [],
+        )  # sessions with variables in the shared instance; and without need of them
         self.peaks = {}
         self.empty = self._size_of_nothing()
         self.walls = deny()
@@ -41,11 +56,50 @@ class Backend:
 
     def run(self, number, code):
         """Run `code` in session `number`."""
-        session = self.sessions.get(number)
-        if session is None:
+        if number not in self.sessions:
+            report = self._run_light(number, code)
+            if report is not None:
+                return {"status": "ran", "report": report, "mib": 0}
+            self._give_instance(number)
+        return self._run_own(number, code)
+
+    def _run_light(self, number, code):
+        """The report of a cell in the shared instance; None where it needs one of its own."""
+        cells = self.light_cells.get(number, [])
+        missing = [] if number in self.placed else cells  # the instance was replaced since
+        for cell in [*missing, code]:
             self.make_ready()
-            session, self.spare = self.spare, None
-            self.sessions[number] = session
+            try:
+                result = self.shared.execute(f"_mtdpo_light({number}, {cell!r}, {self.output}, {self.gone})")
+            except (eryx.EryxError, eryx.TimeoutError):
+                self._retire()
+                return None
+            self.gone = []
+            self.placed.add(number)
+            if result.peak_memory_bytes / 2**20 - self.empty > LIGHT_GROWTH_MIB:
+                self._retire()
+            if result.stdout_text == "null":
+                self.placed.discard(number)
+                return None
+        self.light_cells[number] = [*cells, code]
+        return result.stdout_text
+
+    def _retire(self):
+        self.shared, self.gone = None, []
+        self.placed.clear()
+
+    def _give_instance(self, number):
+        """An instance for a session, with the variables of its cells so far."""
+        self.make_ready()
+        self.sessions[number], self.spare = self.spare, None
+        if number in self.placed:
+            self.placed.discard(number)
+            self.gone.append(number)
+        for cell in self.light_cells.pop(number, []):
+            self._run_own(number, cell)
+
+    def _run_own(self, number, code):
+        session = self.sessions[number]
         try:
             result = session.execute(f"_mtdpo_cell({code!r}, {self.output})")
         except (eryx.EryxError, eryx.TimeoutError) as problem:  # the second is not one of the first
@@ -59,11 +113,17 @@ class Backend:
         return {"status": "ran", "report": report, "mib": self.peaks[number]}
 
     def make_ready(self):
-        """Start the instance of the session to come."""
+        """Start the instances that the next cell may need."""
         if self.spare is None:
             self.spare = self.factory.create_session(resource_limits=self.limits)
+        if self.shared is None:
+            self.shared = self.factory.create_session(resource_limits=self.light_limits)
 
     def forget(self, number):
         """Give the session's instance back."""
         self.sessions.pop(number, None)
         self.peaks.pop(number, None)
+        self.light_cells.pop(number, None)
+        if number in self.placed:
+            self.placed.discard(number)
+            self.gone.append(number)
