@@ -61,18 +61,20 @@ def one_round(pool: SandboxPool) -> dict[str, float]:
         with pool.session() as session:
             assert session.run(QUADRATIC).text == "[2, 3]"
 
-    def tiny() -> None:
+    def tiny(code: str) -> None:
         sessions = [pool.session() for _ in range(TINY)]
-        results = pool.run_many(
-            [(session, f"print({number} * 4)") for number, session in enumerate(sessions)]
-        )
+        results = pool.run_many([(session, code.format(number)) for number, session in enumerate(sessions)])
         assert [result.text for result in results] == [str(4 * number) for number in range(TINY)]
         for session in sessions:
             session.close()
 
     figures = {"fresh process with sympy, s": seconds(lambda: fresh_process(QUADRATIC))}
     figures["session with sympy, s"] = seconds(lambda: [in_session() for _ in range(CALLS)]) / CALLS
-    figures["tiny programs a second"] = TINY / seconds(tiny)
+    figures["tiny programs a second"] = TINY / seconds(lambda: tiny("print({} * 4)"))
+    # A function is more than calculating, so that every session opens an interpreter of its own.
+    figures["in interpreters of their own, a second"] = TINY / seconds(
+        lambda: tiny("f = lambda: {} * 4\nprint(f())")
+    )
     figures["turn 4 by replay, s"] = seconds(lambda: turn_by_replay(TRAJECTORY))
     last_turns = []
     for _ in range(CALLS):
@@ -111,6 +113,9 @@ def main(backend: str = "wasm") -> None:
             figures["turn 4 by replay, s"] / figures["turn 4 in a session, s"] for figures in rounds
         ],
         "tiny_programs_per_second": [figures["tiny programs a second"] for figures in rounds],
+        "tiny_programs_per_second_in_their_own_interpreters": [
+            figures["in interpreters of their own, a second"] for figures in rounds
+        ],
         "late_turns_over_early_turns": [
             figures["cost of turns 13 to 16 over turns 2 to 5"] for figures in rounds
         ],
