@@ -12,7 +12,7 @@ PYTHON3 ?= $(shell for p in $$(type -ap python3 python python3.14 python3.13 pyt
 # A test file belongs to one process, files in the order of tests/conftest.py; four processes are enough on any machine.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env reproduce test test-all small-model notebooks lint clean
+.PHONY: help env reproduce test test-all small-model notebooks figures lint clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -40,6 +40,9 @@ notebooks: reproduce  ## run, then put outputs, records and README table of that
 	@$(RUN) -m mtdpo_lib refresh-notebooks $(OUT)
 	@$(RUN) -m mtdpo_lib keep $(OUT)
 	@$(RUN) -m mtdpo_lib readme
+
+figures: env  ## redraw the figures of all kept records, into runs/figures
+	@$(RUN) -m mtdpo_lib figures
 
 lint: env  ## formatting and lint, notebooks included
 	@$(RUN) -m ruff format --check . && $(RUN) -m ruff check .

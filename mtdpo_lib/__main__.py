@@ -58,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     keep = commands.add_parser("keep", help="keep the records of finished runs under data/reference_runs")
     keep.add_argument("runs", nargs="+", type=Path, metavar="RUN")
 
+    figures = commands.add_parser("figures", help="redraw the figures of all kept records")
+    figures.add_argument(
+        "--out", type=Path, default=Path("runs/figures"), help="folder (default runs/figures)"
+    )
+
     refresh = commands.add_parser(
         "refresh-notebooks", help="put a run's outputs into the committed notebooks"
     )
@@ -81,6 +86,9 @@ def dispatch(options: argparse.Namespace) -> int:
         runner.say(f"Report: {runner.shown(report.combine(options.runs, options.out))}")
     elif options.command == "keep":
         runner.say(f"Kept: {runner.shown(publish.keep(options.runs))}")
+    elif options.command == "figures":
+        for folder in publish.draw_figures(options.out):
+            runner.say(f"Drawn: {runner.shown(folder)}")
     elif options.command == "refresh-notebooks":
         for file in publish.refresh_notebooks(options.run):
             runner.say(f"Refreshed: {runner.shown(file)}")

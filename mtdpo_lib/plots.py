@@ -31,6 +31,7 @@ BLACK, GREY, BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
 METHOD_STYLES: tuple[tuple[str, tuple[str, str]], ...] = (
     ("fixed", (ORANGE, "^")),
     ("onpolicy", (GREEN, "D")),
+    ("on-policy", (GREEN, "D")),
     ("eta-low", (SKY, "<")),
     ("eta-high", (RED, ">")),
     ("mkto", (PURPLE, "P")),
@@ -197,6 +198,75 @@ def comparison(
         panels[1].axvline(0, color=GREY, linewidth=0.8)
         panels[1].set_xlabel("paired gain over SFT (points)")
     fig.suptitle(f"{title_subject}: {_order_sentence(shown, accuracies)}", fontsize=10)
+    return fig
+
+
+def arms(metrics: Metrics, labels: dict[str, str]) -> Figure:
+    """What each arm of a study gives and what it costs: accuracy, gain over SFT, tokens sampled and trained on.
+
+    Args:
+        metrics: of a study.
+        labels: arm to its words, in the order shown; arms without an accuracy are left out.
+    """
+    known = _by_name(metrics)
+    shown = {name: label for name, label in labels.items() if f"accuracy/test/{name}" in known}
+    fig = Figure(
+        _rests_on([known[f"accuracy/test/{name}"] for name in shown]), size=(9.5, 1.5 + 0.34 * len(shown))
+    )
+    panels = fig.subplots(1, 3, sharey=True, width_ratios=(3, 3, 2))
+    for row, name in enumerate(shown):
+        for axes, kind in zip(panels[:2], ("accuracy", "gain"), strict=True):
+            _across(axes, row, known[f"{kind}/test/{name}"], *style_of(name))
+    rows, left = range(len(shown)), [0.0] * len(shown)
+    for cost, colour, hatch in (("sampled-tokens", SKY, ""), ("trained-tokens", ORANGE, "//")):
+        costs = [known[f"cost/{cost}/{name}"]["value"] / 1e6 for name in shown]
+        label = cost.replace("-tokens", "")
+        panels[2].barh(rows, costs, left=left, color=colour, hatch=hatch, edgecolor="white", label=label)
+        left = [start + own for start, own in zip(left, costs, strict=True)]
+    panels[0].set_yticks(rows, [f"{name}: {label}" for name, label in shown.items()], fontsize=8)
+    panels[0].set_ylim(max(len(shown), 1) - 0.5, -0.7)
+    panels[1].axvline(0, color=GREY, linewidth=0.8)
+    for axes, label in zip(
+        panels, ("greedy accuracy (%)", "gain over SFT (points)", "million tokens"), strict=True
+    ):
+        axes.set_xlabel(label)
+    panels[2].legend(fontsize=7.5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    gained = [name for name in shown if (known[f"gain/test/{name}"].get("low") or 0) > 0]
+    fig.suptitle(f"{len(gained)} of {len(shown)} arms are shown to gain over their SFT policy", fontsize=10)
+    return fig
+
+
+def pass_at_n(metrics: Metrics, labels: dict[str, str]) -> Figure:
+    """pass@n of some policies, with intervals (the paper's Figure 2).
+
+    Args:
+        metrics: of a study, ``pass/<n>/<policy>`` among them.
+        labels: policy (``arm`` or ``arm/sft``) to its words.
+    """
+    curves = {
+        label: sorted(
+            (int(metric["name"].split("/")[1]), metric)
+            for metric in metrics
+            if re.fullmatch(rf"pass/\d+/{re.escape(name)}", metric["name"])
+        )
+        for name, label in labels.items()
+    }
+    curves = {label: points for label, points in curves.items() if points}
+    fig = Figure(_rests_on([metric for points in curves.values() for _, metric in points]))
+    axes = fig.add_subplot(xlabel="samples a question (n)", ylabel="pass@n (%)")
+    for label, points in curves.items():
+        colour, marker = style_of(label.lower())
+        n, values = zip(*points, strict=True)
+        _with_intervals(axes, n, values, colour, marker, label, "-")
+    if curves:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+    _legend(axes)
+    ends = [
+        f"{label} {_percent(points[0][1]['value'])} to {_percent(points[-1][1]['value'])} %"
+        for label, points in curves.items()
+    ]
+    axes.set_title("From one sample to many: " + ", ".join(ends) if ends else "No pass@n yet", fontsize=9)
     return fig
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import tempfile
@@ -55,6 +56,37 @@ def keep(runs: Sequence[Path], target: Path = REFERENCE_RUNS) -> Path:
         shutil.copy(folder / "run.json", place)
     write_json(home / "seconds.json", loaded[0][1]["seconds"])
     return home
+
+
+def draw_figures(out: Path, source: Path = REFERENCE_RUNS) -> list[Path]:
+    """Redraw every figure of the kept runs and studies, from their records alone.
+
+    Args:
+        out: a folder for each of them is made in it.
+        source: the kept records.
+
+    Returns:
+        The folders.
+
+    Raises:
+        ValueError: nothing is kept.
+    """
+    from mtdpo_lib import study
+
+    folders = []
+    for home in sorted(source.glob("*")):
+        if (home / "study.json").is_file():
+            study.draw(json.loads((home / "study.json").read_text(encoding="utf8")), out / home.name)
+        elif runs := sorted(home.glob("seed*")):
+            report.combine(runs, out / home.name)
+        else:
+            continue
+        folders.append(out / home.name)
+    if not folders:
+        raise ValueError(
+            f"There are no records in {source}: keep those of a run first (python -m mtdpo_lib keep RUN)."
+        )
+    return folders
 
 
 def source_hash(notebook: nbformat.NotebookNode) -> str:

@@ -415,8 +415,6 @@ def summarise(out: Path) -> Path:
     Raises:
         ValueError: no record, or records of different profiles.
     """
-    from mtdpo_lib import plots
-
     records = [json.loads(file.read_text(encoding="utf8")) for file in sorted((out / "arms").glob("*.json"))]
     if not records:
         raise ValueError(f"There is no arm's record in {out / 'arms'}: run the study first.")
@@ -433,10 +431,22 @@ def summarise(out: Path) -> Path:
         table = csv.DictWriter(stream, ["name", "value", "low", "high", "n", "seeds"], extrasaction="ignore")
         table.writeheader()
         table.writerows({**metric, "seeds": " ".join(map(str, metric["seeds"]))} for metric in metrics)
-    (out / "figures").mkdir(exist_ok=True)
-    figure = plots.comparison(metrics, ordered, [f"{name}: {ARMS[name].what}" for name in ordered])
-    figure.savefig(out / "figures" / "arms.png", bbox_inches="tight")
+    draw(metrics, out / "figures")
     return out / "study.json"
+
+
+def draw(metrics: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """The figures of a study from its metrics alone."""
+    from mtdpo_lib import plots
+
+    known = {metric["name"] for metric in metrics}
+    words = {name: arm.what for name, arm in ARMS.items() if f"accuracy/test/{name}" in known}
+    figures = {"arms": plots.arms(metrics, words)}
+    sampled = [name for name in words if f"pass/{PASS_AT[0]}/{name}" in known]
+    if sampled:  # the SFT policy is the same in all of them
+        labels = {f"{sampled[0]}/{BASE}": BASE.upper(), **{name: name for name in sampled}}
+        figures["pass_at_n"] = plots.pass_at_n(metrics, labels)
+    return [figure.save(folder / f"{name}.png") for name, figure in figures.items()]
 
 
 def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:

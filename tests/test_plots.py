@@ -50,7 +50,19 @@ PASSPORTS = [
 ]
 MIX = {"1": {"right": 60, "wrong": 30, "no answer": 10, "tool error": 20}, "2": {"right": 5, "wrong": 5}}
 
+STUDY = [
+    *[metric(f"{kind}/test/{arm}", value, value - 0.03, value + 0.03, 1008, (0, 1))
+      for arm, value in (("mdpo", 0.1), ("raft", 0.02)) for kind in ("accuracy", "gain")],
+    *[metric(f"cost/{cost}/{arm}", 4e5) for arm in ("mdpo", "raft") for cost in ("sampled-tokens", "trained-tokens")],
+    *[metric(f"pass/{n}/{policy}", value + n / 200, value, 1.0, 120, (0, 1))
+      for n in (1, 4, 64) for policy, value in (("mdpo", 0.6), ("mdpo/sft", 0.4))],
+]  # fmt: skip
+
 FIGURES = {
+    "arms": lambda: plots.arms(STUDY, {"mdpo": "M-DPO", "kto": "not measured", "raft": "RAFT"}),
+    "arms, nothing": lambda: plots.arms([], {"mdpo": "M-DPO"}),
+    "pass": lambda: plots.pass_at_n(STUDY, {"mdpo/sft": "SFT", "mdpo": "M-DPO"}),
+    "pass, nothing": lambda: plots.pass_at_n([], {"mdpo": "M-DPO"}),
     "accuracy": lambda: plots.accuracy_by_iteration(
         FULL,
         [
@@ -163,6 +175,11 @@ def test_titles_follow_the_numbers():
     assert title(FIGURES["samples"]()).endswith("n^-0.50 (95% interval -0.60 to -0.40)")
     assert "M-DPO 40 %, single-turn 90 %" in title(FIGURES["gamble"]())
     assert "does not fall" in title(plots.sft_curve([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]))
+
+
+def test_a_study_counts_the_arms_whose_interval_lies_above_zero():
+    assert title(FIGURES["arms"]()).startswith("1 of 2 arms")  # 0.02 - 0.03 is below zero
+    assert "SFT 40.5 to 72.0 %" in title(FIGURES["pass"]())
 
 
 def test_intervals_are_drawn_to_scale():

@@ -195,6 +195,29 @@ def test_kept_runs_fill_the_readme_and_a_changed_number_is_noticed(tmp_path):
         publish.update_readme(readme=readme, reference=home)
 
 
+def test_all_figures_are_redrawn_from_kept_records_alone(tmp_path, capsys):
+    source, out = tmp_path / "reference", tmp_path / "figures"
+    with pytest.raises(ValueError, match="keep those of a run first"):
+        publish.draw_figures(out, source)
+    home = publish.keep([run_folder(tmp_path / str(seed), seed) for seed in (0, 1)], source)
+    study = source / "study-cpu"
+    study.mkdir()
+    values = {
+        "accuracy/test/mdpo": 0.8,
+        "gain/test/mdpo": 0.1,
+        "cost/sampled-tokens/mdpo": 9,
+        "cost/trained-tokens/mdpo": 5,
+    }
+    metrics = [
+        {"name": name, "value": value, "low": 0.1, "high": 1.0, "n": 9, "seeds": [0]}
+        for name, value in values.items()
+    ]
+    write_json(study / "study.json", metrics)
+    assert publish.draw_figures(out, source) == [out / home.name, out / study.name]
+    assert (out / study.name / "arms.png").is_file()
+    assert (out / home.name / "figures" / "accuracy_by_iteration.png").is_file()
+
+
 def test_only_complete_plain_runs_are_kept(tmp_path):
     folder = run_folder(tmp_path / "a")
     write_json(folder / "run.json", {**report.read_run(folder), "complete": False})

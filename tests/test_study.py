@@ -83,7 +83,7 @@ def record(out, arm, seed, own, sft="0000", profile="cpu", first=""):
     facts = {
         "arm": arm, "seed": seed, "profile": profile, "policy": f"{arm}-2", "first": f"{arm}-1",
         "outcomes": {"sft": sft[: len(own)], **({f"{arm}-1": first} if first else {}), f"{arm}-2": own},
-        "cost": {"pairs": 3},
+        "cost": {"pairs": 3, "sampled tokens": 900, "trained tokens": 500},
     }  # fmt: skip
     (out / "arms").mkdir(exist_ok=True, parents=True)
     (out / "arms" / f"{arm}-seed{seed}.json").write_text(json.dumps(facts))
@@ -127,6 +127,7 @@ def test_pass_at_n_is_paired_with_sft(tmp_path):
         facts = json.loads(file.read_text()) | {"right of many": {"sft": sft, "mdpo-2": ours}}
         file.write_text(json.dumps(facts))
     found = {metric["name"]: metric["value"] for metric in json.loads(study.summarise(tmp_path).read_text())}
+    assert (tmp_path / "figures" / "pass_at_n.png").exists()
     for n in study.PASS_AT:
         assert found[f"pass/{n}/mdpo"] == 0.75 and found[f"pass/{n}/mdpo/sft"] == 0.5
         assert found[f"pass/{n}/mdpo-minus-sft"] == 0.25
