@@ -291,6 +291,7 @@ def run_arm(experiment: Experiment, arm: Arm, results: bool = True) -> dict[str,
         },
         "development": selection["development"],
         "selected": selection["best"],
+        "training": _means(iterations[-1].training),
         "cost": {
             "trajectories": trajectories,
             "sampled tokens": sampled_tokens,
@@ -299,6 +300,17 @@ def run_arm(experiment: Experiment, arm: Arm, results: bool = True) -> dict[str,
         },
         "seconds": round(experiment.seconds(), 1),
     }
+
+
+def _means(training: Product) -> dict[str, float]:
+    """Means over a training's log: the margin, and what the adaptive margin adds to it ("luck"), where there is one."""
+    log = json.loads((training.path / "log.json").read_text(encoding="utf8"))
+    found = {}
+    for name in ("margin", "luck"):
+        values = [row[name] for row in log if row.get(name) is not None]
+        if values:
+            found[name] = round(statistics.mean(values), 6)
+    return found
 
 
 def sample_often(experiment: Experiment, policy: Policy) -> Product:
@@ -504,6 +516,10 @@ def _metrics(by_arm: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any
             )
     found += _pass_metrics(by_arm)
     for name, records in by_arm.items():
+        for part in next(iter(records.values())).get("training", {}):
+            value = statistics.mean(record["training"][part] for record in records.values())
+            label = f"training/{part}/{name}"
+            found.append(_metric(label, (value, None, None), len(records), "utility", records))
         for cost in next(iter(records.values()))["cost"]:
             value = statistics.mean(record["cost"][cost] for record in records.values())
             label = f"cost/{cost.replace(' ', '-')}/{name}"
