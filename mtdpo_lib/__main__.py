@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--jobs", type=int, default=0, help="seeds at one time (default: what fills the cores)"
     )
+    study.add_argument("--ray", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto")
     study.add_argument(
         "--plan", action="store_true", help="only say what would be computed, and for how long"
     )
@@ -112,8 +113,14 @@ def run_study(options: argparse.Namespace) -> int:
     if options.keep:
         runner.say(f"Kept: {runner.shown(study.keep(out))}")
         return runner.OK
-    jobs = options.jobs or study.default_jobs(profile)
-    return study.study(options.profile, options.settings, seeds, arms, out, jobs, options.plan, runner.say)
+    run, jobs = study.run_seed_in_process, options.jobs or study.default_jobs(profile)
+    if options.ray and not options.plan:
+        from mtdpo_lib import cluster
+
+        run, jobs = cluster.connect(options.ray), len(seeds)
+    return study.study(
+        options.profile, options.settings, seeds, arms, out, jobs, options.plan, runner.say, run
+    )
 
 
 def show_profile(name: str) -> int:

@@ -340,9 +340,8 @@ class Progress:
         self.say(f"{100 * part:3.0f} %  {state}: {_minutes(elapsed)} elapsed{to_go}")
 
 
-@contextlib.contextmanager
-def computing_environment(profile: Profile) -> Iterator[None]:
-    """What kernels inherit, where the user has not said otherwise."""
+def computing_variables(profile: Profile) -> dict[str, str]:
+    """Environment variables that computing wants, where the user has not said otherwise."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = min(cores, TINY_THREADS) if profile.model.base == "tiny" else cores
     wanted = {
@@ -357,18 +356,24 @@ def computing_environment(profile: Profile) -> Iterator[None]:
     }
     if _is_local(profile):
         wanted |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
     path = os.environ.get("PYTHONPATH")
-    os.environ.update(added, PYTHONPATH=os.pathsep.join([str(ROOT), path] if path else [str(ROOT)]))
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    return {**added, "PYTHONPATH": os.pathsep.join([str(ROOT), path] if path else [str(ROOT)])}
+
+
+@contextlib.contextmanager
+def computing_environment(profile: Profile) -> Iterator[None]:
+    """What kernels inherit."""
+    before, wanted = dict(os.environ), computing_variables(profile)
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
-        if path is None:
-            os.environ.pop("PYTHONPATH", None)
-        else:
-            os.environ["PYTHONPATH"] = path
+        for name in wanted:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                os.environ.pop(name, None)
 
 
 def _is_local(profile: Profile) -> bool:

@@ -375,20 +375,33 @@ def run_seed(profile: Profile, seed: int, arms: Sequence[Arm], out: Path) -> Non
 # --- The study ---
 
 
+def run_seed_in_process(
+    profile_name: str, settings: Sequence[str], seed: int, arms: Sequence[str], out: Path
+) -> int:
+    """All arms of a seed in a process of its own, with the environment that computing wants; its exit code."""
+    from mtdpo_lib.runner import computing_variables
+
+    command = [
+        sys.executable, "-m", "mtdpo_lib", "study", "--profile", profile_name, "--seeds", str(seed), "--here",
+        "--arms", ",".join(arms), "--out", str(out), *(part for setting in settings for part in ("--set", setting)),
+    ]  # fmt: skip
+    environment = os.environ | computing_variables(get_profile(profile_name, list(settings)))
+    return subprocess.run(command, check=False, env=environment).returncode
+
+
 def study(
     profile_name: str, settings: Sequence[str], seeds: Sequence[int], arms: Sequence[Arm], out: Path, jobs: int,
-    plan_only: bool = False, say: Callable[[str], None] = print,
+    plan_only: bool = False, say: Callable[[str], None] = print, run: Callable[..., int] = run_seed_in_process,
 ) -> int:  # fmt: skip
     """Plan, compute and summarise; see the module.
 
     Args:
         jobs: seeds computed at one time, each in a process of its own.
+        run: computes one seed: here, or on a cluster (`mtdpo_lib.cluster.connect`).
 
     Returns:
         0, or 1 when a seed failed.
     """
-    from mtdpo_lib.runner import computing_environment
-
     profile = get_profile(profile_name, list(settings))
     plan = make_plan(profile, seeds, arms, out)
     say(f"{len(arms)} arms ({', '.join(arm.name for arm in arms)}), seeds {', '.join(map(str, seeds))}.")
@@ -398,19 +411,14 @@ def study(
     start, failed = time.perf_counter(), []
 
     def one(seed: int) -> None:
-        command = [
-            sys.executable, "-m", "mtdpo_lib", "study", "--profile", profile_name, "--seeds", str(seed), "--here",
-            "--arms", ",".join(arm.name for arm in arms), "--out", str(out),
-            *(part for setting in settings for part in ("--set", setting)),
-        ]  # fmt: skip
-        if subprocess.run(command, check=False).returncode != 0:
+        if run(profile_name, settings, seed, [arm.name for arm in arms], out) != 0:
             failed.append(seed)
         left = make_plan(profile, seeds, arms, out).seconds
         rest = f", about {left / 60 / jobs:.0f} min to go" if left else ""
         elapsed = f"{(time.perf_counter() - start) / 60:.0f} min elapsed"
         say(f"seed {seed} {'failed' if seed in failed else 'done'}: {elapsed}{rest}")
 
-    with computing_environment(profile), ThreadPoolExecutor(jobs) as executor:
+    with ThreadPoolExecutor(jobs) as executor:
         list(executor.map(one, seeds))
     say(f"Results: {summarise(out)}")
     return 1 if failed else 0
