@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mtdpo_lib.stats import mean_interval
 
 SIZE = (6.5, 3.5)  # inches
 DPI = 100
+TITLE_CHARACTERS = 88  # in a line of SIZE's width
 
 BLACK, GREY, BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
     "#000000", "#777777", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9",
@@ -197,7 +199,8 @@ def comparison(
     if gains:
         panels[1].axvline(0, color=GREY, linewidth=0.8)
         panels[1].set_xlabel("paired gain over SFT (points)")
-    fig.suptitle(f"{title_subject}: {_order_sentence(shown, accuracies)}", fontsize=10)
+    title = f"{title_subject}: {_order_sentence(shown, accuracies)}"
+    fig.suptitle(textwrap.fill(title, TITLE_CHARACTERS), fontsize=10)
     return fig
 
 

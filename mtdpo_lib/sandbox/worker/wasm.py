@@ -34,15 +34,11 @@ class Backend:
             for share in (1, LIGHT_SHARE)
         )
         self.sessions = {}
-        self.spare = (
-            None  # the next session's instance, made while nobody waits: that is most of a first call
-        )
-        self.shared = None
+        # Instances to come are made while nobody waits: that is most of a first call.
+        self.spare = self.shared = None
         self.light_cells = {}  # of the sessions without an instance of their own
-        self.placed, self.gone = (
-            set(),
-            [],
-        )  # sessions with variables in the shared instance; and without need of them
+        self.placed = set()  # sessions whose variables are in the shared instance,
+        self.gone = []  # and those that need theirs no more
         self.peaks = {}
         self.empty = self._size_of_nothing()
         self.walls = deny()
