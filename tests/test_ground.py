@@ -79,7 +79,8 @@ def test_everything_the_library_imports_is_listed():
     workers = {file.stem for file in (ROOT / "mtdpo_lib" / "sandbox" / "worker").glob("*.py")}
     own = {"mtdpo_lib", *workers, *__import__("sys").stdlib_module_names}
     packages = metadata.packages_distributions()
-    optional = map(Requirement, project()["optional-dependencies"]["monty"])
+    extras = project()["optional-dependencies"]
+    optional = map(Requirement, extras["monty"] + extras["ray"])
     listed = set(ranges()) | {canonicalize_name(item.name) for item in optional}
     for file in (ROOT / "mtdpo_lib").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
