@@ -53,7 +53,7 @@ def processor_seconds(pids: list[int]) -> float:
 
 
 def measure(inputs: dict[str, Any], stages: Path) -> dict[str, Any]:
-    """Sample one iteration's trajectories twice: with the tool, and with every result known."""
+    """Sample one iteration's trajectories with the tool, and again with every result known."""
     profile = get_profile("cpu")
     seed, count = inputs["seed"], profile.problems.prompts_per_iteration
     prompts = load_problems(profile.problems, "preference", inputs["first"] + count, seed)[inputs["first"] :]
@@ -62,28 +62,27 @@ def measure(inputs: dict[str, Any], stages: Path) -> dict[str, Any]:
         policy = policy_of(row, stages)
         sources.append((policy, load_for_sampling(policy, profile.model), load_tokenizer(policy), samples))
 
+    def sample(pool: SandboxPool) -> tuple[dict[str, float], list]:
+        start, waited = time.perf_counter(), pool.waited_seconds
+        own, workers = time.process_time(), processor_seconds(pool.pids())
+        found = []
+        for policy, network, tokenizer, samples in sources:
+            found += rollout(
+                network, tokenizer, prompts, samples, profile.rollout, pool, policy=policy.name, seed=seed
+            )
+        return {
+            "seconds": time.perf_counter() - start,
+            "waited": pool.waited_seconds - waited,
+            "own": time.process_time() - own,
+            "workers": processor_seconds(pool.pids()) - workers,
+        }, found
+
     with SandboxPool(profile.sandbox) as pool:
-
-        def sample() -> tuple[dict[str, float], list]:
-            start, waited = time.perf_counter(), pool.waited_seconds
-            own, workers = time.process_time(), processor_seconds(pool.pids())
-            found = []
-            for policy, network, tokenizer, samples in sources:
-                found += rollout(
-                    network, tokenizer, prompts, samples, profile.rollout, pool, policy=policy.name, seed=seed
-                )
-            return {
-                "seconds": time.perf_counter() - start,
-                "waited": pool.waited_seconds - waited,
-                "own": time.process_time() - own,
-                "workers": processor_seconds(pool.pids()) - workers,
-            }, found
-
-        _, network, tokenizer, _ = sources[0]
-        rollout(network, tokenizer, prompts[:8], 1, profile.rollout, pool, policy="warm", seed=seed + 1)
-        first, trajectories = sample()
+        sample(pool)  # the process asks the system for its memory once, and that is slow
+    with SandboxPool(profile.sandbox) as pool:
+        first, trajectories = sample(pool)
         different = len(pool.known)
-        free, again = sample()
+        free, again = sample(pool)
     assert [one.ids for one in again] == [one.ids for one in trajectories]
     return {
         "trajectories": len(trajectories),
