@@ -7,6 +7,7 @@ notebook it makes only what that notebook is about and says which notebook to ru
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -48,7 +49,7 @@ from mtdpo_lib.rollout import (
     write_jsonl,
 )
 from mtdpo_lib.sandbox import SandboxPool
-from mtdpo_lib.seeds import small_stream
+from mtdpo_lib.seeds import small_stream, stream
 from mtdpo_lib.stages import Product, StageStore
 
 if TYPE_CHECKING:
@@ -210,9 +211,10 @@ def make_selection(
     rollout_settings: RolloutSettings,
     evaluation: EvaluationSettings,
     sandbox: SandboxSettings,
+    choice: str,
     seed: int,
 ) -> None:
-    """Greedy accuracy of each kept step on development prompts, and the best one; the earlier of equals."""
+    """Greedy accuracy of each kept step on development prompts, and the best one (the earlier of equals) or a random one."""
     prompts = load_problems(problems, "development", problems.development, DATA_SEED)
     steps = sorted(
         (path.name for path in training.path.glob("step-*")), key=lambda name: int(name.split("-")[1])
@@ -226,9 +228,12 @@ def make_selection(
                 network, tokenizer, prompts, rollout_settings, evaluation, pool, policy=step, seed=seed
             )
             accuracies[step] = round(accuracy(outcomes), 6)
-    best = max(steps, key=lambda step: accuracies[step])
-    write_json(folder / "selection.json", {"best": best, "development": accuracies, "n": len(prompts)})
-    shutil.copytree(training.path / best, folder / "adapter")
+    if choice == "random":
+        chosen = random.Random(stream(seed, "checkpoint", training.name)).choice(steps)
+    else:
+        chosen = max(steps, key=lambda step: accuracies[step])
+    write_json(folder / "selection.json", {"selected": chosen, "development": accuracies, "n": len(prompts)})
+    shutil.copytree(training.path / chosen, folder / "adapter")
 
 
 def make_evaluation(
@@ -356,11 +361,12 @@ class Experiment:
         return replace(self.profile.problems, prompts_per_iteration=1, development=1, test=1)
 
     def _prompt_settings(self) -> ProblemSettings:
-        return replace(self.profile.problems, demonstrations=1, development=1, test=1)
+        return replace(self.profile.problems, demonstrations=1, development=1, test=1, log_lines=0)
 
     def _question_settings(self, split: str) -> ProblemSettings:
         other = "test" if split == "development" else "development"
-        return replace(self.profile.problems, demonstrations=1, prompts_per_iteration=1, **{other: 1})
+        counts = {"demonstrations": 1, "prompts_per_iteration": 1, other: 1}
+        return replace(self.profile.problems, log_lines=0, **counts)
 
     def base(self) -> Policy | None:
         """The pretrained base; None for the tiny model, which SFT trains from nothing."""
@@ -466,9 +472,8 @@ class Experiment:
             "rollouts": rollouts,
             "initial": initial,
             "reference": reference,
-            "settings": replace(
-                settings, reference="updated"
-            ),  # the reference itself is an input; its word is not
+            # The reference itself is an input, its word is not; and the choice comes later.
+            "settings": replace(settings, reference="updated", checkpoint_choice="best"),
             "model": self.profile.model,
             "seed": self.seed,
         }
@@ -483,6 +488,7 @@ class Experiment:
             "rollout_settings": self.profile.rollout,
             "evaluation": replace(self.profile.evaluation, bootstrap=1),
             "sandbox": self.profile.sandbox,
+            "choice": settings.checkpoint_choice,
             "seed": self.seed,
         }
         selection = self._get(f"selection/{number}", make_selection, selection_inputs, notebook)
@@ -543,5 +549,5 @@ class Experiment:
             "prompts by fate": report["prompts"],
             "dropped": report["dropped_trajectories"],
             "development": selection["development"],
-            "selected": selection["best"],
+            "selected": selection["selected"],
         }

@@ -32,6 +32,7 @@ class ProblemSettings:
     prompts_per_iteration: int = 480  # sec. 3.1: 20K; three disjoint sets of fresh prompts
     development: int = 240  # sec. 3.1: 1K held-out prompts select the checkpoint
     test: int = 1008  # GSM8K has 1,319 and MATH 5,000
+    log_lines: int = 0  # demonstrations: the tool's results stand below a log of up to so many lines
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class RolloutSettings:
     max_tokens: int = 320  # per trajectory; sec. 3.1: 2048
     # Probability that the tool's last number is off by one: a random tool, see the remark after eq. (13); 0: an interpreter
     tool_noise: float = 0.0
+    log_lines: int = 0  # of a log above each of the tool's results, as long outputs are blamed in sec. 3.2
     batch_size: int = 384
 
 
@@ -126,6 +128,9 @@ class PreferenceSettings:
     epochs: float = 1.0  # sec. 3.1: at most 1
     warmup_fraction: float = 0.1  # sec. 3.1: 40 steps of about 500
     checkpoints: int = 3  # compared on development prompts; sec. 3.1: every 50 steps
+    checkpoint_choice: str = (
+        "best"  # on development prompts; "random": what choosing is worth is seen beside it
+    )
     reference: str = (
         "updated"  # "updated": last iteration's policy, eq. (17); "fixed": the SFT policy, eq. (16)
     )
@@ -317,6 +322,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sandbox.backend": ("wasm", "zygote", "monty"),
     "preference.method": ("mdpo", "mkto", "dpo", "kto", "raft"),
     "preference.step": ("plain", "fast"),
+    "preference.checkpoint_choice": ("best", "random"),
     "sft.step": ("plain", "fast"),
     "preference.reference": ("updated", "fixed"),
 }
@@ -330,6 +336,8 @@ MAY_BE_ZERO = {
     "preference.nll_coefficient",
     "preference.rows_at_once",
     "preference.stochastic_tool_correction",
+    "problems.log_lines",
+    "rollout.log_lines",
     "rollout.tool_noise",
     "preference.warmup_fraction",
     "evaluation.sampled",
@@ -405,6 +413,10 @@ def get_profile(name: str, settings: list[str] | str | dict[str, str] = ()) -> P
         raise SettingError(
             "Setting preference.stochastic_tool_correction is a term of M-DPO's loss: set preference.method=mdpo, or leave "
             f"it at 0; got method {profile.preference.method!r}."
+        )
+    if profile.preference.stochastic_tool_correction and profile.rollout.log_lines:
+        raise SettingError(
+            "Setting preference.stochastic_tool_correction asks the tool again and knows no log: set rollout.log_lines=0."
         )
     if profile.problems.source == "gsm8k" and not profile.problems.gsm8k_dir:
         folder = os.environ.get("MTDPO_GSM8K_DIR", "")

@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 COMPUTING_CODE = (
     "problems", "sandbox", "rollout", "train",
     "answers.py", "chat.py", "evaluate.py", "iterate.py", "models.py", "pairs.py", "seeds.py",
+    "tool_effects.py",
 )  # fmt: skip
 
 

@@ -67,7 +67,19 @@ def _sft_epochs(count: int) -> Change:
     return section("sft", epochs=count, early_epochs=min(count, 2))
 
 
+def _logs(lines: int, **preference: Any) -> tuple[Change, ...]:
+    """Results below a log of so many lines, from one SFT policy that knows logs of every length, with room for them."""
+
+    def longer(profile: Profile) -> Profile:
+        most = profile.rollout.max_tokens * 8 // 5
+        profile = section("rollout", max_tokens=most, log_lines=lines)(profile)
+        return section("problems", log_lines=max(LOGS))(section("pairs", max_tokens=most)(profile))
+
+    return (longer, section("preference", **preference))
+
+
 NOISE = 0.3  # of the random tool: three answers of ten are off by one
+LOGS = (0, 2, 6)  # lines above each result: the doses of long tool output
 
 
 @dataclass(frozen=True)
@@ -126,6 +138,8 @@ ARMS: dict[str, Arm] = {
         Arm("n-18", "twice the samples a prompt",
             changes=(section("rollout", samples_current=12, samples_previous=6),)),
         Arm("nll", "with the NLL term, coefficient 1", changes=(section("preference", nll_coefficient=1.0),)),
+        Arm("random-step", "a random one of the kept steps instead of the best on development prompts",
+            changes=(section("preference", checkpoint_choice="random"),)),
         Arm("sft-1", "from one epoch of SFT", changes=(_sft_epochs(1),)),
         Arm("sft-2", "from two epochs of SFT", changes=(_sft_epochs(2),)),
         Arm("underfit", "one iteration from one epoch of SFT", BASE, changes=(_sft_epochs(1),), iterations=1),
@@ -137,6 +151,10 @@ ARMS: dict[str, Arm] = {
             changes=(_NOISY, _CORRECTED), iterations=1),
         Arm("noisy-dpo", "the same with the tool's output scored", "noisy",
             changes=(_NOISY, section("preference", method="dpo")), iterations=1),
+        *(Arm(f"log-{lines}", f"one iteration, the tool's results below {lines} lines of a log", BASE,
+              changes=_logs(lines), iterations=1) for lines in LOGS),
+        *(Arm(f"log-{lines}-dpo", "the same with the tool's output scored", f"log-{lines}",
+              changes=_logs(lines, method="dpo"), iterations=1) for lines in LOGS),
     )
 }  # fmt: skip
 # pass@n, Figure 2: samples a question, at a temperature, on the first test problems; and the n that are told.
@@ -290,7 +308,7 @@ def run_arm(experiment: Experiment, arm: Arm, results: bool = True) -> dict[str,
             for policy, product in many.items()
         },
         "development": selection["development"],
-        "selected": selection["best"],
+        "selected": selection["selected"],
         "training": _means(iterations[-1].training),
         "cost": {
             "trajectories": trajectories,
@@ -303,10 +321,11 @@ def run_arm(experiment: Experiment, arm: Arm, results: bool = True) -> dict[str,
 
 
 def _means(training: Product) -> dict[str, float]:
-    """Means over a training's log: the margin, and what the adaptive margin adds to it ("luck"), where there is one."""
+    """Means over a training's log: the margin, what the adaptive margin adds to it ("luck", where there is one), and what
+    part of the gradient tool tokens have where the loss scores them."""
     log = json.loads((training.path / "log.json").read_text(encoding="utf8"))
     found = {}
-    for name in ("margin", "luck"):
+    for name in ("margin", "luck", "tool_gradient_share"):
         values = [row[name] for row in log if row.get(name) is not None]
         if values:
             found[name] = round(statistics.mean(values), 6)
@@ -527,7 +546,8 @@ def _metrics(by_arm: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any
         for part in next(iter(records.values())).get("training", {}):
             value = statistics.mean(record["training"][part] for record in records.values())
             label = f"training/{part}/{name}"
-            found.append(_metric(label, (value, None, None), len(records), "utility", records))
+            unit = "fraction" if part == "tool_gradient_share" else "utility"
+            found.append(_metric(label, (value, None, None), len(records), unit, records))
         for cost in next(iter(records.values()))["cost"]:
             value = statistics.mean(record["cost"][cost] for record in records.values())
             label = f"cost/{cost.replace(' ', '-')}/{name}"

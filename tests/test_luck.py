@@ -17,8 +17,8 @@ from mtdpo_lib.models import load_for_sampling, load_for_training, load_tokenize
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles import PreferenceSettings, SettingError, get_profile
 from mtdpo_lib.rollout import Turn
-from mtdpo_lib.rollout.noise import disturb
 from mtdpo_lib.sandbox import SandboxPool
+from mtdpo_lib.tool_effects import disturb
 from mtdpo_lib.train import ask_again, luck_features, preference_dataset, train_preference
 
 # --- A tool made random ---

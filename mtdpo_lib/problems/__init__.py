@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, normalised
+from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, named, normalised, tool
 from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, load_gsm8k
 from mtdpo_lib.problems.splits import make_problems, split_of
 from mtdpo_lib.problems.teacher import RATES, SUITES, Progress, SessionFactory, make_demonstrations
+from mtdpo_lib.tool_effects import below_log
 
 if TYPE_CHECKING:
     from mtdpo_lib.profiles import ProblemSettings
@@ -98,7 +100,19 @@ def load_demonstrations(
     else:
         problems = load_problems(settings, "demonstrations", settings.demonstrations, seed)
         demonstrations = make_demonstrations(problems, seed, session_factory, progress)
+    demonstrations = [below_logs(one, settings.log_lines, seed) for one in demonstrations]
     return demonstrations, summary(demonstrations) | {"dropped": dropped}
+
+
+def below_logs(demonstration: Demonstration, most: int, seed: int) -> Demonstration:
+    """The demonstration with a log of none to `most` lines above each result of its tool, equally many above all."""
+    names = (seed, "demonstration", demonstration.problem.id)
+    lines = named(*names, "log").randint(0, most)
+    messages = [
+        tool(below_log(message["content"], lines, *names, turn)) if message["role"] == "tool" else message
+        for turn, message in enumerate(demonstration.messages)
+    ]
+    return replace(demonstration, messages=messages)
 
 
 def summary(demonstrations: list[Demonstration]) -> dict[str, Any]:

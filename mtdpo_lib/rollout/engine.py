@@ -20,10 +20,10 @@ from mtdpo_lib.answers import extract_boxed, is_correct
 from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.problems.base import Problem
 from mtdpo_lib.profiles import RolloutSettings
-from mtdpo_lib.rollout.noise import disturb
 from mtdpo_lib.rollout.trajectory import Trajectory, Turn
 from mtdpo_lib.sandbox import Calls, SandboxPool, Session, ToolResult
 from mtdpo_lib.seeds import stream
+from mtdpo_lib.tool_effects import below_log, disturb
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -264,7 +264,7 @@ def _observe(asked: _Asked, chat: ChatFormat, settings: RolloutSettings) -> None
     """Give each row what the tool has answered, to be fed."""
     for row, result in zip(asked.rows, asked.calls.results(), strict=True):
         called = row.turns.pop()
-        output = _seen(row, result, settings.tool_noise)
+        output = _seen(row, result, settings)
         row.turns.append(replace(called, output=output, error=result.error))
         answer = chat.tool_answer(output)
         if len(row.ids) + len(answer) < settings.max_tokens:
@@ -277,11 +277,12 @@ def _observe(asked: _Asked, chat: ChatFormat, settings: RolloutSettings) -> None
         row.session.close()
 
 
-def _seen(row: _Row, result: ToolResult, noise: float) -> str:
-    """What the policy reads: the tool's text, wrong at random where a noisy tool is wanted."""
-    if noise == 0 or result.error is not None:
-        return result.text
-    return disturb(result.text, noise, row.seed, len(row.turns))
+def _seen(row: _Row, result: ToolResult, settings: RolloutSettings) -> str:
+    """What the policy reads: the tool's text, made difficult where the settings want that."""
+    text, turn = result.text, len(row.turns)
+    if settings.tool_noise and result.error is None:
+        text = disturb(text, settings.tool_noise, row.seed, turn)
+    return below_log(text, settings.log_lines, row.seed, turn)
 
 
 def _trajectory(row: _Row, policy: str) -> Trajectory:

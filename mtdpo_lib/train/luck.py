@@ -21,9 +21,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mtdpo_lib.chat import ChatFormat, Role
-from mtdpo_lib.rollout.noise import disturb
 from mtdpo_lib.rollout.trajectory import Trajectory
 from mtdpo_lib.sandbox import SandboxPool
+from mtdpo_lib.tool_effects import disturb
 
 OBSERVED = (Role.TOOL, Role.TEMPLATE)
 
