@@ -37,14 +37,14 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument("--arms", default="", help="names, separated by commas (default all)")
     study.add_argument("--out", type=Path, help="folder (default runs/study-PROFILE)")
     study.add_argument(
-        "--jobs", type=int, default=0, help="seeds at one time (default: what fills the cores)"
+        "--jobs", type=int, default=0, help="processes at one time (default: what fills the cores)"
     )
     study.add_argument("--ray", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto")
     study.add_argument(
         "--plan", action="store_true", help="only say what would be computed, and for how long"
     )
     study.add_argument("--keep", action="store_true", help="keep the records of a finished study in data/")
-    study.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # a seed's own process
+    study.add_argument("--worker", metavar="K/N", help=argparse.SUPPRESS)  # one of a study's own processes
     study.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
                        help="change a setting in all arms; repeatable")  # fmt: skip
 
@@ -101,19 +101,21 @@ def dispatch(options: argparse.Namespace) -> int:
 
 def run_study(options: argparse.Namespace) -> int:
     """Check the input, then plan and compute."""
-    from mtdpo_lib import study
+    from mtdpo_lib import study, workers
 
     profile = get_profile(options.profile, options.settings)
     seeds, arms = study.parse_seeds(options.seeds), study.parse_arms(options.arms)
     out = (options.out or runner.ROOT / "runs" / f"study-{options.profile}").expanduser().resolve()
-    if options.here:
-        for seed in seeds:
-            study.run_seed(profile, seed, arms, out)
+    if options.worker:
+        number, count = map(int, options.worker.split("/"))
+        workers.take_core(number, count)
+        tasks = workers.in_order(seeds, [arm.name for arm in arms], number, count)
+        study.run_arms(profile, workers.unclaimed(tasks, out / "arms" / ".locks"), out)
         return runner.OK
     if options.keep:
         runner.say(f"Kept: {runner.shown(study.keep(out))}")
         return runner.OK
-    run, jobs = study.run_seed_in_process, options.jobs or study.default_jobs(profile)
+    run, jobs = workers.run_here, options.jobs or workers.default_jobs(profile)
     if options.ray and not options.plan:
         from mtdpo_lib import cluster
 

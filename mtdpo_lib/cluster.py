@@ -12,23 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mtdpo_lib import study
+import mtdpo_lib
 from mtdpo_lib.profiles import TINY_THREADS, SettingError
+from mtdpo_lib.workers import run_here
 
 Records = dict[str, str]  # file name to content
 
 
-def run_seed_on_node(
+def run_on_node(
     profile_name: str, settings: Sequence[str], seed: int, arms: Sequence[str], out: str
-) -> tuple[int, Records]:
-    """What a node does: the exit code and the records that are there."""
-    code = study.run_seed_in_process(profile_name, settings, seed, arms, Path(out))
+) -> tuple[bool, Records]:
+    """What a node does: whether all went well, and the records that are there."""
+    well = run_here(profile_name, settings, [seed], arms, Path(out), jobs=1)
     files = sorted((Path(out) / "arms").glob(f"*-seed{seed}.json"))
-    return code, {file.name: file.read_text(encoding="utf8") for file in files}
+    return well, {file.name: file.read_text(encoding="utf8") for file in files}
 
 
-def connect(address: str) -> Callable[..., int]:
-    """The cluster's `study.run_seed_in_process`: same arguments, same result; records are written here.
+def connect(address: str) -> Callable[..., bool]:
+    """The cluster's `workers.run_here`: same arguments, same result; records are written here.
 
     Args:
         address: of the cluster's head, ``host:port``, ``ray://host:port`` or ``auto``.
@@ -40,7 +41,7 @@ def connect(address: str) -> Callable[..., int]:
         import ray
     except ImportError:
         raise SettingError('--ray needs Ray: run `pip install "mtdpo[ray]"`.') from None
-    package = Path(study.__file__).parent
+    package = Path(mtdpo_lib.__file__).parent
     try:
         ray.init(address=address, runtime_env={"py_modules": [str(package)]}, log_to_driver=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -48,13 +49,25 @@ def connect(address: str) -> Callable[..., int]:
         raise SettingError(
             f"No Ray cluster answers at {address} ({reason}): start one with `ray start --head`."
         ) from None
-    node = ray.remote(num_cpus=TINY_THREADS, max_retries=0)(run_seed_on_node)
+    node = ray.remote(num_cpus=TINY_THREADS, max_retries=0)(run_on_node)
 
-    def run(profile_name: str, settings: Sequence[str], seed: int, arms: Sequence[str], out: Path) -> int:
-        code, records = ray.get(node.remote(profile_name, list(settings), seed, list(arms), str(out)))
+    def run(
+        profile_name: str,
+        settings: Sequence[str],
+        seeds: Sequence[int],
+        arms: Sequence[str],
+        out: Path,
+        jobs: int,
+    ) -> bool:
         (out / "arms").mkdir(parents=True, exist_ok=True)
-        for name, text in records.items():
-            (out / "arms" / name).write_text(text, encoding="utf8")
-        return code
+        waiting = [node.remote(profile_name, list(settings), seed, list(arms), str(out)) for seed in seeds]
+        all_well = True
+        while waiting:
+            (ready,), waiting = ray.wait(waiting, num_returns=1)
+            well, records = ray.get(ready)
+            all_well = all_well and well
+            for name, text in records.items():
+                (out / "arms" / name).write_text(text, encoding="utf8")
+        return all_well
 
     return run

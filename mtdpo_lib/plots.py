@@ -273,6 +273,48 @@ def pass_at_n(metrics: Metrics, labels: dict[str, str]) -> Figure:
     return fig
 
 
+def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
+    """What long tool output does to training that scores it: its share of the gradient, the gains, their difference.
+
+    Args:
+        metrics: of a study with the arms ``log-<lines>`` (masked) and ``log-<lines>-dpo`` (scored).
+        lines: the doses.
+    """
+    known = _by_name(metrics)
+    lines = [dose for dose in lines if f"difference/test/log-{dose}-dpo-minus-log-{dose}" in known]
+    differences = [known[f"difference/test/log-{dose}-dpo-minus-log-{dose}"] for dose in lines]
+    fig = Figure(_rests_on(differences), size=(9.5, 3.4))
+    left, middle, right = fig.subplots(1, 3)
+    for axes, kind in ((left, "training/tool_gradient_share"), (middle, "gain/test")):
+        for name, label, style in (
+            ("log-{}", "masked (M-DPO)", (BLUE, "s")),
+            ("log-{}-dpo", "scored", (SKY, "v")),
+        ):
+            points = [(dose, known.get(f"{kind}/{name.format(dose)}")) for dose in lines]
+            points = [(dose, metric) for dose, metric in points if metric is not None]
+            if points:
+                doses, values = zip(*points, strict=True)
+                _with_intervals(axes, doses, values, *style, label=label, line="-")
+    if lines:
+        _with_intervals(right, lines, differences, BLACK, "o", "", "-")
+        _legend(middle)
+    right.axhline(0, color=GREY, linewidth=0.8)
+    left.set_ylabel("tool tokens' share of the gradient,\nif scored (%)")
+    middle.set_ylabel("gain over SFT (points)")
+    right.set_ylabel("scored minus masked (points)")
+    for axes in (left, middle, right):
+        axes.set_xlabel("lines of a log above each result")
+        axes.set_xticks(list(lines))
+    told = ", ".join(
+        f"{100 * one['value']:+.1f} at {dose} lines" for dose, one in zip(lines, differences, strict=True)
+    )
+    fig.suptitle(
+        f"Scoring the tool's output costs or gives, in points: {told}" if told else "Nothing measured yet",
+        fontsize=10,
+    )
+    return fig
+
+
 def pair_yield(passports: Sequence[dict[str, Any]]) -> Figure:
     """What became of the prompts: those that gave a pair, and the others by reason; one bar an iteration.
 

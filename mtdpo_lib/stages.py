@@ -14,11 +14,14 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 MANIFEST = "manifest.json"
 
@@ -101,9 +104,8 @@ class StageStore:
         self.root = Path(root)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".write-test-{os.getpid()}"
-            probe.write_text("")
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
         except OSError as error:
             raise UnusableFolder(
                 f"The output folder {self.root} cannot be written ({error.strerror}): choose another with --out."
@@ -117,18 +119,20 @@ class StageStore:
         key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         return Product(name, key, self.root / f"{plain['stage']}-{key}")
 
+    def is_kept(self, product: Product) -> bool:
+        """True when the product is complete; what is in its files is not looked at."""
+        return product.path in self._verified or (product.path / MANIFEST).exists()
+
     def is_made(self, product: Product) -> bool:
         """True when the product is complete and its files are as written.
 
         Raises:
             CorruptStage: a file is missing or changed.
         """
-        manifest = product.path / MANIFEST
-        if product.path in self._verified:
-            return True
-        if not manifest.exists():
+        if not self.is_kept(product):
             return False
-        self._verified[product.path] = self._verify(product.path)
+        if product.path not in self._verified:
+            self._verified[product.path] = self._verify(product.path)
         return True
 
     def _verify(self, folder: Path) -> dict[str, Any]:
@@ -161,10 +165,20 @@ class StageStore:
         return json.loads((product.path / MANIFEST).read_text(encoding="utf8"))["seconds"]
 
     def make(self, name: str, work: Callable[..., None], inputs: dict[str, Any]) -> Product:
-        """The product of stage `name`; computed by ``work(folder, **inputs)`` unless it is kept already."""
+        """The product of stage `name`; computed by ``work(folder, **inputs)`` unless it is kept already.
+
+        A second process that wants the same one waits until the first has made it.
+        """
         product = self.product(name, inputs)
-        if self.is_made(product):
-            return product
+        if not self.is_made(product):
+            locks = self.root / ".locks"
+            locks.mkdir(exist_ok=True)
+            with FileLock(locks / product.path.name):
+                if not self.is_made(product):
+                    self._make(product, work, inputs)
+        return product
+
+    def _make(self, product: Product, work: Callable[..., None], inputs: dict[str, Any]) -> None:
         draft = product.path.with_name(f".{product.path.name}.{os.getpid()}")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
@@ -176,18 +190,14 @@ class StageStore:
             if file.is_file()
         }
         manifest = {
-            "stage": name,
+            "stage": product.name,
             "key": product.key,
             "inputs": _plain(inputs),
             "files": files,
             "seconds": round(time.perf_counter() - start, 3),
         }
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf8")
-        try:
-            draft.rename(product.path)
-        except OSError:  # another process finished the same stage first: the products are equal
-            shutil.rmtree(draft)
-        return product
+        draft.rename(product.path)
 
     def require(self, name: str, inputs: dict[str, Any], notebook: str) -> Product:
         """The kept product of stage `name`, which `notebook` makes.

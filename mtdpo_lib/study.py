@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +42,8 @@ from mtdpo_lib.records import settings_hash, versions, write_json
 from mtdpo_lib.rollout import load_trajectories, rollout
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.seeds import small_stream
-from mtdpo_lib.stages import Product
+from mtdpo_lib.stages import Product, StageStore
+from mtdpo_lib.workers import run_here
 
 Change = Callable[[Profile], Profile]
 REFERENCE_RUNS = Path(__file__).resolve().parent.parent / "data" / "reference_runs"
@@ -107,7 +105,8 @@ class Arm:
     pass_at_n: bool = False
 
     def profile(self, base: Profile) -> Profile:
-        """The profile with this arm's changes."""
+        """The profile with this arm's changes; arms are compared by their greedy answers only."""
+        base = section("evaluation", sampled=0)(base)
         for change in self.changes:
             base = change(base)
         return replace(base, iterations=self.iterations) if self.iterations else base
@@ -160,6 +159,7 @@ ARMS: dict[str, Arm] = {
 # pass@n, Figure 2: samples a question, at a temperature, on the first test problems; and the n that are told.
 PASS_SAMPLES, PASS_TEMPERATURE, PASS_PROBLEMS = 64, 0.7, 120
 PASS_AT = (1, 2, 4, 8, 16, 32, 64)
+LOOK_SECONDS = 5.0  # between two looks at what is done
 FIRST = "-first"  # an arm's policy after iteration 1
 # Differences beside those of each arm and its rival.
 CONTRASTS = (("mdpo", "mdpo" + FIRST), ("eta-low" + FIRST, "mdpo" + FIRST))
@@ -223,11 +223,13 @@ class Plan:
     kept: int = 0
     seconds: float | None = 0.0
 
-    def sentence(self) -> str:
+    def sentence(self, jobs: int = 1) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.missing.items()))
         if not kinds:
             return f"Nothing to compute: all {self.kept} stages are kept."
-        time_left = "not projected yet" if self.seconds is None else f"about {self.seconds / 60:.0f} min"
+        time_left = (
+            "not projected yet" if self.seconds is None else f"about {self.seconds / 60 / jobs:.0f} min"
+        )
         return f"To compute: {kinds} ({self.kept} stages are kept); {time_left}."
 
 
@@ -246,7 +248,7 @@ def make_plan(profile: Profile, seeds: Sequence[int], arms: Sequence[Arm], out: 
                 if product.path in seen:
                     continue
                 seen.add(product.path)
-                if planned.store.is_made(product):
+                if planned.store.is_kept(product):
                     plan.kept += 1
                 else:
                     plan.missing[product.path.name.rpartition("-")[0]] += 1
@@ -379,73 +381,55 @@ def _letters(outcomes: Sequence[Outcome]) -> str:
     return "".join(str(int(one.correct)) for one in outcomes)
 
 
-def run_seed(profile: Profile, seed: int, arms: Sequence[Arm], out: Path) -> None:
-    """All arms of a seed; each leaves ``out/arms/<arm>-seed<seed>.json``."""
-    (out / "arms").mkdir(parents=True, exist_ok=True)
-    for arm in arms:
+def run_arms(profile: Profile, tasks: Iterable[tuple[int, str]], out: Path) -> None:
+    """Arms of seeds, each given as (seed, arm's name); each leaves ``out/arms/<arm>-seed<seed>.json``."""
+    for seed, name in tasks:
+        arm = ARMS[name]
         own = arm.profile(profile)
         record = run_arm(Experiment(own, seed, out), arm)
-        head = {"arm": arm.name, "what": arm.what, "against": arm.against, "seed": seed}
+        head = {"arm": name, "what": arm.what, "against": arm.against, "seed": seed}
         facts = {"profile": profile.name, "settings_hash": settings_hash(own, seed), "versions": versions()}
-        write_json(out / "arms" / f"{arm.name}-seed{seed}.json", {**head, **facts, **record})
-        print(f"seed {seed}: {arm.name} done", flush=True)
+        write_json(out / "arms" / f"{name}-seed{seed}.json", {**head, **facts, **record})
 
 
 # --- The study ---
 
 
-def run_seed_in_process(
-    profile_name: str, settings: Sequence[str], seed: int, arms: Sequence[str], out: Path
-) -> int:
-    """All arms of a seed in a process of its own, with the environment that computing wants; its exit code."""
-    from mtdpo_lib.runner import computing_variables
-
-    command = [
-        sys.executable, "-m", "mtdpo_lib", "study", "--profile", profile_name, "--seeds", str(seed), "--here",
-        "--arms", ",".join(arms), "--out", str(out), *(part for setting in settings for part in ("--set", setting)),
-    ]  # fmt: skip
-    environment = os.environ | computing_variables(get_profile(profile_name, list(settings)))
-    return subprocess.run(command, check=False, env=environment).returncode
-
-
 def study(
     profile_name: str, settings: Sequence[str], seeds: Sequence[int], arms: Sequence[Arm], out: Path, jobs: int,
-    plan_only: bool = False, say: Callable[[str], None] = print, run: Callable[..., int] = run_seed_in_process,
+    plan_only: bool = False, say: Callable[[str], None] = print, run: Callable[..., bool] = run_here,
 ) -> int:  # fmt: skip
     """Plan, compute and summarise; see the module.
 
     Args:
-        jobs: seeds computed at one time, each in a process of its own.
-        run: computes one seed: here, or on a cluster (`mtdpo_lib.cluster.connect`).
+        jobs: arms computed at one time, in as many processes.
+        run: computes all: here, or on a cluster (`mtdpo_lib.cluster.connect`).
 
     Returns:
-        0, or 1 when a seed failed.
+        0, or 1 when an arm failed.
+
+    Raises:
+        CorruptStage: a kept product is damaged.
     """
     profile = get_profile(profile_name, list(settings))
-    plan = make_plan(profile, seeds, arms, out)
+    StageStore(out / "stages").verify_all()
+    plan, count = make_plan(profile, seeds, arms, out), len(seeds) * len(arms)
     say(f"{len(arms)} arms ({', '.join(arm.name for arm in arms)}), seeds {', '.join(map(str, seeds))}.")
-    say(plan.sentence())
+    say(plan.sentence(jobs))
     if plan_only:
         return 0
-    start, failed = time.perf_counter(), []
-
-    def one(seed: int) -> None:
-        if run(profile_name, settings, seed, [arm.name for arm in arms], out) != 0:
-            failed.append(seed)
-        left = make_plan(profile, seeds, arms, out).seconds
-        rest = f", about {left / 60 / jobs:.0f} min to go" if left else ""
-        elapsed = f"{(time.perf_counter() - start) / 60:.0f} min elapsed"
-        say(f"seed {seed} {'failed' if seed in failed else 'done'}: {elapsed}{rest}")
-
-    with ThreadPoolExecutor(jobs) as executor:
-        list(executor.map(one, seeds))
+    start, told = time.time(), 0
+    with ThreadPoolExecutor(1) as executor:
+        names = [arm.name for arm in arms]
+        running = executor.submit(run, profile_name, settings, seeds, names, out, jobs)
+        while not wait([running], timeout=LOOK_SECONDS).done:
+            done = sum(file.stat().st_mtime > start for file in (out / "arms").glob("*.json"))
+            if done > told:
+                told, left = done, make_plan(profile, seeds, arms, out).seconds
+                rest = "" if left is None else f", about {left / 60 / jobs:.0f} min to go"
+                say(f"{done} of {count} arms, {(time.time() - start) / 60:.0f} min{rest}")
     say(f"Results: {summarise(out)}")
-    return 1 if failed else 0
-
-
-def default_jobs(profile: Profile) -> int:
-    """Processes that fill this machine: the tiny model takes two threads, a real one everything."""
-    return max((os.cpu_count() or 1) // 2, 1) if profile.model.base == "tiny" else 1
+    return 0 if running.result() else 1
 
 
 def summarise(out: Path) -> Path:
@@ -481,6 +465,8 @@ def draw(metrics: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     known = {metric["name"] for metric in metrics}
     words = {name: arm.what for name, arm in ARMS.items() if f"accuracy/test/{name}" in known}
     figures = {"arms": plots.arms(metrics, words)}
+    if f"difference/test/log-{max(LOGS)}-dpo-minus-log-{max(LOGS)}" in known:
+        figures["dose_response"] = plots.dose_response(metrics, LOGS)
     sampled = [name for name in words if f"pass/{PASS_AT[0]}/{name}" in known]
     if sampled:  # the SFT policy is the same in all of them
         labels = {f"{sampled[0]}/{BASE}": BASE.upper(), **{name: name for name in sampled}}
@@ -544,15 +530,19 @@ def _metrics(by_arm: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any
     found += _pass_metrics(by_arm)
     for name, records in by_arm.items():
         for part in next(iter(records.values())).get("training", {}):
-            value = statistics.mean(record["training"][part] for record in records.values())
-            label = f"training/{part}/{name}"
+            values = [record["training"][part] for record in records.values()]
             unit = "fraction" if part == "tool_gradient_share" else "utility"
-            found.append(_metric(label, (value, None, None), len(records), unit, records))
+            found.append(_metric(f"training/{part}/{name}", _over_runs(values), len(records), unit, records))
         for cost in next(iter(records.values()))["cost"]:
-            value = statistics.mean(record["cost"][cost] for record in records.values())
+            values = [record["cost"][cost] for record in records.values()]
             label = f"cost/{cost.replace(' ', '-')}/{name}"
-            found.append(_metric(label, (value, None, None), len(records), cost, records))
+            found.append(_metric(label, _over_runs(values), len(records), cost, records))
     return found
+
+
+def _over_runs(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean of one number a seed, with its interval where there are several."""
+    return stats.mean_interval(values) if len(values) > 1 else (values[0], None, None)
 
 
 def _pass_metrics(by_arm: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -18,21 +18,7 @@ from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles import PreferenceSettings, SettingError, get_profile
 from mtdpo_lib.rollout import Turn
 from mtdpo_lib.sandbox import SandboxPool
-from mtdpo_lib.tool_effects import disturb
 from mtdpo_lib.train import ask_again, luck_features, preference_dataset, train_preference
-
-# --- A tool made random ---
-
-
-def test_noise_is_one_off_at_the_stated_rate_and_the_same_for_the_same_names():
-    seen = [disturb("x = 7, y = 40.", 0.3, seed) for seed in range(4000)]
-    assert set(seen) == {"x = 7, y = 40.", "x = 7, y = 39.", "x = 7, y = 41."}
-    changed = np.mean([text != "x = 7, y = 40." for text in seen])
-    assert changed == pytest.approx(0.3, abs=4 * math.sqrt(0.3 * 0.7 / 4000))
-    assert seen == [disturb("x = 7, y = 40.", 0.3, seed) for seed in range(4000)]
-    assert disturb("no number", 1.0, 0) == "no number"
-    assert disturb("12", 0.0, 0) == "12" and disturb("12", 1.0, 0) != "12"
-
 
 # --- c(tau) ---
 

@@ -56,11 +56,17 @@ STUDY = [
     *[metric(f"cost/{cost}/{arm}", 4e5) for arm in ("mdpo", "raft") for cost in ("sampled-tokens", "trained-tokens")],
     *[metric(f"pass/{n}/{policy}", value + n / 200, value, 1.0, 120, (0, 1))
       for n in (1, 4, 64) for policy, value in (("mdpo", 0.6), ("mdpo/sft", 0.4))],
+    *[metric(name, value, value - 0.02, value + 0.02, 1008, (0, 1)) for dose in (0, 6) for name, value in (
+        (f"gain/test/log-{dose}", 0.1), (f"gain/test/log-{dose}-dpo", 0.05),
+        (f"difference/test/log-{dose}-dpo-minus-log-{dose}", -0.05),
+        (f"training/tool_gradient_share/log-{dose}-dpo", 0.5 + dose / 20))],
 ]  # fmt: skip
 
 FIGURES = {
     "arms": lambda: plots.arms(STUDY, {"mdpo": "M-DPO", "kto": "not measured", "raft": "RAFT"}),
     "arms, nothing": lambda: plots.arms([], {"mdpo": "M-DPO"}),
+    "doses": lambda: plots.dose_response(STUDY, (0, 2, 6)),
+    "doses, nothing": lambda: plots.dose_response([], (0, 2, 6)),
     "pass": lambda: plots.pass_at_n(STUDY, {"mdpo/sft": "SFT", "mdpo": "M-DPO"}),
     "pass, nothing": lambda: plots.pass_at_n([], {"mdpo": "M-DPO"}),
     "accuracy": lambda: plots.accuracy_by_iteration(

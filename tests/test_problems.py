@@ -89,6 +89,7 @@ class Settings:
     gsm8k_dir: str = ""
     gsm8k_max_steps: int = 0
     demonstrations: int = 96
+    log_lines: int = 0
 
 
 @pytest.fixture(scope="module")
@@ -476,6 +477,22 @@ def test_load_demonstrations_counts_what_it_made():
     assert report["suite"]["gsm-like"]["total"] == 48 and len(report["family"]) == 24
     assert sum(cell["total"] for cell in report["strategy"].values()) == 96
     assert all(split_of(d.problem.question) == "demonstrations" for d in made)
+
+
+def test_results_stand_below_logs_of_every_length_and_the_rest_stays():
+    plain, _ = load_demonstrations(Settings(), 5, TrustedSession)
+    below, _ = load_demonstrations(Settings(log_lines=3), 5, TrustedSession)
+    lengths = Counter()
+    for one, other in zip(plain, below, strict=True):
+        assert (one.problem, one.strategy, one.correct) == (other.problem, other.strategy, other.correct)
+        for message, changed in zip(one.messages, other.messages, strict=True):
+            if message["role"] == "tool":
+                assert changed["content"].endswith(message["content"])
+                log = changed["content"].removesuffix(message["content"])
+                lengths[log.count("\n")] += 1
+            else:
+                assert changed == message
+    assert set(lengths) == {0, 1, 2, 3} and min(lengths.values()) > 0.1 * lengths.total()
 
 
 def test_a_few_families_and_small_answers_can_be_asked_for():
