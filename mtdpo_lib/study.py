@@ -112,8 +112,8 @@ class Arm:
         return replace(base, iterations=self.iterations) if self.iterations else base
 
 
-def _method(name: str, what: str, against: str = "mdpo") -> Arm:
-    return Arm(name, what, against, changes=(section("preference", method=name),))
+def _method(name: str, what: str, against: str = "mdpo", **more: Any) -> Arm:
+    return Arm(name, what, against, changes=(section("preference", method=name),), **more)
 
 
 _NOISY = section("rollout", tool_noise=NOISE)
@@ -124,7 +124,7 @@ ARMS: dict[str, Arm] = {
         Arm("mdpo", "M-DPO as the paper runs it: updated reference, mixture sampling", BASE,
             judge_first=True, pass_at_n=True),
         _method("mkto", "M-KTO"),
-        _method("raft", "RAFT: right trajectories only"),
+        _method("raft", "RAFT: right trajectories only", judge_first=True),
         _method("dpo", "single-turn DPO: the tool's output is scored"),
         _method("kto", "single-turn KTO: the tool's output is scored", "mkto"),
         Arm("fixed", "the SFT policy stays the reference", changes=(section("preference", reference="fixed"),),
@@ -139,6 +139,8 @@ ARMS: dict[str, Arm] = {
         Arm("nll", "with the NLL term, coefficient 1", changes=(section("preference", nll_coefficient=1.0),)),
         Arm("random-step", "a random one of the kept steps instead of the best on development prompts",
             changes=(section("preference", checkpoint_choice="random"),)),
+        Arm("raft-3", "one iteration of RAFT with up to three right trajectories a prompt", BASE,
+            changes=(section("preference", method="raft"), section("pairs", pairs_per_prompt=3)), iterations=1),
         Arm("sft-1", "from one epoch of SFT", changes=(_sft_epochs(1),)),
         Arm("sft-2", "from two epochs of SFT", changes=(_sft_epochs(2),)),
         Arm("underfit", "one iteration from one epoch of SFT", BASE, changes=(_sft_epochs(1),), iterations=1),
@@ -162,7 +164,9 @@ PASS_AT = (1, 2, 4, 8, 16, 32, 64)
 LOOK_SECONDS = 5.0  # between two looks at what is done
 FIRST = "-first"  # an arm's policy after iteration 1
 # Differences beside those of each arm and its rival.
-CONTRASTS = (("mdpo", "mdpo" + FIRST), ("eta-low" + FIRST, "mdpo" + FIRST))
+CONTRASTS = (
+    ("mdpo", "mdpo" + FIRST), ("eta-low" + FIRST, "mdpo" + FIRST), ("dpo", "raft"), ("raft-3", "raft" + FIRST),
+)  # fmt: skip
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -34,6 +34,8 @@ LOG_NAMES = {
     "loss": "loss",
     "logps/chosen": "chosen_logp",
     "logps/rejected": "rejected_logp",
+    "ratio/chosen": "chosen_ratio",
+    "ratio/rejected": "rejected_ratio",
     "rewards/margins": "margin",
     "rewards/accuracies": "accuracy",
     "kl": "z0",
