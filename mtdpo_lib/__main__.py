@@ -101,19 +101,19 @@ def dispatch(options: argparse.Namespace) -> int:
 
 def run_study(options: argparse.Namespace) -> int:
     """Check the input, then plan and compute."""
-    from mtdpo_lib import study, workers
+    from mtdpo_lib import arms, findings, study, workers
 
     profile = get_profile(options.profile, options.settings)
-    seeds, arms = study.parse_seeds(options.seeds), study.parse_arms(options.arms)
+    seeds, wanted = arms.parse_seeds(options.seeds), arms.parse_arms(options.arms)
     out = (options.out or runner.ROOT / "runs" / f"study-{options.profile}").expanduser().resolve()
     if options.worker:
         number, count = map(int, options.worker.split("/"))
         workers.take_core(number, count)
-        tasks = workers.in_order(seeds, [arm.name for arm in arms], number, count)
+        tasks = workers.in_order(seeds, [arm.name for arm in wanted], number, count)
         study.run_arms(profile, workers.unclaimed(tasks, out / "arms" / ".locks"), out)
         return runner.OK
     if options.keep:
-        runner.say(f"Kept: {runner.shown(study.keep(out))}")
+        runner.say(f"Kept: {runner.shown(findings.keep(out))}")
         return runner.OK
     run, jobs = workers.run_here, options.jobs or workers.default_jobs(profile)
     if options.ray and not options.plan:
@@ -121,7 +121,7 @@ def run_study(options: argparse.Namespace) -> int:
 
         run, jobs = cluster.connect(options.ray), len(seeds)
     return study.study(
-        options.profile, options.settings, seeds, arms, out, jobs, options.plan, runner.say, run
+        options.profile, options.settings, seeds, wanted, out, jobs, options.plan, runner.say, run
     )
 
 

@@ -25,15 +25,17 @@ class Claim:
 
     Attributes:
         name: short, for tables.
+        theme: what it is about; claims of one theme are shown together.
         statement: in words.
         relation: of the first to the second policy in `metric`: "more", "less" or "same".
-        metric: of a study's ``report.json``; a fraction.
-        paper: the paper's own difference in points, mean of GSM8K and MATH; None where it shows only a figure.
+        metric: of a study's ``report.json``, a fraction or nats; "none" where no profile can measure it.
+        paper: the paper's own difference in points, of accuracies the mean of GSM8K and MATH; None without a number.
         notebook: that shows it.
         source: in arXiv 2409.02392v2.
     """
 
     name: str
+    theme: str
     statement: str
     relation: str
     metric: str
@@ -62,12 +64,14 @@ def paper_average(table: str, row: str, base: str = "Gemma-1.1-it-7B") -> float:
 
 
 def read_claims() -> list[Claim]:
-    """All claims, in the order of the file."""
+    """All claims, in the order of the file; its column `points` is for numbers that stand in the paper's text."""
     claims = []
     for line in paper_table("claims"):
         table = line["table"]
-        points = paper_average(table, line["row"]) - paper_average(table, line["minus"]) if table else None
-        given = (line["claim"], line["statement"], line["relation"], line["metric"])
+        points = float(line["points"]) if line["points"] else None
+        if table:
+            points = paper_average(table, line["row"]) - paper_average(table, line["minus"])
+        given = (line["claim"], line["theme"], line["statement"], line["relation"], line["metric"])
         claims.append(Claim(*given, points, line["notebook"], line["source"]))
     return claims
 
@@ -81,7 +85,7 @@ def verdict(measured: dict[str, Any] | None, relation: str = "more", may_claim: 
     Everything else, and everything at a profile that claims nothing, is **not testable at this profile**.
 
     Args:
-        measured: value, low and high as fractions; None where nothing was measured.
+        measured: value, low and high, as fractions or nats; None where nothing was measured.
         relation: "more", "less" or "same".
         may_claim: the profile's ``claims``.
 
@@ -111,7 +115,8 @@ def judge(metrics: Sequence[dict[str, Any]], may_claim: str) -> list[dict[str, A
         may_claim: the profile's ``claims``.
 
     Returns:
-        One dictionary a claim: name, statement, relation, paper (points), metric, measured (or None), seeds, verdict.
+        One dictionary a claim: name, theme, statement, relation, source, notebook, paper (points), metric, measured (or
+        None), seeds, each (seed's value), verdict.
     """
     known = {metric["name"]: metric for metric in metrics}
     rows = []
@@ -122,14 +127,41 @@ def judge(metrics: Sequence[dict[str, Any]], may_claim: str) -> list[dict[str, A
         rows.append(
             {
                 "claim": claim.name,
+                "theme": claim.theme,
                 "statement": claim.statement,
                 "relation": claim.relation,
                 "source": claim.source,
+                "notebook": claim.notebook,
                 "paper": None if claim.paper is None else round(claim.paper, 2),
                 "metric": claim.metric,
-                "measured": measured and {key: measured[key] for key in ("value", "low", "high", "n")},
+                "measured": measured
+                and {key: measured[key] for key in ("value", "low", "high", "n", "unit")},
                 "seeds": seeds,
+                "each": measured["each"] if measured else [],
                 "verdict": f"{word} (one seed: indicative)" if len(seeds) == 1 else word,
             }
         )
     return rows
+
+
+def rows(judged: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The table of claims: column heads and rows, from what `judge` returns."""
+    head = ["claim", "paper (points)", "measured (points, or nats where it says so)", "n", "seeds", "verdict"]
+    table = []
+    for row in judged:
+        theirs = row["source"] if row["paper"] is None else f"{row['paper']:+.1f} ({row['source']})"
+        counts = [f"{row['measured']['n']:,}", str(len(row["seeds"]))] if row["measured"] else ["", ""]
+        table.append([row["statement"], theirs, shown(row["measured"]), *counts, row["verdict"]])
+    return head, table
+
+
+def shown(measured: dict[str, Any] | None) -> str:
+    """A difference with its interval in words."""
+    if measured is None:
+        return "not measured"
+    scale, form, unit = (100, "{:+.1f}", "") if measured["unit"] == "fraction" else (1, "{:+.2f}", " nats")
+    value = form.format(scale * measured["value"])
+    if measured["low"] is None:
+        return value + unit
+    low, high = (form.format(scale * measured[key]) for key in ("low", "high"))
+    return f"{value} ({low} to {high}){unit}"

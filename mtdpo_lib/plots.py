@@ -11,12 +11,14 @@ import io
 import math
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib import figure
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mtdpo_lib.stats import mean_interval
@@ -42,8 +44,13 @@ METHOD_STYLES: tuple[tuple[str, tuple[str, str]], ...] = (
     ("learned-v", (RED, "o")),
     ("sampled-v", (ORANGE, "h")),
     ("raft", (RED, "X")),
-    ("sft", (GREY, "o")),
+    ("n-3", (RED, "<")),
+    ("n-18", (PURPLE, ">")),
+    ("nll", (GREEN, "D")),
+    ("kto", (ORANGE, "^")),
     ("mdpo", (BLUE, "s")),
+    ("dpo", (SKY, "v")),
+    ("sft", (GREY, "o")),
 )
 SUITE_STYLES = {
     "gsm-like": (GREEN, "D"),
@@ -53,6 +60,15 @@ SUITE_STYLES = {
 }
 CHOSEN, REJECTED, MARGIN, LOSS = BLUE, RED, PURPLE, BLACK
 RIGHT, WRONG, NO_ANSWER = BLUE, ORANGE, GREY
+VERDICT_STYLES = {"agrees": (BLUE, "s"), "trend agrees": (SKY, "s"), "disagrees": (RED, "X")}
+FACT_WORDS = {
+    "right": "right samples of the\ncurrent policy (%)",
+    "distinct": "two samples of a prompt\ndiffer (%)",
+    "covered": "prompts that give a pair (%)",
+    "chosen_ratio": "chosen: log-ratio to the reference\nat the end (nats)",
+    "rejected_ratio": "rejected: log-ratio to the reference\nat the end (nats)",
+    "tool_gradient_share": "tool tokens' share of the gradient,\nif scored (%)",
+}
 
 Metrics = Sequence[dict[str, Any]]
 
@@ -226,7 +242,8 @@ def arms(metrics: Metrics, labels: dict[str, str]) -> Figure:
         label = cost.replace("-tokens", "")
         panels[2].barh(rows, costs, left=left, color=colour, hatch=hatch, edgecolor="white", label=label)
         left = [start + own for start, own in zip(left, costs, strict=True)]
-    panels[0].set_yticks(rows, [f"{name}: {label}" for name, label in shown.items()], fontsize=8)
+    labels = [textwrap.fill(f"{name}: {label}", 46) for name, label in shown.items()]
+    panels[0].set_yticks(rows, labels, fontsize=8)
     panels[0].set_ylim(max(len(shown), 1) - 0.5, -0.7)
     panels[1].axvline(0, color=GREY, linewidth=0.8)
     for axes, label in zip(
@@ -236,6 +253,106 @@ def arms(metrics: Metrics, labels: dict[str, str]) -> Figure:
     panels[2].legend(fontsize=7.5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     gained = [name for name in shown if (known[f"gain/test/{name}"].get("low") or 0) > 0]
     fig.suptitle(f"{len(gained)} of {len(shown)} arms are shown to gain over their SFT policy", fontsize=10)
+    return fig
+
+
+def claims(judged: Sequence[dict[str, Any]], theme: str) -> Figure:
+    """Measured differences beside the paper's: mean with interval, every seed, and the paper's own number.
+
+    Args:
+        judged: rows of `mtdpo_lib.claims.judge`; those that nothing was measured for are left out.
+        theme: of the claims to show.
+    """
+    measured = [row for row in judged if row["measured"] and row["theme"] == theme]
+    units = [
+        unit for unit in ("fraction", "nats") if any(row["measured"]["unit"] == unit for row in measured)
+    ]
+    fig = Figure(_rests_on([{**row["measured"], "seeds": row["seeds"]} for row in measured]),
+                 size=(9.5, 1.6 + 0.62 * len(measured)))  # fmt: skip
+    counts = [sum(row["measured"]["unit"] == unit for row in measured) for unit in units] or [1]
+    panels = fig.subplots(max(len(units), 1), 1, squeeze=False, height_ratios=counts)[:, 0]
+    for axes, unit in zip(panels, units, strict=False):
+        own = [row for row in measured if row["measured"]["unit"] == unit]
+        scale = 100 if unit == "fraction" else 1
+        for place, row in enumerate(own):
+            colour, marker = VERDICT_STYLES.get(row["verdict"].split(" (")[0], (GREY, "o"))
+            axes.plot(
+                [scale * value for value in row["each"]], [place + 0.22] * len(row["each"]), ".",
+                color=GREY, alpha=0.6, markersize=5,
+            )  # fmt: skip
+            _across(axes, place, row["measured"], colour, marker, scale)
+            if row["paper"] is not None:
+                axes.plot(
+                    [row["paper"]], [place], marker="d", color=BLACK, markerfacecolor="none", linestyle=""
+                )
+        labels = [textwrap.fill(f"{row['statement']}: {row['verdict']}", 62) for row in own]
+        axes.set_yticks(range(len(own)), labels, fontsize=8)
+        axes.set_ylim(len(own) - 0.4, -0.7)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.set_xlabel("difference (points)" if unit == "fraction" else "log-ratio to the reference (nats)")
+    handles = [
+        Line2D([], [], marker="s", color=GREY, linestyle="-", label="mean and 95% interval"),
+        Line2D([], [], marker=".", color=GREY, linestyle="", label="each seed"),
+        Line2D([], [], marker="d", color=BLACK, markerfacecolor="none", linestyle="", label="the paper"),
+    ]
+    panels[0].legend(handles=handles, fontsize=7.5, frameon=False, loc="lower left",
+                     bbox_to_anchor=(0, 1.0), ncols=3)  # fmt: skip
+    words = Counter(row["verdict"].split(" (")[0] for row in measured)
+    told = ", ".join(f"{count} {word}" for word, count in words.items())
+    fig.suptitle(f"The paper's claims on {theme}: {told}" if told else "Nothing measured yet", fontsize=10)
+    return fig
+
+
+def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str]) -> Figure:
+    """What changed from one iteration to the next: a panel for each fact, a line for each arm.
+
+    Args:
+        metrics: of a study.
+        facts: of `mtdpo_lib.study.iteration_facts`, e.g. ``["right", "distinct"]``.
+        arms: in the order of the legend.
+    """
+    known = _by_name(metrics)
+    columns = min(len(facts), 3)
+    rows = math.ceil(len(facts) / columns)
+    every = [known[f"{fact}/1/{arm}"] for fact in facts for arm in arms if f"{fact}/1/{arm}" in known]
+    seeds = sorted({seed for metric in every for seed in metric["seeds"]})
+    fig = Figure(
+        f"Seeds {', '.join(map(str, seeds))}. Bars: 95% intervals over seeds.", (9.5, 0.9 + 2.7 * rows)
+    )
+    panels = fig.subplots(rows, columns, squeeze=False).flat
+    for axes, fact in zip(panels, facts, strict=False):
+        for place, arm in enumerate(arms):
+            points = [
+                (number, known[f"{fact}/{number}/{arm}"])
+                for number in range(1, 10)
+                if f"{fact}/{number}/{arm}" in known
+            ]
+            if not points:
+                continue
+            numbers, values = zip(*points, strict=True)
+            scale = 100 if values[0]["unit"] == "fraction" else 1
+            aside = 0.06 * (place - (len(arms) - 1) / 2)  # intervals side by side
+            colour, marker = style_of(arm)
+            _with_intervals(
+                axes, [number + aside for number in numbers], values, colour, marker, arm, "-", scale
+            )
+        axes.set_ylabel(FACT_WORDS.get(fact, fact), fontsize=8.5)
+        axes.set_xlabel("iteration")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in list(fig.axes)[len(facts) :]:
+        axes.remove()
+    handles, names = fig.axes[0].get_legend_handles_labels()
+    if handles:
+        fig.legend(handles, names, fontsize=8, frameon=False, loc="outside right upper")
+    told = []
+    for arm in arms:
+        numbers = [number for number in range(1, 10) if f"{facts[0]}/{number}/{arm}" in known]
+        if numbers:
+            ends = (known[f"{facts[0]}/{number}/{arm}"]["value"] for number in (numbers[0], numbers[-1]))
+            told.append(f"{arm} " + " to ".join(map(_percent, ends)))
+    subject = " ".join(FACT_WORDS.get(facts[0], facts[0]).split())
+    title = f"From the first to the last iteration, {subject}: {', '.join(told)}"
+    fig.suptitle(textwrap.fill(title, 115) if told else "Nothing measured yet", fontsize=10)
     return fig
 
 
@@ -285,7 +402,7 @@ def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
     differences = [known[f"difference/test/log-{dose}-dpo-minus-log-{dose}"] for dose in lines]
     fig = Figure(_rests_on(differences), size=(9.5, 3.4))
     left, middle, right = fig.subplots(1, 3)
-    for axes, kind in ((left, "training/tool_gradient_share"), (middle, "gain/test")):
+    for axes, kind in ((left, "tool_gradient_share/1"), (middle, "gain/test")):
         for name, label, style in (
             ("log-{}", "masked (M-DPO)", (BLUE, "s")),
             ("log-{}-dpo", "scored", (SKY, "v")),
@@ -493,9 +610,9 @@ def _steps_caption(log: Sequence[dict[str, float]]) -> str:
     return f"One run, {len(log)} logged steps." if log else "Nothing logged yet."
 
 
-def _half_widths(metrics: Sequence[dict[str, Any]]) -> list[list[float]]:
-    low = [100 * (m["value"] - m["low"]) if m.get("low") is not None else 0.0 for m in metrics]
-    high = [100 * (m["high"] - m["value"]) if m.get("high") is not None else 0.0 for m in metrics]
+def _half_widths(metrics: Sequence[dict[str, Any]], scale: float = 100) -> list[list[float]]:
+    low = [scale * (m["value"] - m["low"]) if m.get("low") is not None else 0.0 for m in metrics]
+    high = [scale * (m["high"] - m["value"]) if m.get("high") is not None else 0.0 for m in metrics]
     return [[max(value, 0.0) for value in low], [max(value, 0.0) for value in high]]
 
 
@@ -507,25 +624,28 @@ def _with_intervals(
     marker: str,
     label: str,
     line: str,
+    scale: float = 100,
 ) -> None:
-    values = [100 * metric["value"] for metric in metrics]
+    values = [scale * metric["value"] for metric in metrics]
     style = {"color": colour, "marker": marker, "linestyle": line, "capsize": 3, "markersize": 5}
-    axes.errorbar(x, values, yerr=_half_widths(metrics), label=label, **style)
+    axes.errorbar(x, values, yerr=_half_widths(metrics, scale), label=label, **style)
 
 
-def _across(axes: Axes, row: int, metric: dict[str, Any], colour: str, marker: str) -> None:
+def _across(
+    axes: Axes, row: int, metric: dict[str, Any], colour: str, marker: str, scale: float = 100
+) -> None:
+    value = scale * metric["value"]
     axes.errorbar(
-        [100 * metric["value"]],
+        [value],
         [row],
-        xerr=_half_widths([metric]),
+        xerr=_half_widths([metric], scale),
         color=colour,
         marker=marker,
         capsize=3,
         linestyle="",
     )
     axes.annotate(
-        f"{100 * metric['value']:.1f}", (100 * metric["value"], row), (0, 7), textcoords="offset points", ha="center",
-        fontsize=8,
+        f"{value:.1f}", (value, row), (0, 7), textcoords="offset points", ha="center", fontsize=8
     )  # fmt: skip
     axes.margins(x=0.25)
 

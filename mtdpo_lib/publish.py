@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from mtdpo_lib import report
+from mtdpo_lib import claims, findings, report
+from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.records import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,17 +72,14 @@ def draw_figures(out: Path, source: Path = REFERENCE_RUNS) -> list[Path]:
     Raises:
         ValueError: nothing is kept.
     """
-    from mtdpo_lib import study
-
     folders = []
     for home in sorted(source.glob("*")):
-        if (home / "study.json").is_file():
-            study.draw(json.loads((home / "study.json").read_text(encoding="utf8")), out / home.name)
-        elif runs := sorted(home.glob("seed*")):
+        if runs := sorted(home.glob("seed*")):
             report.combine(runs, out / home.name)
-        else:
-            continue
-        folders.append(out / home.name)
+            folders.append(out / home.name)
+        if (home / "study").is_dir():
+            findings.draw(findings.kept(home.name, source), home.name, out / home.name / "study")
+            folders.append(out / home.name / "study")
     if not folders:
         raise ValueError(
             f"There are no records in {source}: keep those of a run first (python -m mtdpo_lib keep RUN)."
@@ -95,12 +93,21 @@ def source_hash(notebook: nbformat.NotebookNode) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def stale_notebooks(notebooks: Path = NOTEBOOKS) -> list[str]:
-    """Notebooks whose outputs were not made by their present cells; empty when all are fresh."""
+def made_from(notebook: nbformat.NotebookNode, reference: Path = REFERENCE_RUNS) -> dict[str, str]:
+    """What a notebook's outputs belong to: its cells, and the kept study where it shows one."""
+    hashes = {"source_hash": source_hash(notebook)}
+    if any("findings.kept(" in cell.source for cell in notebook.cells):
+        study = (reference / "cpu" / "study" / "report.json").read_bytes()
+        hashes["study_hash"] = hashlib.blake2b(study, digest_size=8).hexdigest()
+    return hashes
+
+
+def stale_notebooks(notebooks: Path = NOTEBOOKS, reference: Path = REFERENCE_RUNS) -> list[str]:
+    """Notebooks whose outputs were not made by their present cells or kept study; empty when all are fresh."""
     stale = []
     for file in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
         notebook = nbformat.read(file, as_version=4)
-        if notebook.metadata.get("mtdpo", {}).get("source_hash") != source_hash(notebook):
+        if notebook.metadata.get("mtdpo") != made_from(notebook, reference):
             stale.append(file.stem)
     return stale
 
@@ -162,7 +169,7 @@ def _refreshed(
             if "execution_count" in output:
                 output["execution_count"] = count
     kept = {key: source.metadata[key] for key in ("kernelspec", "language_info") if key in source.metadata}
-    source.metadata = nbformat.from_dict({**kept, "mtdpo": {"source_hash": source_hash(source)}})
+    source.metadata = nbformat.from_dict({**kept, "mtdpo": made_from(source)})
     return source
 
 
@@ -198,7 +205,7 @@ def results_block(reference: Path = REFERENCE_RUNS / "cpu") -> str:
         return "No reference run is kept yet: `make reproduce` makes one on your machine.\n"
     run, records, metrics, seeds = report.combined_metrics([file.parent for file in runs])
     head, rows = report.result_rows(metrics)
-    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    lines = [report.markdown_table(head, rows)]
     machine = next(iter(records[0].values()))["provenance"]["machine"]
     # One run's time: others may have found some of their stages kept from an earlier run.
     took = f"{round(sum(run['seconds'].values()) / 60)} minutes for seed {run['seed']} on {machine['cores']} cores"
@@ -210,7 +217,22 @@ def results_block(reference: Path = REFERENCE_RUNS / "cpu") -> str:
     if len(seeds) > 1:
         lines.append(f"By seed, SFT and last iteration: {'; '.join(map(_ends, runs))}.")
         lines.append(f"Each seed: `python -m mtdpo_lib reproduce --profile {run['profile']} --seed N`.")
+    if (reference / "study").is_dir():
+        lines += ["", *_claims_block(reference)]
     return "\n".join(lines) + "\n"
+
+
+def _claims_block(reference: Path) -> list[str]:
+    """What the kept study says of the paper's claims."""
+    judged = claims.judge(findings.kept(reference.name, reference.parent), get_profile(reference.name).claims)
+    seeds = sorted({seed for row in judged for seed in row["seeds"]})
+    words = Counter(row["verdict"] for row in judged)
+    told = ", ".join(f"{count} {word}" for word, count in words.most_common())
+    return [
+        f"**The paper's claims** over seeds {', '.join(map(str, seeds))} (`python -m mtdpo_lib study`): {told}.",
+        "",
+        report.markdown_table(*claims.rows(judged)),
+    ]
 
 
 def _ends(run_file: Path) -> str:

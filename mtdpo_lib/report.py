@@ -226,9 +226,14 @@ def percent(metric: dict[str, Any] | None, sign: bool = False) -> str:
     return f"{value} ({' to '.join(interval)})" if interval else value
 
 
-def number(metric: dict[str, Any] | None) -> str:
-    """A count a problem with two decimals; empty when not measured."""
-    return "" if metric is None else f"{metric['value']:.2f}"
+def number(metric: dict[str, Any] | None, digits: int = 2) -> str:
+    """A count with so many decimals; empty when not measured."""
+    return "" if metric is None else f"{metric['value']:,.{digits}f}"
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Column heads and rows as a Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
 def rests_on(metrics: Sequence[dict[str, Any]]) -> str:

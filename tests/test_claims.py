@@ -2,7 +2,7 @@
 
 import pytest
 
-from mtdpo_lib import claims, study
+from mtdpo_lib import arms, claims, findings
 
 
 def measured(value, low, high):
@@ -56,20 +56,34 @@ def test_the_papers_differences_come_from_its_tables():
 
 
 def test_every_claim_names_a_metric_that_a_study_makes():
-    made = {f"gain/test/{name}" for name in study.ARMS}
-    made |= {f"difference/test/{arm.name}-minus-{arm.against}" for arm in study.ARMS.values()}
-    made |= {f"difference/test/{one}-minus-{other}" for one, other in study.CONTRASTS}
-    made |= {
-        f"pass/{max(study.PASS_AT)}/{arm.name}-minus-sft" for arm in study.ARMS.values() if arm.pass_at_n
-    }
-    assert {claim.metric for claim in claims.read_claims()} <= made
+    made = set(findings.metric_names(arms.ARMS))
+    for claim in claims.read_claims():
+        assert claim.metric in made or claim.metric == "none", claim.name
 
 
 def test_one_seed_is_indicative():
-    one = {**measured(0.1, 0.05, 0.15), "name": "gain/test/mdpo", "seeds": [0]}
+    one = {
+        **measured(0.1, 0.05, 0.15),
+        "name": "gain/test/mdpo",
+        "seeds": [0],
+        "each": [0.1],
+        "unit": "fraction",
+    }
     rows = {row["claim"]: row for row in claims.judge([one], "trends, over seeds")}
     assert rows["mdpo-sft"]["verdict"] == "agrees (one seed: indicative)"
     assert rows["fixed-mdpo"]["verdict"] == claims.UNTESTED and rows["fixed-mdpo"]["measured"] is None
+    head, table = claims.rows(rows.values())
+    told = {row[0]: row for row in table}
+    assert all(len(row) == len(head) for row in table)
+    assert told["M-DPO is better than SFT"][1:5] == ["+5.8 (Table 1)", "+10.0 (+5.0 to +15.0)", "100", "1"]
+
+
+def test_differences_are_shown_in_their_unit():
+    assert claims.shown(None) == "not measured"
+    assert claims.shown({"value": 0.0312, "low": None, "high": None, "unit": "fraction"}) == "+3.1"
+    assert (
+        claims.shown({"value": -1.5, "low": -2, "high": -1, "unit": "nats"}) == "-1.50 (-2.00 to -1.00) nats"
+    )
 
 
 def test_the_ledger_of_assumptions_is_complete():

@@ -59,10 +59,29 @@ STUDY = [
     *[metric(name, value, value - 0.02, value + 0.02, 1008, (0, 1)) for dose in (0, 6) for name, value in (
         (f"gain/test/log-{dose}", 0.1), (f"gain/test/log-{dose}-dpo", 0.05),
         (f"difference/test/log-{dose}-dpo-minus-log-{dose}", -0.05),
-        (f"training/tool_gradient_share/log-{dose}-dpo", 0.5 + dose / 20))],
+        (f"tool_gradient_share/1/log-{dose}-dpo", 0.5 + dose / 20))],
+    *[{**metric(f"{fact}/{number}/{arm}", value + number / 10, value, 0.9, 2, (0, 1)), "unit": unit}
+      for fact, unit in (("right", "fraction"), ("chosen_ratio", "nats"))
+      for number in (1, 2, 3) for arm, value in (("mdpo", 0.1), ("fixed", 0.2))],
+]  # fmt: skip
+
+JUDGED = [
+    {"theme": "methods", "statement": f"{unit} of {word}", "paper": paper, "each": [0.1, 0.3], "seeds": [0, 1],
+     "verdict": word, "measured": {"value": 0.2, "low": -0.1, "high": 0.5, "n": 1008, "unit": unit}}
+    for unit in ("fraction", "nats")
+    for word, paper in (("agrees", 3.0), ("disagrees", None), ("agrees (one seed: indicative)", None))
+] + [
+    {"theme": "methods", "statement": "not measured", "paper": 1.0, "each": [], "seeds": [], "verdict": "x",
+     "measured": None}
 ]  # fmt: skip
 
 FIGURES = {
+    "claims": lambda: plots.claims(JUDGED, "methods"),
+    "claims, nothing": lambda: plots.claims(JUDGED, "sampling"),
+    "over iterations": lambda: plots.over_iterations(
+        STUDY, ["right", "chosen_ratio", "covered", "x"], ["mdpo", "fixed", "kto"]
+    ),
+    "over iterations, nothing": lambda: plots.over_iterations([], ["right"], ["mdpo"]),
     "arms": lambda: plots.arms(STUDY, {"mdpo": "M-DPO", "kto": "not measured", "raft": "RAFT"}),
     "arms, nothing": lambda: plots.arms([], {"mdpo": "M-DPO"}),
     "doses": lambda: plots.dose_response(STUDY, (0, 2, 6)),

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mtdpo_lib import publish, report, stats
+from mtdpo_lib import findings, publish, report, stats
 from mtdpo_lib.records import write_json
 
 POLICIES = ("sft", "mdpo-1", "mdpo-2", "mdpo-2-fixed")
@@ -200,21 +200,34 @@ def test_all_figures_are_redrawn_from_kept_records_alone(tmp_path, capsys):
     with pytest.raises(ValueError, match="keep those of a run first"):
         publish.draw_figures(out, source)
     home = publish.keep([run_folder(tmp_path / str(seed), seed) for seed in (0, 1)], source)
-    study = source / "study-cpu"
-    study.mkdir()
     values = {
         "accuracy/test/mdpo": 0.8,
         "gain/test/mdpo": 0.1,
         "cost/sampled-tokens/mdpo": 9,
         "cost/trained-tokens/mdpo": 5,
     }
-    metrics = [
-        {"name": name, "value": value, "low": 0.1, "high": 1.0, "n": 9, "seeds": [0]}
+    entries = [
+        {
+            "name": name,
+            "value": value,
+            "low": 0.1,
+            "high": 1.0,
+            "n": 9,
+            "unit": "fraction",
+            "seeds": [0],
+            "each": [value],
+        }
         for name, value in values.items()
     ]
-    write_json(study / "study.json", metrics)
-    assert publish.draw_figures(out, source) == [out / home.name, out / study.name]
-    assert (out / study.name / "arms.png").is_file()
+    with pytest.raises(ValueError, match="No study of profile smoke is kept"):
+        findings.kept("smoke", source)
+    (home / "study").mkdir()
+    write_json(home / "study" / "report.json", [*entries, {"name": "claim/mdpo-sft", "verdict": "agrees"}])
+    assert findings.kept(home.name, source) == entries
+    assert publish.draw_figures(out, source) == [out / home.name, out / home.name / "study"]
+    assert (out / home.name / "study" / "arms.png").is_file()
+    block = publish.results_block(home)
+    assert "**The paper's claims** over seeds 0" in block and "| M-DPO is better than SFT |" in block
     assert (out / home.name / "figures" / "accuracy_by_iteration.png").is_file()
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from mtdpo_lib import claims, stats, study
+from mtdpo_lib import arms, claims, findings, stats, study
 from mtdpo_lib.__main__ import main
 from mtdpo_lib.profiles import SettingError, get_profile
 
@@ -29,10 +29,10 @@ def changed(arm, base):
 
 def test_every_arm_differs_from_its_rival_in_one_thing():
     base = get_profile("cpu")
-    for arm in study.ARMS.values():
-        if arm.against == study.BASE:
+    for arm in arms.ARMS.values():
+        if arm.against == arms.BASE:
             continue
-        rival = study.ARMS[arm.against]
+        rival = arms.ARMS[arm.against]
         own = changed(arm, base) ^ changed(rival, base)
         both = changed(arm, base) & changed(rival, base)
         own |= {name for name in both if _value(arm, base, name) != _value(rival, base, name)}
@@ -53,20 +53,20 @@ def _value(arm, base, name):
 
 
 def test_seeds_and_arms_are_read_or_refused():
-    assert study.parse_seeds("0-2,5") == [0, 1, 2, 5]
-    assert study.parse_seeds("3") == [3]
+    assert arms.parse_seeds("0-2,5") == [0, 1, 2, 5]
+    assert arms.parse_seeds("3") == [3]
     for text in ("a", "2-1", ""):
         with pytest.raises(SettingError, match="written like 0-2"):
-            study.parse_seeds(text)
-    assert [arm.name for arm in study.parse_arms("fixed")] == ["mdpo", "fixed"]  # with its rival
-    assert len(study.parse_arms("")) == len(study.ARMS)
+            arms.parse_seeds(text)
+    assert [arm.name for arm in arms.parse_arms("fixed")] == ["mdpo", "fixed"]  # with its rival
+    assert len(arms.parse_arms("")) == len(arms.ARMS)
     with pytest.raises(SettingError, match="Unknown arm 'fixd': known are mdpo"):
-        study.parse_arms("fixd")
+        arms.parse_arms("fixd")
 
 
 def test_the_plan_counts_shared_stages_once(tmp_path):
     profile = get_profile("smoke", SMALLEST)
-    plan = study.make_plan(profile, [0], study.parse_arms("mdpo,raft"), tmp_path)
+    plan = study.make_plan(profile, [0], arms.parse_arms("mdpo,raft"), tmp_path)
     # One data set, SFT, sampling and pairing for both; a training, selection and evaluation each, and that of SFT;
     # pass@n of SFT and M-DPO.
     assert dict(plan.missing) == {
@@ -75,15 +75,16 @@ def test_the_plan_counts_shared_stages_once(tmp_path):
     }  # fmt: skip
     assert plan.kept == 0 and plan.seconds is None
     assert "not projected yet" in plan.sentence()
-    two = study.make_plan(profile, [0, 1], study.parse_arms("mdpo,raft"), tmp_path)
+    two = study.make_plan(profile, [0, 1], arms.parse_arms("mdpo,raft"), tmp_path)
     assert sum(two.missing.values()) == 2 * sum(plan.missing.values())
 
 
-def record(out, arm, seed, own, sft="0000", profile="cpu", first=""):
+def record(out, arm, seed, own, sft="0000", profile="cpu", first="", iterations=()):
     facts = {
         "arm": arm, "seed": seed, "profile": profile, "policy": f"{arm}-2", "first": f"{arm}-1",
         "outcomes": {"sft": sft[: len(own)], **({f"{arm}-1": first} if first else {}), f"{arm}-2": own},
-        "cost": {"pairs": 3, "sampled tokens": 900, "trained tokens": 500},
+        "cost": {"trajectories": 9, "pairs": 3, "sampled tokens": 900, "trained tokens": 500},
+        "seconds": 1.5, "iterations": list(iterations),
     }  # fmt: skip
     (out / "arms").mkdir(exist_ok=True, parents=True)
     (out / "arms" / f"{arm}-seed{seed}.json").write_text(json.dumps(facts))
@@ -93,7 +94,7 @@ def test_results_are_paired_over_seeds_and_questions(tmp_path):
     for seed, (one, other) in enumerate([("1110", "1100"), ("1111", "0101")]):
         record(tmp_path, "mdpo", seed, one, sft="1000")
         record(tmp_path, "fixed", seed, other, sft="1000")
-    file = study.summarise(tmp_path)
+    file = findings.summarise(tmp_path)
     found = {metric["name"]: metric for metric in json.loads(file.read_text())}
     assert found["accuracy/test/mdpo"]["value"] == 7 / 8
     assert found["gain/test/mdpo"]["value"] == pytest.approx(5 / 8)
@@ -101,7 +102,8 @@ def test_results_are_paired_over_seeds_and_questions(tmp_path):
     difference = found["difference/test/fixed-minus-mdpo"]
     assert (difference["value"], difference["low"]) == (pytest.approx(value), pytest.approx(low, abs=1e-6))
     assert (difference["high"], difference["seeds"]) == (pytest.approx(high, abs=1e-6), [0, 1])
-    assert (tmp_path / "study.csv").read_text().count("\n") == len(found) + 1
+    assert found["claim/mdpo-sft"]["value"] == pytest.approx(5 / 8)
+    assert "fixed | the SFT policy stays" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "figures" / "arms.png").exists()
 
 
@@ -109,26 +111,52 @@ def test_iterations_are_contrasted_and_claims_get_verdicts(tmp_path):
     for seed in (0, 1):
         record(tmp_path, "mdpo", seed, "1111", first="1100")
         record(tmp_path, "eta-low", seed, "1111", first="1110")
-    file = study.summarise(tmp_path)
+    file = findings.summarise(tmp_path)
     found = {metric["name"]: metric["value"] for metric in json.loads(file.read_text())}
     assert found["difference/test/mdpo-minus-mdpo-first"] == 0.5
     assert found["difference/test/eta-low-first-minus-mdpo-first"] == 0.25
     assert found["difference/test/eta-low-minus-mdpo"] == 0
-    words = {row["claim"]: row["verdict"] for row in json.loads((tmp_path / "claims.json").read_text())}
-    assert words["mdpo-sft"] == claims.AGREES and words["eta-low-first"] == claims.TREND
-    assert words["fixed-mdpo"] == claims.UNTESTED
+    words = {row["name"]: row["verdict"] for row in json.loads(file.read_text()) if "verdict" in row}
+    assert words["claim/mdpo-sft"] == claims.AGREES and words["claim/eta-low-first"] == claims.TREND
+    assert words["claim/fixed-mdpo"] == claims.UNTESTED
+
+
+def test_gains_from_different_starts_are_compared(tmp_path):
+    record(tmp_path, "mdpo", 0, "1111", sft="1100")
+    record(tmp_path, "sft-1", 0, "1110", sft="0000")
+    found = {metric["name"]: metric for metric in json.loads(findings.summarise(tmp_path).read_text())}
+    assert found["gain/test/sft-1-minus-mdpo"]["value"] == 3 / 4 - 2 / 4
+
+
+def test_iterations_tell_what_changed(tmp_path):
+    for arm, shift in (("mdpo", 0.0), ("fixed", 0.1)):
+        for seed in (0, 1):
+            rows = [
+                {"right": 0.5 + seed / 10 + shift, "chosen_ratio": 1.0},
+                {"right": 0.75 + shift, "chosen_ratio": -1.0},
+            ]
+            record(tmp_path, arm, seed, "11", iterations=rows)
+    found = {metric["name"]: metric for metric in json.loads(findings.summarise(tmp_path).read_text())}
+    assert found["right/1/mdpo"]["each"] == [0.5, 0.6] and found["right/1/mdpo"]["n"] == 2
+    assert found["right/2-minus-1/mdpo"]["value"] == pytest.approx(0.2)
+    assert found["right/2/fixed-minus-mdpo"]["value"] == pytest.approx(0.1)
+    assert found["chosen_ratio/2-minus-1/fixed"]["unit"] == "nats"
+    made = set(findings.metric_names(["mdpo", "fixed"], iterations=2))
+    assert {name for name in found if not name.startswith("claim/")} <= made
 
 
 def test_pass_at_n_is_paired_with_sft(tmp_path):
-    many = study.PASS_SAMPLES
+    many = arms.PASS_SAMPLES
     for seed, (sft, ours) in enumerate([([0, many], [many, many]), ([0, many], [0, many])]):
         record(tmp_path, "mdpo", seed, "1111", first="1111")
         file = tmp_path / "arms" / f"mdpo-seed{seed}.json"
         facts = json.loads(file.read_text()) | {"right of many": {"sft": sft, "mdpo-2": ours}}
         file.write_text(json.dumps(facts))
-    found = {metric["name"]: metric["value"] for metric in json.loads(study.summarise(tmp_path).read_text())}
+    found = {
+        metric["name"]: metric["value"] for metric in json.loads(findings.summarise(tmp_path).read_text())
+    }
     assert (tmp_path / "figures" / "pass_at_n.png").exists()
-    for n in study.PASS_AT:
+    for n in arms.PASS_AT:
         assert found[f"pass/{n}/mdpo"] == 0.75 and found[f"pass/{n}/mdpo/sft"] == 0.5
         assert found[f"pass/{n}/mdpo-minus-sft"] == 0.25
 
@@ -137,23 +165,22 @@ def test_a_study_is_kept_without_its_stages(tmp_path):
     out, target = tmp_path / "out", tmp_path / "kept"
     (out / "stages").mkdir(parents=True)
     record(out, "mdpo", 0, "11")
-    home = study.keep(out, target)
-    assert home == target / "study-cpu"
+    home = findings.keep(out, target)
+    assert home == target / "cpu" / "study"
     assert sorted(file.name for file in home.rglob("*.*")) == [
-        "claims.json",
         "mdpo-seed0.json",
-        "study.csv",
-        "study.json",
+        "report.json",
+        "report.md",
     ]
 
 
 def test_records_of_two_profiles_and_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match="run the study first"):
-        study.summarise(tmp_path)
+        findings.summarise(tmp_path)
     record(tmp_path, "mdpo", 0, "1")
     record(tmp_path, "fixed", 0, "1", profile="small")
     with pytest.raises(ValueError, match="one folder for each"):
-        study.summarise(tmp_path)
+        findings.summarise(tmp_path)
 
 
 def test_the_command_plans_and_refuses(tmp_path, capsys):
@@ -185,3 +212,6 @@ def test_a_small_study_from_start_to_end_and_again(tmp_path, capsys):
     assert set(records) == {"noisy-seed0.json", "noisy-corrected-seed0.json"}
     assert main([*command, "--plan"]) == 0
     assert "Nothing to compute" in capsys.readouterr().out
+    facts = records["noisy-corrected-seed0.json"]["iterations"]
+    assert len(facts) == 1 and {"right", "covered", "luck", "chosen_ratio"} <= set(facts[0])
+    assert 0 <= facts[0]["right_despite_error"] <= 1
