@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from mtdpo_lib.evaluate import Outcome, accuracy, evaluate, load_outcomes, save_outcomes
 from mtdpo_lib.models import (
     Policy,
-    load_for_sampling,
     load_for_training,
     load_tokenizer,
     prepare_base,
@@ -25,7 +24,7 @@ from mtdpo_lib.models import (
     train_tokenizer,
 )
 from mtdpo_lib.pairs import Pair, make_pairs
-from mtdpo_lib.problems import load_demonstrations, load_problems
+from mtdpo_lib.problems import BENCHMARKS, load_benchmark, load_demonstrations, load_problems
 from mtdpo_lib.problems.base import Demonstration, Problem
 from mtdpo_lib.profiles import (
     EvaluationSettings,
@@ -42,6 +41,7 @@ from mtdpo_lib.progress import Progress
 from mtdpo_lib.records import write_json
 from mtdpo_lib.rollout import (
     Trajectory,
+    load_sampler,
     load_trajectories,
     read_jsonl,
     rollout,
@@ -134,7 +134,8 @@ def make_rollouts(
         for policy, samples in sources:
             if samples == 0:
                 continue
-            network, tokenizer = load_for_sampling(policy, model), load_tokenizer(policy)
+            network = load_sampler(policy, model, settings.sampler)
+            tokenizer = load_tokenizer(policy)
             progress = Progress(f"rollouts of {policy.name}", "trajectories")
             name = policy.name
             own = small_stream(seed, "rollout", name)
@@ -223,7 +224,8 @@ def make_selection(
     with SandboxPool(sandbox) as pool:
         for step in steps:
             policy = Policy(step, training, step, base)
-            network, tokenizer = load_for_sampling(policy, model), load_tokenizer(policy)
+            network = load_sampler(policy, model, rollout_settings.sampler)
+            tokenizer = load_tokenizer(policy)
             outcomes = evaluate(
                 network, tokenizer, prompts, rollout_settings, evaluation, pool, policy=step, seed=seed
             )
@@ -247,10 +249,17 @@ def make_evaluation(
     sandbox: SandboxSettings,
     seed: int,
 ) -> None:
-    """Outcomes of a policy on the problems of `split`: greedy, and sampled at temperature 1 where the profile says so."""
-    count = {"test": problems.test, "development": problems.development}[split]
-    questions = load_problems(problems, split, count, DATA_SEED)
-    network, tokenizer = load_for_sampling(policy, model), load_tokenizer(policy)
+    """Outcomes of a policy on the problems of `split`: greedy, and sampled at temperature 1 where the profile says so.
+
+    `split` may also be the name of a published test set (`problems.benchmarks`); of it at most as many as of the test
+    problems.
+    """
+    if split in BENCHMARKS:
+        questions = load_benchmark(split, count=problems.test, seed=DATA_SEED)
+    else:
+        count = {"test": problems.test, "development": problems.development}[split]
+        questions = load_problems(problems, split, count, DATA_SEED)
+    network, tokenizer = load_sampler(policy, model, rollout_settings.sampler), load_tokenizer(policy)
     with SandboxPool(sandbox) as pool:
         for name, samples, asked in (
             ("greedy", 0, questions),
@@ -364,7 +373,7 @@ class Experiment:
         return replace(self.profile.problems, demonstrations=1, development=1, test=1, log_lines=0)
 
     def _question_settings(self, split: str) -> ProblemSettings:
-        other = "test" if split == "development" else "development"
+        other = "test" if split == "development" else "development"  # which this evaluation does not ask
         counts = {"demonstrations": 1, "prompts_per_iteration": 1, other: 1}
         return replace(self.profile.problems, log_lines=0, **counts)
 
@@ -510,7 +519,7 @@ class Experiment:
     def outcomes(
         self, policy: Policy, split: str = "test", notebook: str | None = None
     ) -> dict[str, list[Outcome]]:
-        """Outcomes of `policy`: "greedy", and "sampled" where the profile samples."""
+        """Outcomes of `policy`: "greedy", and "sampled" where the profile samples; `split` as in `make_evaluation`."""
         product = self.evaluation(policy, split, notebook)
         return {file.stem: load_outcomes(file) for file in sorted(product.path.glob("*.jsonl"))}
 

@@ -82,6 +82,7 @@ class RolloutSettings:
     tool_noise: float = 0.0
     log_lines: int = 0  # of a log above each of the tool's results, as long outputs are blamed in sec. 3.2
     batch_size: int = 384
+    sampler: str = "torch"  # or "vllm", or the URL of a vLLM server (sec. 3.1 samples with vLLM)
 
 
 @dataclass(frozen=True)
@@ -347,6 +348,8 @@ MAY_BE_ZERO = {
 def _check(name: str, value: Any) -> None:
     if name in CHOICES and value not in CHOICES[name]:
         raise SettingError(f"Setting {name} wants one of {', '.join(CHOICES[name])}, got {value!r}.")
+    if name == "rollout.sampler" and value not in ("torch", "vllm") and not value.startswith("http"):
+        raise SettingError(f"Setting {name} wants torch, vllm or the URL of a vLLM server, got {value!r}.")
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if name == "rollout.tool_noise" and value > 1:
         raise SettingError(f"Setting {name} is a probability, between 0 and 1; got {value!r}.")
@@ -417,6 +420,11 @@ def get_profile(name: str, settings: list[str] | str | dict[str, str] = ()) -> P
     if profile.preference.stochastic_tool_correction and profile.rollout.log_lines:
         raise SettingError(
             "Setting preference.stochastic_tool_correction asks the tool again and knows no log: set rollout.log_lines=0."
+        )
+    if profile.rollout.sampler != "torch" and profile.model.base == "tiny":
+        raise SettingError(
+            "Setting rollout.sampler: vLLM serves adapters on a pretrained base, and the tiny model has none; leave it at "
+            "torch."
         )
     if profile.problems.source == "gsm8k" and not profile.problems.gsm8k_dir:
         folder = os.environ.get("MTDPO_GSM8K_DIR", "")

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from mtdpo_lib.problems import SPLITS, gsm8k_demonstrations, load_demonstrations, load_gsm8k, load_problems
-from mtdpo_lib.problems.gsm8k import FOLDER_VARIABLE, final_answer, program
+from mtdpo_lib.problems.gsm8k import FOLDER_VARIABLE, PUBLISHED, final_answer, program, sources
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Settings:
     gsm8k_dir: str = ""
     gsm8k_max_steps: int = 0
     demonstrations: int = 20
+    log_lines: int = 0
 
 
 class TrustedSession:
@@ -147,6 +148,16 @@ def test_bytes_that_are_no_text_are_named_too(tmp_path):
     (tmp_path / "train.jsonl").write_bytes(json.dumps(record(1)).encode() + b"\n\xff\xfe\xfa\n")
     with pytest.raises(ValueError, match="line 2 is no GSM8K record"):
         load_gsm8k(tmp_path, "test", 1, seed=0)
+
+
+def test_the_files_are_told_by_their_checksums(folder, monkeypatch):
+    ((name, told),) = sources(folder).items()
+    assert name == "train.jsonl" and told.startswith("another file, SHA-256 ")
+    checksum = told.rpartition(" ")[2]
+    monkeypatch.setitem(PUBLISHED, "train.jsonl", checksum)
+    assert sources(folder) == {"train.jsonl": "as published"}
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    assert sources("") == {"hub": "openai/gsm8k"}
 
 
 def test_too_few_problems(folder):

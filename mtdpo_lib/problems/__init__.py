@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, named, normalised, tool
-from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, load_gsm8k
+from mtdpo_lib.problems.benchmarks import BENCHMARKS, load_benchmark
+from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, load_gsm8k, sources
 from mtdpo_lib.problems.splits import make_problems, split_of
 from mtdpo_lib.problems.teacher import RATES, SUITES, Progress, SessionFactory, make_demonstrations
 from mtdpo_lib.tool_effects import below_log
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from mtdpo_lib.profiles import ProblemSettings
 
 __all__ = [
+    "BENCHMARKS",
     "RATES",
     "SPLITS",
     "SUITES",
     "Demonstration",
     "Problem",
     "gsm8k_demonstrations",
+    "load_benchmark",
     "load_demonstrations",
     "load_gsm8k",
     "load_problems",
@@ -80,18 +83,21 @@ def load_demonstrations(
 
     Returns:
         The demonstrations, and a report: "total", "correct", counts by "suite" and "family" (each with its
-        total and correct) and "strategy" (the same, under "suite/family/strategy"), and "dropped" by reason.
+        total and correct) and "strategy" (the same, under "suite/family/strategy"), "dropped" by reason, and "data": the
+        files they come from.
 
     Raises:
         ValueError: When the source has too few problems whose demonstration can be kept.
     """
     dropped: dict[str, int] = {}
+    data = {"generated": "by this library"}
     if settings.source == "gsm8k":
         pool = load_gsm8k(settings.gsm8k_dir, "demonstrations", None, seed, settings.gsm8k_max_steps)
         demonstrations, counts = gsm8k_demonstrations(
             pool, session_factory, settings.demonstrations, progress
         )
         dropped = {name: number for name, number in counts.items() if name != "kept"}
+        data = sources(settings.gsm8k_dir)
         if len(demonstrations) < settings.demonstrations:
             raise ValueError(
                 f"GSM8K gives {len(demonstrations)} demonstrations where problems.demonstrations asks for "
@@ -101,7 +107,7 @@ def load_demonstrations(
         problems = load_problems(settings, "demonstrations", settings.demonstrations, seed)
         demonstrations = make_demonstrations(problems, seed, session_factory, progress)
     demonstrations = [below_logs(one, settings.log_lines, seed) for one in demonstrations]
-    return demonstrations, summary(demonstrations) | {"dropped": dropped}
+    return demonstrations, summary(demonstrations) | {"dropped": dropped, "data": data}
 
 
 def below_logs(demonstration: Demonstration, most: int, seed: int) -> Demonstration:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -30,6 +31,12 @@ AFTER_NOTE = re.compile(r"\$?[\d,]*(?:\.\d+)?%?[ ]*([^.,:;\n<#=+*/()$-]*)")  # "
 WHERE = (
     f"set problems.gsm8k_dir or the environment variable {FOLDER_VARIABLE} to a folder that holds train.jsonl"
 )
+
+# SHA-256 of the files as published (github.com/openai/grade-school-math, MIT licence).
+PUBLISHED = {
+    "train.jsonl": "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
+    "test.jsonl": "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
+}
 
 Record = dict[str, str]
 
@@ -81,6 +88,20 @@ def read_records(folder: str | os.PathLike[str]) -> tuple[list[Record], list[Rec
     if not train.is_file():
         raise ValueError(f"The GSM8K folder {str(folder)!r} has no train.jsonl: {WHERE}.")
     return read_jsonl(train), read_jsonl(test) if test.is_file() else []
+
+
+def sources(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Where the data come from: "as published" or another file's checksum for each file of the folder, or the hub."""
+    folder = folder or os.environ.get(FOLDER_VARIABLE, "")
+    if not folder:
+        return {"hub": "openai/gsm8k"}
+    found = {}
+    for name, published in PUBLISHED.items():
+        file = Path(folder) / name
+        if file.is_file():
+            checksum = hashlib.sha256(file.read_bytes()).hexdigest()
+            found[name] = "as published" if checksum == published else f"another file, SHA-256 {checksum}"
+    return found
 
 
 def final_answer(solution: str) -> str:

@@ -1,6 +1,7 @@
 """Rollouts: a policy, problems and a tool give trajectories. Knows nothing of preference learning."""
 
 from mtdpo_lib.rollout.engine import extract_code, rollout
+from mtdpo_lib.rollout.served import load_sampler
 from mtdpo_lib.rollout.trajectory import (
     CorruptData,
     Trajectory,
@@ -12,6 +13,6 @@ from mtdpo_lib.rollout.trajectory import (
 )
 
 __all__ = [
-    "CorruptData", "Trajectory", "Turn", "extract_code", "load_trajectories", "read_jsonl", "rollout",
+    "CorruptData", "Trajectory", "Turn", "extract_code", "load_sampler", "load_trajectories", "read_jsonl", "rollout",
     "save_trajectories", "write_jsonl",
 ]  # fmt: skip

@@ -22,11 +22,13 @@ from mtdpo_lib.problems.base import Problem
 from mtdpo_lib.profiles import RolloutSettings
 from mtdpo_lib.rollout.trajectory import Trajectory, Turn
 from mtdpo_lib.sandbox import Calls, SandboxPool, Session, ToolResult
-from mtdpo_lib.seeds import stream
+from mtdpo_lib.seeds import small_stream, stream
 from mtdpo_lib.tool_effects import below_log, disturb
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from mtdpo_lib.rollout.served import TurnSampler
 
 _BLOCK = re.compile(r"```python\n(.*?)(?:```|\Z)", re.DOTALL)
 COMPACT_SHARE = 0.25  # drop finished rows from the cache once they are this share of it
@@ -90,7 +92,7 @@ class _Asked:
 
 
 def rollout(
-    model: PreTrainedModel,
+    model: PreTrainedModel | TurnSampler,
     tokenizer: PreTrainedTokenizerBase,
     problems: Sequence[Problem],
     samples: int,
@@ -105,7 +107,7 @@ def rollout(
     """Sample `samples` trajectories for each problem (sec. 3.1: at most H rounds, T = 1, no top-k or top-p).
 
     Args:
-        model: ready to sample, on its device.
+        model: ready to sample, on its device; or a `served.TurnSampler`.
         tokenizer: the model's own.
         problems: what to solve.
         samples: trajectories a problem.
@@ -137,10 +139,11 @@ def rollout(
             row_seed = stream(seed, problem.id, sample)
             roles = [int(Role.PROMPT)] * len(prompt)
             rows.append(_Row(problem, sample, row_seed, list(prompt), roles, pool.session(), len(prompt)))
-        _run_wave(model, chat, rows, settings, pool, temperature)
+        (_run_turns if served else _run_wave)(model, chat, rows, settings, pool, temperature)
         return rows
 
-    threads = 1 if model.device.type == "cuda" else torch.get_num_threads()
+    served = hasattr(model, "turns")
+    threads = 1 if served or model.device.type == "cuda" else torch.get_num_threads()
     size = max(min(settings.batch_size, -(-len(jobs) // threads)), 1)
     waves = [by_length[start : start + size] for start in range(0, len(jobs), size)]
     done: dict[int, Trajectory] = {}
@@ -214,6 +217,41 @@ def _run_wave(
             live = [live[number] for number in running]
         ids = torch.tensor([[row.ids[-1]] for row in live], device=place)
         mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+
+
+def _run_turns(
+    sampler: TurnSampler,
+    chat: ChatFormat,
+    rows: list[_Row],
+    settings: RolloutSettings,
+    pool: SandboxPool,
+    temperature: float,
+) -> None:
+    """Bring all `rows` to their ends, in place, a turn at a time."""
+    live = rows
+    while live:
+        turns = sampler.turns(
+            [row.ids for row in live],
+            [max(min(settings.max_new_tokens, settings.max_tokens - len(row.ids)), 1) for row in live],
+            [small_stream(row.seed, "turn", len(row.turns)) for row in live],
+            temperature,
+            chat.end_of_turn,
+        )
+        for row, ids in zip(live, turns, strict=True):
+            row.ids.extend(ids)
+            row.roles.extend([int(Role.ASSISTANT)] * len(ids))
+        for asked in _end_turns(live, chat, settings, pool):
+            _take_fed(asked.rows)
+            _observe(asked, chat, settings)
+            _take_fed(asked.rows)
+        live = [row for row in live if row.stop is None]
+
+
+def _take_fed(rows: Sequence[_Row]) -> None:
+    for row in rows:
+        row.ids.extend(row.fed)
+        row.fed.clear()
+        row.turn_start = len(row.ids)
 
 
 def _advance(row: _Row, token: int, end_of_turn: int, settings: RolloutSettings) -> bool:

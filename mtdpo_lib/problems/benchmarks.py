@@ -1,0 +1,156 @@
+"""Published test sets beside GSM8K: MATH, and four that no suite here trains on (SVAMP, ASDiv, MAWPS, GSM-Hard).
+
+They are for evaluation only. Each comes from the hub by name, or from ``<name>.jsonl`` with the hub's own fields in the
+folder that MTDPO_BENCHMARKS_DIR names.
+
+**Paper:** MATH is its second column; the other sets are read by the authors' code, which reports no number for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtdpo_lib.answers import extract_boxed, number
+from mtdpo_lib.problems.base import Problem, digest
+from mtdpo_lib.problems.splits import question_id
+
+FOLDER_VARIABLE = "MTDPO_BENCHMARKS_DIR"
+MATH_SUBJECTS = (
+    "algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
+    "precalculus",
+)  # fmt: skip
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where a test set is on the hub, and how its records read.
+
+    Attributes:
+        hub: its name there.
+        split: the part to test on.
+        question, answer: from a record; no answer leaves the record out.
+        family: from a record: the kind of question.
+        configs: the hub's parts that make up the set.
+    """
+
+    hub: str
+    split: str
+    question: Callable[[Record], str]
+    answer: Callable[[Record], str | None]
+    family: Callable[[Record], str] = lambda record: "all"
+    configs: tuple[str | None, ...] = (None,)
+
+
+def _number(text: object) -> str | None:
+    """``"9 (apples)"``, ``"1,200.0"`` or 7.0 as a plain number; None when it is none."""
+    value = number(str(text).split("(")[0].strip())
+    if value is None:
+        return None
+    return str(value) if value.denominator == 1 else str(float(value))
+
+
+BENCHMARKS = {
+    "math": Benchmark(
+        "EleutherAI/hendrycks_math", "test",
+        question=lambda record: record["problem"],
+        answer=lambda record: extract_boxed(record["solution"]),
+        family=lambda record: record["type"],
+        configs=MATH_SUBJECTS,
+    ),
+    "svamp": Benchmark(
+        "ChilleD/SVAMP", "test",
+        question=lambda record: f"{record['Body'].strip()} {record['Question'].strip()}",
+        answer=lambda record: _number(record["Answer"]),
+        family=lambda record: record["Type"],
+    ),
+    "asdiv": Benchmark(
+        "EleutherAI/asdiv", "validation",
+        question=lambda record: f"{record['body'].strip()} {record['question'].strip()}",
+        answer=lambda record: None if ";" in record["answer"] else _number(record["answer"]),
+        family=lambda record: record["solution_type"],
+    ),
+    "mawps": Benchmark(
+        "MU-NLPC/Calc-mawps", "test",
+        question=lambda record: record["question"],
+        answer=lambda record: _number(record["result"]),
+    ),
+    "gsm-hard": Benchmark(
+        "reasoning-machines/gsm-hard", "train",
+        question=lambda record: record["input"],
+        answer=lambda record: _number(record["target"]),
+    ),
+}  # fmt: skip
+
+
+def load_benchmark(
+    name: str, folder: str | os.PathLike[str] = "", count: int | None = None, seed: int = 0
+) -> list[Problem]:
+    """Problems of a published test set.
+
+    Records without a single answer of the set's kind (ASDiv's questions with two answers, say) are left out, and so are
+    repeated questions.
+
+    Args:
+        name: of `BENCHMARKS`.
+        folder: with ``<name>.jsonl``; "" means MTDPO_BENCHMARKS_DIR, and without that the hub.
+        count: at most so many; None for all.
+        seed: which ones, and their order.
+
+    Raises:
+        ValueError: an unknown name, nothing to read, or a record of another kind; the sentence says what to do.
+    """
+    if name not in BENCHMARKS:
+        raise ValueError(f"Unknown test set {name!r}: known are {', '.join(BENCHMARKS)}.")
+    benchmark, folder = BENCHMARKS[name], str(folder) or os.environ.get(FOLDER_VARIABLE, "")
+    records = _from_folder(name, Path(folder)) if folder else _from_hub(name, benchmark)
+    problems: dict[str, Problem] = {}
+    for place, record in enumerate(records, 1):
+        try:
+            question, answer = benchmark.question(record).strip(), benchmark.answer(record)
+            family = benchmark.family(record)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"Record {place} of {name} is not one of {benchmark.hub} ({type(error).__name__}: {error}): "
+                "fetch the set again."
+            ) from error
+        if answer is not None:
+            key = question_id(question)
+            problems[key] = Problem(f"{name}/test/{key}", name, family, question, answer)
+    return sorted(problems.values(), key=lambda problem: digest(seed, name, problem.id))[:count]
+
+
+def _from_folder(name: str, folder: Path) -> list[Record]:
+    file = folder / f"{name}.jsonl"
+    if not file.is_file():
+        raise ValueError(
+            f"The test set {name} is not in {str(folder)!r}: put {name}.jsonl there, with the fields of "
+            f"{BENCHMARKS[name].hub}, or leave {FOLDER_VARIABLE} empty to take it from the hub."
+        )
+    records = []
+    for place, line in enumerate(file.read_text(encoding="utf8").splitlines(), 1):
+        try:
+            if line.strip():
+                records.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{file.name}, line {place} is no JSON: fetch the file again.") from error
+    return records
+
+
+def _from_hub(name: str, benchmark: Benchmark) -> Iterable[Record]:
+    try:
+        from datasets import load_dataset
+
+        parts = [load_dataset(benchmark.hub, config, split=benchmark.split) for config in benchmark.configs]
+    except Exception as error:  # offline, gated, hub errors of many classes: one way out for all
+        raise ValueError(
+            f"The test set {name} cannot be had from the hub ({type(error).__name__}): set {FOLDER_VARIABLE} "
+            f"to a folder with {name}.jsonl."
+        ) from error
+    return [dict(record) for part in parts for record in part]

@@ -1,0 +1,166 @@
+"""Rollouts through vLLM's two interfaces give what the torch engine gives; a small model stands in for vLLM."""
+
+import json
+import sys
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+from mtdpo_lib.models import MissingModel, Policy
+from mtdpo_lib.profiles import SettingError, get_profile
+from mtdpo_lib.rollout import rollout
+from mtdpo_lib.rollout.served import Engine, Server
+from mtdpo_lib.stages import Product
+
+
+@torch.no_grad()
+def greedy_turn(model, prompt, room, stop):
+    """(ids, finish reason), one token at a time; like vLLM, the stop token is part of the ids."""
+    ids = list(prompt)
+    while len(ids) - len(prompt) < room:
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] in stop:
+            return ids[len(prompt) :], "stop"
+    return ids[len(prompt) :], "length"
+
+
+@pytest.fixture
+def server(overfit):
+    """A server with vLLM's three paths; `asked` keeps what it was asked, `drop` leaves keys out of its answers."""
+    model, lock = overfit[0], threading.Lock()
+    state = SimpleNamespace(asked=[], adapters=[], drop=())
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, code, body):
+            text = json.dumps(body).encode() if isinstance(body, dict) else body.encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def do_GET(self):
+            self.answer(200, {"data": [{"id": name} for name in ("base", *state.adapters)]})
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                state.asked.append((self.path, body))
+                if self.path == "/v1/load_lora_adapter":
+                    if not Path(body["lora_path"]).is_dir():
+                        return self.answer(404, {"message": "no such adapter"})
+                    state.adapters.append(body["lora_name"])
+                    return self.answer(200, f"Success: {body['lora_name']} added.")
+                ids, reason = greedy_turn(model, body["prompt"], body["max_tokens"], body["stop_token_ids"])
+                choice = {"token_ids": ids, "finish_reason": reason, "text": ""}
+                choice = {key: value for key, value in choice.items() if key not in state.drop}
+                return self.answer(200, {"choices": [choice]})
+
+        def log_message(self, *_):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    state.url = f"http://127.0.0.1:{http.server_port}"
+    yield state
+    http.shutdown()
+    http.server_close()
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    base = Policy("base", Product("base", "b0", tmp_path / "base"))
+    (tmp_path / "selection-1f" / "adapter").mkdir(parents=True)
+    return Policy("mdpo-1", Product("selection", "1f", tmp_path / "selection-1f"), "adapter", base)
+
+
+def run(sampler, overfit, pool, settings, **more):
+    _, tokenizer, problems, _ = overfit
+    return rollout(
+        sampler, tokenizer, problems, 2, settings, pool, policy="p", seed=0, temperature=0.0, **more
+    )
+
+
+@pytest.mark.parametrize("change", [{}, {"max_new_tokens": 9}, {"max_tokens": 90}, {"max_rounds": 1}])
+def test_the_server_gives_the_trajectories_of_the_torch_engine(overfit, pool, smoke, server, adapter, change):
+    settings = replace(smoke.rollout, **change)
+    theirs = run(Server(server.url, adapter), overfit, pool, settings)
+    assert theirs == run(overfit[0], overfit, pool, settings)
+    path, loaded = server.asked[0]
+    assert path == "/v1/load_lora_adapter" and loaded["lora_path"] == str(adapter.folder.resolve())
+    requests = [body for path, body in server.asked if path == "/v1/completions"]
+    assert {body["model"] for body in requests} == {loaded["lora_name"]} == {"mdpo-1-selection-1f"}
+    first = [body["seed"] for body in requests[: len(theirs)]]
+    assert len(set(first)) == len(first)  # every sample has a seed of its own
+
+
+def test_an_adapter_is_loaded_once_and_the_next_iteration_brings_its_own(server, adapter, tmp_path):
+    Server(server.url, adapter)
+    assert Server(server.url, adapter).name == "mdpo-1-selection-1f"
+    later = replace(adapter, name="mdpo-2", product=Product("selection", "2a", tmp_path / "selection-1f"))
+    Server(server.url, later)
+    assert len(server.asked) == len(server.adapters) == 2
+    assert Server(server.url, adapter.base).name == "base"
+
+
+def test_what_goes_wrong_is_one_sentence(server, adapter, overfit, pool, smoke, tmp_path):
+    with pytest.raises(MissingModel, match=r"No vLLM server answers at http://127.0.0.1:9 .*rollout.sampler=torch"):
+        Server("http://127.0.0.1:9", adapter)
+    gone = replace(adapter, part="nowhere")
+    with pytest.raises(MissingModel, match=r"refuses /v1/load_lora_adapter \(404\).*no such adapter"):
+        Server(server.url, gone)
+    server.drop = ("token_ids",)
+    with pytest.raises(MissingModel, match=r"returns no token ids: vLLM 0.10.2"):
+        run(Server(server.url, adapter), overfit, pool, smoke.rollout)
+
+
+def test_settings_name_the_sampler():
+    assert get_profile("small", "rollout.sampler=http://gpu:8000").rollout.sampler == "http://gpu:8000"
+    with pytest.raises(SettingError, match="wants torch, vllm or the URL"):
+        get_profile("small", "rollout.sampler=tgi")
+    with pytest.raises(SettingError, match="the tiny model has none"):
+        get_profile("cpu", "rollout.sampler=vllm")
+
+
+def test_without_vllm_the_remedy_is_named(monkeypatch, adapter):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(MissingModel, match=r"mtdpo\[vllm\]"):
+        Engine(adapter, get_profile("small").model)
+
+
+def test_the_engine_in_this_process_gives_the_trajectories_of_the_torch_engine(
+    monkeypatch, overfit, pool, smoke, adapter
+):
+    made = {}
+
+    class LLM:
+        def __init__(self, **settings):
+            made["engine"] = settings
+
+        def generate(self, prompts, limits, lora_request, use_tqdm):
+            made["adapter"] = lora_request
+            answers = []
+            for prompt, limit in zip(prompts, limits, strict=True):
+                ids, reason = greedy_turn(
+                    overfit[0], prompt["prompt_token_ids"], limit.max_tokens, limit.stop_token_ids
+                )
+                answers.append(
+                    SimpleNamespace(outputs=[SimpleNamespace(token_ids=tuple(ids), finish_reason=reason)])
+                )
+            return answers
+
+    vllm, lora, request = ModuleType("vllm"), ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
+    vllm.LLM, vllm.SamplingParams = LLM, SimpleNamespace
+    request.LoRARequest = lambda *arguments: arguments
+    for name, module in (("vllm", vllm), ("vllm.lora", lora), ("vllm.lora.request", request)):
+        monkeypatch.setitem(sys.modules, name, module)
+    engine = Engine(adapter, replace(smoke.model, quantization="nf4", lora_rank=32))
+    assert run(engine, overfit, pool, smoke.rollout) == run(overfit[0], overfit, pool, smoke.rollout)
+    assert made["engine"]["enable_lora"] and made["engine"]["max_lora_rank"] == 32
+    assert made["engine"]["quantization"] == "bitsandbytes"
+    assert made["adapter"] == ("mdpo-1", 1, str(adapter.folder))
