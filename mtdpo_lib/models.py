@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -206,6 +206,11 @@ def load_base(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
         quantization_config=quantization,
         device_map={"": device()},
     )
+    for module in model.modules():
+        # On some CPUs the first forward pass in evaluation mode would repack the 4-bit weights with coarser scales, for
+        # good: the policy that samples would not be the one that is trained.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model
 
 
@@ -243,6 +248,17 @@ def load_for_sampling(policy: Policy, settings: ModelSettings) -> PreTrainedMode
         if settings.quantization == "none":
             model = model.merge_and_unload()
     return model.eval().requires_grad_(False)
+
+
+def merge(policy: Policy, settings: ModelSettings, folder: Path) -> Path:
+    """Write the policy to `folder` as one whole model with its tokenizer, for use without this library or PEFT.
+
+    An adapter that was trained on a 4-bit base is added to the base at full precision, as usual with QLoRA: the merged model
+    is close to what was trained, not equal to it.
+    """
+    load_for_sampling(policy, replace(settings, quantization="none")).save_pretrained(folder)
+    load_tokenizer(policy).save_pretrained(folder)
+    return folder
 
 
 @functools.cache

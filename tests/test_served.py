@@ -109,7 +109,9 @@ def test_an_adapter_is_loaded_once_and_the_next_iteration_brings_its_own(server,
 
 
 def test_what_goes_wrong_is_one_sentence(server, adapter, overfit, pool, smoke, tmp_path):
-    with pytest.raises(MissingModel, match=r"No vLLM server answers at http://127.0.0.1:9 .*rollout.sampler=torch"):
+    with pytest.raises(
+        MissingModel, match=r"No vLLM server answers at http://127.0.0.1:9 .*rollout.sampler=torch"
+    ):
         Server("http://127.0.0.1:9", adapter)
     gone = replace(adapter, part="nowhere")
     with pytest.raises(MissingModel, match=r"refuses /v1/load_lora_adapter \(404\).*no such adapter"):

@@ -6,10 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import TrainerCallback
 
 from mtdpo_lib.profiles import ModelSettings
 from mtdpo_lib.progress import Progress
+
+
+class FullPrecisionAdapter:
+    """For TRL's trainers, before them in the order of bases: an adapter on a quantised base stays as it was given.
+
+    TRL casts it to bfloat16, whose neighbour of 0.01 is 0.01006: steps of a preference learning rate (1e-5, the paper's
+    4e-7) are rounded away. And the rounded policy would no longer be its own reference before the first step.
+    """
+
+    def __init__(self, model: Any = None, *arguments: Any, **others: Any):
+        given = {}
+        if isinstance(model, PeftModel):
+            given = {name: one.data for name, one in model.named_parameters() if one.requires_grad}
+        super().__init__(model, *arguments, **others)
+        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        if getattr(base, "is_quantized", False):
+            for name, one in self.model.named_parameters():
+                if one.requires_grad:
+                    one.data = given.get(name, one.data).float()
 
 
 class ProgressCallback(TrainerCallback):

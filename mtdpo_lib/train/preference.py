@@ -18,7 +18,7 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer
-from trl import DPOConfig, KTOConfig, SFTConfig, SFTTrainer
+from trl import DPOConfig, KTOConfig, SFTConfig
 
 from mtdpo_lib.models import Policy
 from mtdpo_lib.pairs import Pair
@@ -28,6 +28,7 @@ from mtdpo_lib.train.common import ProgressCallback, clean_log, training_argumen
 from mtdpo_lib.train.data import preference_dataset, right_trajectories
 from mtdpo_lib.train.losses import METHODS
 from mtdpo_lib.train.reference import load_reference
+from mtdpo_lib.train.sft import DemonstrationTrainer
 from mtdpo_lib.train.trainers import TrajectoryDPOTrainer, TrajectoryKTOTrainer
 
 LOG_NAMES = {
@@ -81,7 +82,7 @@ def _preference_trainer(
     common = {"model": model, "processing_class": tokenizer}
     if settings.method == "raft":
         arguments = SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True})
-        return SFTTrainer(args=arguments, train_dataset=right_trajectories(dataset), **common)
+        return DemonstrationTrainer(args=arguments, train_dataset=right_trajectories(dataset), **common)
     common |= {"reference": reference, "fast": settings.step == "fast", "rows_at_once": settings.rows_at_once}
     if METHODS[settings.method][0] == "labels":
         # KTO's trainer takes the rows in order, so the order is drawn here.

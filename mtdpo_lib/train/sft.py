@@ -17,7 +17,7 @@ from trl import SFTConfig, SFTTrainer
 from mtdpo_lib.chat import ChatFormat, loss_mask
 from mtdpo_lib.problems.base import Demonstration
 from mtdpo_lib.profiles import ModelSettings, SFTSettings
-from mtdpo_lib.train.common import ProgressCallback, clean_log, training_arguments
+from mtdpo_lib.train.common import FullPrecisionAdapter, ProgressCallback, clean_log, training_arguments
 from mtdpo_lib.train.forward import ObservedForward
 from mtdpo_lib.train.shared_prompt import supports
 
@@ -71,7 +71,7 @@ class ShortFirst(Sampler[int]):
         return iter((self.lengths * (1 + self.SPREAD * noise)).argsort().tolist())
 
 
-class _Trainer(SFTTrainer):
+class DemonstrationTrainer(FullPrecisionAdapter, SFTTrainer):
     """TRL's, with a curriculum where one is wanted."""
 
     short_first = False
@@ -122,7 +122,7 @@ def train_sft(
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    trainer = _Trainer(
+    trainer = DemonstrationTrainer(
         model=model,
         args=arguments,
         train_dataset=dataset,

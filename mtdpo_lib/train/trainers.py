@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.trainer.utils import use_adapter
 
+from mtdpo_lib.train.common import FullPrecisionAdapter
 from mtdpo_lib.train.data import TrajectoryLabelCollator, TrajectoryPairCollator
 from mtdpo_lib.train.diagnostics import step_diagnostics
 from mtdpo_lib.train.forward import ObservedForward
@@ -64,7 +65,7 @@ def without_over_long(dataset: Dataset, max_length: int | None) -> tuple[Dataset
     return (dataset if len(keep) == len(dataset) else dataset.select(keep)), len(dataset) - len(keep)
 
 
-class _Trajectories:
+class _Trajectories(FullPrecisionAdapter):
     """What `TrajectoryDPOTrainer` and `TrajectoryKTOTrainer` share; TRL's trainer comes after it in the order of bases.
 
     Args:
