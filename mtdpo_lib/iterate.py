@@ -397,7 +397,7 @@ class Experiment:
 
     def _base_settings(self) -> ModelSettings:
         model = self.profile.model
-        return replace(ModelSettings(), base=model.base, dtype=model.dtype)
+        return replace(ModelSettings(), base=model.base, dtype=model.dtype, template=model.template)
 
     def sft(self) -> Product:
         """SFT: ``late`` and ``early`` checkpoints, ``log.json`` and ``facts.json``."""

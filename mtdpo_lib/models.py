@@ -26,6 +26,16 @@ TINY_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+# For bases without a template of their own, by the name that `model.template` gives.
+TEMPLATES = {
+    # As the authors' code writes Mistral's turns: the tool speaks in the user's brackets.
+    "mistral": (
+        "{{ bos_token }}{% for message in messages %}"
+        "{% if message['role'] == 'assistant' %}{{ message['content'] }}{{ eos_token }}"
+        "{% elif message['role'] == 'tool' %} [INST] ```output\n{{ message['content'] }}\n``` [/INST]"
+        "{% else %} [INST] {{ message['content'] }} [/INST]{% endif %}{% endfor %}"
+    ),
+}
 TINY_SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
 
 
@@ -155,7 +165,7 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
             )
         place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
         loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=getattr(torch, model.dtype))
-        tokenizer = AutoTokenizer.from_pretrained(**place)
+        tokenizer = _with_template(AutoTokenizer.from_pretrained(**place), model)
         plain = type(loaded)(loaded.config).to(loaded.dtype)
         plain.load_state_dict(loaded.state_dict())
         plain.tie_weights()
@@ -163,7 +173,7 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
         tokenizer.save_pretrained(folder)
         return
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = _with_template(AutoTokenizer.from_pretrained(source), model)
     except (OSError, ValueError) as error:
         raise MissingModel(
             f"The base model {source!r} is neither a folder here nor reachable on the hub: "
@@ -171,6 +181,12 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
         ) from error
     tokenizer.save_pretrained(folder)
     (folder / SOURCE).write_text(source, encoding="utf8")
+
+
+def _with_template(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -> PreTrainedTokenizerBase:
+    if model.template:
+        tokenizer.chat_template = TEMPLATES[model.template]
+    return tokenizer
 
 
 def load_tokenizer(policy: Policy) -> PreTrainedTokenizerBase:

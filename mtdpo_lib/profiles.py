@@ -45,6 +45,7 @@ class ModelSettings:
     layers: int = 4  # tiny only
     heads: int = 8  # tiny only
     intermediate: int = 384  # tiny only
+    template: str = ""  # "mistral": the paper's, for a base without one of its own; else the tokenizer's
     quantization: str = "none"  # "none" or "nf4" (QLoRA)
     dtype: str = "float32"  # "float32" or "bfloat16"
     lora_rank: int = 32
@@ -242,17 +243,35 @@ def _profiles() -> dict[str, Profile]:
         problems=replace(
             small.problems, demonstrations=510_000, prompts_per_iteration=20_000, development=1000
         ),
-        model=replace(small.model, base="google/gemma-1.1-7b-it"),
+        model=replace(small.model, base="google/gemma-1.1-7b-it"),  # sec. 3.1
+        # sec. 3.1: rate of {2e-6, 5e-6, 1e-5}; 64 sequences a step over all GPUs; 100 warm-up steps; the end of epoch 3
         sft=SFTSettings(learning_rate=5e-6, batch_size=64, epochs=3, early_epochs=1, warmup_fraction=0.01),
         rollout=replace(small.rollout, max_new_tokens=512, max_tokens=2048, batch_size=64),
         sandbox=replace(small.sandbox, seconds=20.0),
         pairs=replace(small.pairs, max_tokens=2048),
+        # sec. 3.1: eta of {0.01, 0.1, 0.5}; rate of {2e-7, 4e-7, 7e-7, 1e-6}, on iteration 1; 32 pairs a step over all GPUs;
+        # 40 warm-up steps of about 500; a checkpoint every 50
         preference=PreferenceSettings(
             eta=0.1, learning_rate=4e-7, batch_size=32, warmup_fraction=0.08, checkpoints=10
         ),
         evaluation=EvaluationSettings(batch_size=64, sampled=0),
     )
-    return {"smoke": smoke, "cpu": cpu, "small": small, "paper": paper}
+    others = {  # sec. 3.1: what differs for the other bases
+        "paper-codegemma": replace(paper, model=replace(paper.model, base="google/codegemma-1.1-7b-it")),
+        "paper-mistral": replace(
+            paper,
+            model=replace(paper.model, base="mistralai/Mistral-7B-v0.3", template="mistral"),
+            sft=replace(paper.sft, learning_rate=1e-5, epochs=2),
+            preference=replace(paper.preference, learning_rate=2e-7),
+        ),
+        "paper-gemma2": replace(
+            paper,
+            model=replace(paper.model, base="google/gemma-2-9b-it"),
+            preference=replace(paper.preference, learning_rate=2e-7),
+        ),
+    }
+    others = {name: replace(profile, name=name) for name, profile in others.items()}
+    return {"smoke": smoke, "cpu": cpu, "small": small, "paper": paper, **others}
 
 
 PROFILES: dict[str, Profile] = _profiles()
@@ -317,6 +336,7 @@ def _parse(name: str, text: str, kind: type) -> Any:
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "problems.source": ("generated", "gsm8k"),
+    "model.template": ("", "mistral"),
     "model.quantization": ("none", "nf4"),
     "model.dtype": ("float32", "bfloat16"),
     "sandbox.backend": ("wasm", "zygote", "monty"),
@@ -401,7 +421,7 @@ def get_profile(name: str, settings: list[str] | str | dict[str, str] = ()) -> P
     """The profile called `name`, with `settings` changed.
 
     Args:
-        name: "smoke", "cpu", "small" or "paper".
+        name: "smoke", "cpu", "small", "paper" (or the paper's other bases: "paper-mistral", ...).
         settings: dotted assignments (``"preference.eta=0.5 iterations=2"``) or a dictionary of them.
 
     Raises:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.models import (
     MissingModel,
     Policy,
@@ -105,6 +106,24 @@ def test_only_the_adapter_is_trained(policy, smoke):
 def test_a_missing_base_gets_one_sentence(tmp_path, base, sentence):
     with pytest.raises(MissingModel, match=sentence):
         prepare_base(tmp_path, ModelSettings(base=base))
+
+
+def test_a_base_without_a_template_gets_the_papers(policy, smoke, tmp_path):
+    """As the authors' code writes it: turns in the user's brackets, the tool's text fenced; checked on our own tokenizer."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    prepare_base(folder, ModelSettings(base=str(policy.folder), template="mistral"))
+    tokenizer = load_tokenizer(Policy("base", Product("base", "k", folder)))
+    tokenizer.bos_token = "<s>"
+    messages = [("user", "Half of 8?"), ("assistant", "x"), ("tool", "4"), ("assistant", "y")]
+    messages = [{"role": role, "content": content} for role, content in messages]
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == (
+        "<s> [INST] Half of 8? [/INST]x<|end|> [INST] ```output\n4\n``` [/INST]y<|end|>"
+    )
+    chat = ChatFormat(tokenizer)
+    tokens = chat.prompt("Half of 8?") + chat.assistant("x") + chat.tool("4") + chat.assistant("y")
+    scored = [one for one, role in zip(tokens.ids, tokens.roles, strict=True) if role == Role.ASSISTANT]
+    assert tokenizer.decode(scored) == "x<|end|>y<|end|>"
 
 
 def test_a_local_folder_is_noted_and_loads(policy, smoke, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from mtdpo_lib.profiles import BUDGETS, PROFILES, SettingError, get_profile, setting_names
 
 
-@pytest.mark.parametrize("name", ["smoke", "cpu", "small", "paper"])
+@pytest.mark.parametrize("name", PROFILES)
 def test_profiles_are_named_and_frozen(name):
     profile = get_profile(name)
     assert profile.name == name
