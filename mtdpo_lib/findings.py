@@ -1,8 +1,8 @@
 """What a study found: accuracies, gains, differences, causes and costs with intervals, from the arms' records alone.
 
 A metric's name says what it is: ``accuracy/test/<arm>``, ``gain/test/<arm>`` (over the arm's own SFT policy),
-``difference/test/<arm>-minus-<arm>``, ``pass/<n>/<arm>``, ``cost/<what>/<arm>``, and ``<fact>/<iteration>/<arm>`` for what
-`study.iteration_facts` says of an iteration.
+``difference/test/<arm>-minus-<arm>``, ``pass/<n>/<arm>``, ``cost/<what>/<arm>``; and ``<fact>/<iteration>/<arm>``, with
+``<arm>-minus-<rival>`` or ``<last>-minus-1``, for the accuracy after an iteration and what `study.iteration_facts` tells.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from mtdpo_lib import claims, report, stats
-from mtdpo_lib.arms import ARMS, BASE, CONTRASTS, FIRST, GAIN_CONTRASTS, GROUPS, LOGS, PASS_AT, PASS_SAMPLES
+from mtdpo_lib.arms import (
+    ARMS,
+    BASE,
+    CONTRASTS,
+    FIRST_CONTRASTS,
+    GAIN_CONTRASTS,
+    GROUPS,
+    LOGS,
+    PASS_AT,
+    PASS_SAMPLES,
+)
 from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.records import write_json
 
@@ -27,10 +37,14 @@ FACTS = (
     "chosen_ratio",
     "rejected_ratio",
 )  # of an iteration; the last ones in nats
-CAUSES = ("right", "distinct", "covered", "chosen_ratio", "rejected_ratio")
+CURVES = ("accuracy", "right", "distinct", "covered", "chosen_ratio", "rejected_ratio")
 COSTS = ("trajectories", "sampled-tokens", "pairs", "trained-tokens", "seconds")
 
+START, LAST = 0, -1  # the SFT policy and that of the last iteration
+
 ByArm = dict[str, dict[int, dict[str, Any]]]  # arm to seed to record
+PolicyOf = tuple[str, int]  # an arm and one of its iterations
+Metric = dict[str, Any] | None  # None where nothing was measured
 Metrics = list[dict[str, Any]]
 
 
@@ -67,7 +81,7 @@ def draw(metrics: Metrics, profile: str, folder: Path) -> list[Path]:
         figures["claims_" + theme.replace(" ", "_")] = plots.claims(judged, theme)
     for group, members in GROUPS.items():
         if shown := [name for name in members if name in words]:
-            figures[group] = plots.over_iterations(metrics, CAUSES, shown)
+            figures[group] = plots.over_iterations(metrics, CURVES, shown)
     if f"difference/test/log-{max(LOGS)}-dpo-minus-log-{max(LOGS)}" in known:
         figures["dose_response"] = plots.dose_response(metrics, LOGS)
     sampled = [name for name in words if f"pass/{PASS_AT[0]}/{name}" in known]
@@ -143,7 +157,7 @@ def metric_names(names: Iterable[str], iterations: int = 3) -> Iterator[str]:
             for n in PASS_AT:
                 yield from (f"pass/{n}/{name}", f"pass/{n}/{name}/{BASE}", f"pass/{n}/{name}-minus-{BASE}")
         last = arm.iterations or iterations
-        for fact in FACTS:
+        for fact in ("accuracy", *FACTS):
             for number in range(1, last + 1):
                 yield f"{fact}/{number}/{name}"
                 if arm.against in names:
@@ -152,10 +166,9 @@ def metric_names(names: Iterable[str], iterations: int = 3) -> Iterator[str]:
                 yield f"{fact}/{last}-minus-1/{name}"
         if arm.against in names:
             yield f"difference/test/{name}-minus-{arm.against}"
-    for kind, contrasts in (("difference", CONTRASTS), ("gain", GAIN_CONTRASTS)):
-        for one, other in contrasts:
-            if {one.removesuffix(FIRST), other.removesuffix(FIRST)} <= set(names):
-                yield f"{kind}/test/{one}-minus-{other}"
+    contrasts = {"difference/test": CONTRASTS, "accuracy/1": FIRST_CONTRASTS, "gain/test": GAIN_CONTRASTS}
+    for kind, pairs in contrasts.items():
+        yield from (f"{kind}/{one}-minus-{other}" for one, other in pairs if {one, other} <= set(names))
 
 
 def _read_arms(out: Path) -> tuple[ByArm, str]:
@@ -177,47 +190,53 @@ def _metrics(by_arm: ByArm) -> Metrics:
     return [metric for metric in found if metric is not None]
 
 
-def _right(by_arm: ByArm, name: str, seed: int) -> list[int] | None:
-    """Right (1) or wrong (0) of every test problem: of an arm, its first iteration or its SFT policy (``arm/sft``)."""
-    arm, _, base = name.removesuffix(FIRST).partition("/")
+def _right(by_arm: ByArm, policy: PolicyOf, seed: int) -> list[int] | None:
+    """Right (1) or wrong (0) of every test problem; None where it was not measured."""
+    arm, iteration = policy
     record = by_arm.get(arm, {}).get(seed)
-    if record is None:
+    if record is None or iteration >= len(record["policies"]):
         return None
-    policy = base or record["first" if name.endswith(FIRST) else "policy"]
-    letters = record["outcomes"].get(policy)
-    return None if letters is None else [int(letter) for letter in letters]
+    return [int(letter) for letter in record["outcomes"][record["policies"][iteration]]]
 
 
-def _accuracies(by_arm: ByArm) -> Iterator[dict[str, Any] | None]:
-    """Each arm's accuracy and gain over its SFT policy, the difference from its rival, and the other contrasts."""
-    for name in by_arm:
-        yield _over_questions(f"accuracy/test/{name}", by_arm, [name])
-        yield _over_questions(f"gain/test/{name}", by_arm, [name, f"{name}/{BASE}"])
-        if ARMS[name].against in by_arm:
-            rival = ARMS[name].against
-            yield _over_questions(f"difference/test/{name}-minus-{rival}", by_arm, [name, rival])
+def _accuracies(by_arm: ByArm) -> Iterator[Metric]:
+    """Each arm's accuracy and gain over its SFT policy, by iteration too, the difference from its rival, the contrasts."""
+    for name, records in by_arm.items():
+        rival = ARMS[name].against
+        yield _over_questions(f"accuracy/test/{name}", by_arm, [(name, LAST)])
+        yield _over_questions(f"gain/test/{name}", by_arm, [(name, LAST), (name, START)])
+        yield _over_questions(f"difference/test/{name}-minus-{rival}", by_arm, [(name, LAST), (rival, LAST)])
+        last = max(len(record["policies"]) for record in records.values()) - 1
+        for number in range(1, last + 1):
+            own, theirs = (name, number), (rival, number)
+            yield _over_questions(f"accuracy/{number}/{name}", by_arm, [own])
+            yield _over_questions(f"accuracy/{number}/{name}-minus-{rival}", by_arm, [own, theirs])
+        if last > 1:
+            yield _over_questions(f"accuracy/{last}-minus-1/{name}", by_arm, [(name, last), (name, 1)])
     for one, other in CONTRASTS:
-        yield _over_questions(f"difference/test/{one}-minus-{other}", by_arm, [one, other])
+        yield _over_questions(f"difference/test/{one}-minus-{other}", by_arm, [(one, LAST), (other, LAST)])
+    for one, other in FIRST_CONTRASTS:
+        yield _over_questions(f"accuracy/1/{one}-minus-{other}", by_arm, [(one, 1), (other, 1)])
     for one, other in GAIN_CONTRASTS:
-        four = [one, f"{one}/{BASE}", other, f"{other}/{BASE}"]  # a gain minus a gain
+        four = [(one, LAST), (one, START), (other, LAST), (other, START)]  # a gain minus a gain
         yield _over_questions(f"gain/test/{one}-minus-{other}", by_arm, four)
 
 
-def _over_questions(label: str, by_arm: ByArm, names: Sequence[str]) -> dict[str, Any] | None:
+def _over_questions(label: str, by_arm: ByArm, policies: Sequence[PolicyOf]) -> Metric:
     """First minus second (minus third plus fourth) policy, paired on the questions, over the seeds that have all."""
     signs = (1, -1, -1, 1)
     table = {}
     for seed in sorted({seed for records in by_arm.values() for seed in records}):
-        rows = [_right(by_arm, name, seed) for name in names]
+        rows = [_right(by_arm, policy, seed) for policy in policies]
         if all(row is not None for row in rows):
             columns = zip(*rows, strict=True)
             table[seed] = [
                 sum(sign * one for sign, one in zip(signs, column, strict=False)) for column in columns
             ]
-    return _from_table(label, table, proportion=len(names) == 1)
+    return _from_table(label, table, proportion=len(policies) == 1)
 
 
-def _pass_metrics(by_arm: ByArm) -> Iterator[dict[str, Any] | None]:
+def _pass_metrics(by_arm: ByArm) -> Iterator[Metric]:
     """pass@n of each arm that was sampled often, of its SFT policy, and what it gained over SFT."""
     for name, records in by_arm.items():
         often = {seed: record for seed, record in records.items() if record.get("right of many")}
@@ -226,11 +245,11 @@ def _pass_metrics(by_arm: ByArm) -> Iterator[dict[str, Any] | None]:
                 {
                     seed: [
                         stats.pass_at_n(right, PASS_SAMPLES, n)
-                        for right in record["right of many"][policy or record["policy"]]
+                        for right in record["right of many"][record["policies"][iteration]]
                     ]
                     for seed, record in often.items()
                 }
-                for policy in ("", BASE)
+                for iteration in (LAST, START)
             )
             gains = {seed: [a - b for a, b in zip(ours[seed], theirs[seed], strict=True)] for seed in often}
             yield _from_table(f"pass/{n}/{name}", ours, proportion=True)
@@ -238,7 +257,7 @@ def _pass_metrics(by_arm: ByArm) -> Iterator[dict[str, Any] | None]:
             yield _from_table(f"pass/{n}/{name}-minus-{BASE}", gains)
 
 
-def _iteration_metrics(by_arm: ByArm) -> Iterator[dict[str, Any] | None]:
+def _iteration_metrics(by_arm: ByArm) -> Iterator[Metric]:
     """The facts of each iteration, from the first to the last one, and against the rival's."""
 
     def fact(arm: str, name: str, number: int) -> dict[int, float]:
@@ -263,7 +282,7 @@ def _iteration_metrics(by_arm: ByArm) -> Iterator[dict[str, Any] | None]:
                 yield _from_values(f"{name}/{last}-minus-1/{arm}", change, name)
 
 
-def _costs(by_arm: ByArm) -> Iterator[dict[str, Any] | None]:
+def _costs(by_arm: ByArm) -> Iterator[Metric]:
     for arm, records in by_arm.items():
         for cost in COSTS:
             values = {
@@ -277,7 +296,7 @@ def _minus(ours: dict[int, float], theirs: dict[int, float]) -> dict[int, float]
     return {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
 
 
-def _from_table(label: str, table: dict[int, list[float]], proportion: bool = False) -> dict[str, Any] | None:
+def _from_table(label: str, table: dict[int, list[float]], proportion: bool = False) -> Metric:
     """A metric with one number a seed and question; None without seeds."""
     if not table:
         return None
@@ -288,7 +307,7 @@ def _from_table(label: str, table: dict[int, list[float]], proportion: bool = Fa
     return _metric(label, (value, low, high), len(next(iter(table.values()))), "fraction", list(table), each)
 
 
-def _from_values(label: str, values: dict[int, float], what: str) -> dict[str, Any] | None:
+def _from_values(label: str, values: dict[int, float], what: str) -> Metric:
     """A metric with one number a seed; None without seeds, no interval with one."""
     if not values:
         return None

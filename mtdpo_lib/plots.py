@@ -62,6 +62,7 @@ CHOSEN, REJECTED, MARGIN, LOSS = BLUE, RED, PURPLE, BLACK
 RIGHT, WRONG, NO_ANSWER = BLUE, ORANGE, GREY
 VERDICT_STYLES = {"agrees": (BLUE, "s"), "trend agrees": (SKY, "s"), "disagrees": (RED, "X")}
 FACT_WORDS = {
+    "accuracy": "greedy accuracy (%)",
     "right": "right samples of the\ncurrent policy (%)",
     "distinct": "two samples of a prompt\ndiffer (%)",
     "covered": "prompts that give a pair (%)",

@@ -126,23 +126,19 @@ def run_arm(experiment: Experiment, arm: Arm, results: bool = True) -> dict[str,
         name = f"{arm.name}-{number}"
         iterations.append(experiment.iteration(number, policies, name=name, mixture=arm.mixture))
         policies.append(iterations[-1].policy)
-    judged = [policies[0], *(policies[1:2] if arm.judge_first else []), policies[-1]]
-    judged = list(dict.fromkeys(judged))
-    for policy in judged:
+    for policy in policies:
         experiment.evaluation(policy)
-    many = {
-        policy: sample_often(experiment, policy) for policy in judged[:: len(judged) - 1] if arm.pass_at_n
-    }
+    often = (policies[0], policies[-1]) if arm.pass_at_n else ()
+    many = {policy: sample_often(experiment, policy) for policy in often}
     if not results:
         return {}
-    greedy = {policy.name: experiment.outcomes(policy)["greedy"] for policy in judged}
+    greedy = {policy.name: experiment.outcomes(policy)["greedy"] for policy in policies}
     facts = [iteration_facts(iteration) for iteration in iterations]
     costs = [iteration_cost(iteration, experiment.profile.preference) for iteration in iterations]
     selection = json.loads((iterations[-1].selection.path / "selection.json").read_text(encoding="utf8"))
     return {
         "outcomes": {name: _letters(rows) for name, rows in greedy.items()},
-        "first": policies[1].name,
-        "policy": policies[-1].name,
+        "policies": [policy.name for policy in policies],
         "right of many": {
             policy.name: json.loads((product.path / "right.json").read_text(encoding="utf8"))
             for policy, product in many.items()

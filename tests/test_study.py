@@ -81,8 +81,8 @@ def test_the_plan_counts_shared_stages_once(tmp_path):
 
 def record(out, arm, seed, own, sft="0000", profile="cpu", first="", iterations=()):
     facts = {
-        "arm": arm, "seed": seed, "profile": profile, "policy": f"{arm}-2", "first": f"{arm}-1",
-        "outcomes": {"sft": sft[: len(own)], **({f"{arm}-1": first} if first else {}), f"{arm}-2": own},
+        "arm": arm, "seed": seed, "profile": profile, "policies": ["sft", f"{arm}-1", f"{arm}-2"],
+        "outcomes": {"sft": sft[: len(own)], f"{arm}-1": first or own, f"{arm}-2": own},
         "cost": {"trajectories": 9, "pairs": 3, "sampled tokens": 900, "trained tokens": 500},
         "seconds": 1.5, "iterations": list(iterations),
     }  # fmt: skip
@@ -113,8 +113,8 @@ def test_iterations_are_contrasted_and_claims_get_verdicts(tmp_path):
         record(tmp_path, "eta-low", seed, "1111", first="1110")
     file = findings.summarise(tmp_path)
     found = {metric["name"]: metric["value"] for metric in json.loads(file.read_text())}
-    assert found["difference/test/mdpo-minus-mdpo-first"] == 0.5
-    assert found["difference/test/eta-low-first-minus-mdpo-first"] == 0.25
+    assert found["accuracy/2-minus-1/mdpo"] == 0.5
+    assert found["accuracy/1/eta-low-minus-mdpo"] == 0.25
     assert found["difference/test/eta-low-minus-mdpo"] == 0
     words = {row["name"]: row["verdict"] for row in json.loads(file.read_text()) if "verdict" in row}
     assert words["claim/mdpo-sft"] == claims.AGREES and words["claim/eta-low-first"] == claims.TREND
