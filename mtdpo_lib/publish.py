@@ -23,6 +23,8 @@ README = ROOT / "README.md"
 REFERENCE_RUNS = ROOT / "data" / "reference_runs"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
+OWN_SETTINGS = re.compile(r"(?:budget=(\w+))?")  # of a run that can be kept
+
 # What a reader's machine does not have, or should not learn from ours.
 LOCAL_PATH = re.compile(
     r"(?<![\w.])(?:/(?:home|root|Users|tmp|work|mnt|var/folders)/|[A-Z]:\\\\Users)[^\s'\"<>]*"
@@ -33,21 +35,25 @@ Say = Callable[[str], None]
 
 def keep(runs: Sequence[Path], target: Path = REFERENCE_RUNS) -> Path:
     """Copy runs' records (not their stages) to ``data/reference_runs/<profile>/seed<N>`` for README, notebook 00 and
-    the runner's projections.
+    the runner's projections; those of a profile's named budget to ``<profile>-<budget>``.
 
     Raises:
-        ValueError: a folder that is not a complete run of a profile at its own settings, or several profiles.
+        ValueError: a folder that is not a complete run of a profile at its own or a budget's settings, or several kinds.
     """
     loaded = [(Path(run), report.read_run(Path(run))) for run in runs]
     for folder, run in loaded:
-        if not run["complete"] or run["settings"]:
-            raise ValueError(f"Only a complete run without --set can be kept, and {folder} is not one.")
-    profiles = {run["profile"] for _, run in loaded}
-    if len(profiles) != 1:
+        if not run["complete"] or not OWN_SETTINGS.fullmatch(run["settings"]):
+            raise ValueError(
+                f"Only a complete run without --set (but for a budget) can be kept, and {folder} is not one."
+            )
+    kinds = {
+        "-".join([run["profile"], *OWN_SETTINGS.findall(run["settings"])]).strip("-") for _, run in loaded
+    }
+    if len(kinds) != 1:
         raise ValueError(
-            f"Runs that are kept together have one profile, got {', '.join(sorted(profiles)) or 'none'}."
+            f"Runs that are kept together have one profile, got {', '.join(sorted(kinds)) or 'none'}."
         )
-    home = target / profiles.pop()
+    home = target / kinds.pop()
     for folder, run in loaded:
         place = home / f"seed{run['seed']}"
         shutil.rmtree(place, ignore_errors=True)
@@ -199,27 +205,35 @@ def _portable(output: nbformat.NotebookNode, name: str, run: Path) -> nbformat.N
 
 
 def results_block(reference: Path = REFERENCE_RUNS / "cpu") -> str:
-    """The README's results in Markdown, from the kept records of one profile."""
-    runs = sorted(reference.glob("seed*/run.json"))
-    if not runs:
+    """The README's results in Markdown: the kept runs of one profile, its study, and kept runs of real models."""
+    if not any(reference.glob("seed*/run.json")):
         return "No reference run is kept yet: `make reproduce` makes one on your machine.\n"
+    lines = _runs_block(reference)
+    if (reference / "study").is_dir():
+        lines += ["", *_claims_block(reference)]
+    for other in sorted(reference.parent.glob("small*")):
+        lines += ["", *_runs_block(other)]
+    return "\n".join(lines) + "\n"
+
+
+def _runs_block(home: Path) -> list[str]:
+    """The table of the runs in `home`, one a seed, and what it rests on."""
+    runs = sorted(home.glob("seed*/run.json"))
     run, records, metrics, seeds = report.combined_metrics([file.parent for file in runs])
-    head, rows = report.result_rows(metrics)
-    lines = [report.markdown_table(head, rows)]
     machine = next(iter(records[0].values()))["provenance"]["machine"]
     # One run's time: others may have found some of their stages kept from an earlier run.
     took = f"{round(sum(run['seconds'].values()) / 60)} minutes for seed {run['seed']} on {machine['cores']} cores"
-    lines += [
+    kind = f"`{run['profile']}`" + (f", `--set {run['settings']}`" if run["settings"] else "")
+    lines = [
+        report.markdown_table(*report.result_rows(metrics)),
         "",
         f"{report.rests_on(metrics)} Gains are paired with SFT, in points. Paper: {report.PAPER_BASE}, table 1.",
-        f"Profile `{run['profile']}`; the notebooks took {took}.",
+        f"Profile {kind}; the notebooks took {took}.",
     ]
     if len(seeds) > 1:
         lines.append(f"By seed, SFT and last iteration: {'; '.join(map(_ends, runs))}.")
         lines.append(f"Each seed: `python -m mtdpo_lib reproduce --profile {run['profile']} --seed N`.")
-    if (reference / "study").is_dir():
-        lines += ["", *_claims_block(reference)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _claims_block(reference: Path) -> list[str]:

@@ -195,6 +195,22 @@ def test_kept_runs_fill_the_readme_and_a_changed_number_is_noticed(tmp_path):
         publish.update_readme(readme=readme, reference=home)
 
 
+def test_runs_of_a_budget_are_kept_beside_the_profiles_own(tmp_path):
+    target = tmp_path / "reference"
+    home = publish.keep([run_folder(tmp_path / "own")], target)
+    reduced = run_folder(tmp_path / "reduced")
+    changed = {**report.read_run(reduced), "profile": "small", "settings": "budget=tiny"}
+    write_json(reduced / "run.json", changed)
+    assert publish.keep([reduced], target) == target / "small-tiny"
+    block = publish.results_block(home)
+    assert "Profile `small`, `--set budget=tiny`; the notebooks took" in block
+    with pytest.raises(ValueError, match="have one profile"):
+        publish.keep([tmp_path / "own", reduced], target)
+    write_json(reduced / "run.json", {**changed, "settings": "budget=tiny iterations=2"})
+    with pytest.raises(ValueError, match="Only a complete run without --set"):
+        publish.keep([reduced], target)
+
+
 def test_all_figures_are_redrawn_from_kept_records_alone(tmp_path, capsys):
     source, out = tmp_path / "reference", tmp_path / "figures"
     with pytest.raises(ValueError, match="keep those of a run first"):
