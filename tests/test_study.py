@@ -123,9 +123,9 @@ def test_iterations_are_contrasted_and_claims_get_verdicts(tmp_path):
 
 def test_gains_from_different_starts_are_compared(tmp_path):
     record(tmp_path, "mdpo", 0, "1111", sft="1100")
-    record(tmp_path, "sft-1", 0, "1110", sft="0000")
+    record(tmp_path, "sft-2", 0, "1110", sft="0000")
     found = {metric["name"]: metric for metric in json.loads(findings.summarise(tmp_path).read_text())}
-    assert found["gain/test/sft-1-minus-mdpo"]["value"] == 3 / 4 - 2 / 4
+    assert found["gain/test/sft-2-minus-mdpo"]["value"] == 3 / 4 - 2 / 4
 
 
 def test_iterations_tell_what_changed(tmp_path):
