@@ -313,6 +313,8 @@ def _from_values(label: str, values: dict[int, float], what: str) -> Metric:
         return None
     each = list(values.values())
     estimate = stats.mean_interval(each) if len(each) > 1 else (each[0], None, None)
+    if what in FRACTIONS and "minus" not in label and estimate[1] is not None:
+        estimate = (estimate[0], max(estimate[1], 0.0), min(estimate[2], 1.0))
     unit = "fraction" if what in FRACTIONS else "nats" if what in FACTS else what.replace("-", " ")
     return _metric(label, estimate, len(each), unit, list(values), each)
 

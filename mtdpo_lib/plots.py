@@ -316,10 +316,7 @@ def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str])
     columns = min(len(facts), 3)
     rows = math.ceil(len(facts) / columns)
     every = [known[f"{fact}/1/{arm}"] for fact in facts for arm in arms if f"{fact}/1/{arm}" in known]
-    seeds = sorted({seed for metric in every for seed in metric["seeds"]})
-    fig = Figure(
-        f"Seeds {', '.join(map(str, seeds))}. Bars: 95% intervals over seeds.", (9.5, 0.9 + 2.7 * rows)
-    )
+    fig = Figure(_over_seeds_caption(every), (9.5, 0.9 + 2.7 * rows))
     panels = fig.subplots(rows, columns, squeeze=False).flat
     for axes, fact in zip(panels, facts, strict=False):
         for place, arm in enumerate(arms):
@@ -427,7 +424,9 @@ def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
         f"{100 * one['value']:+.1f} at {dose} lines" for dose, one in zip(lines, differences, strict=True)
     )
     fig.suptitle(
-        f"Scoring the tool's output costs or gives, in points: {told}" if told else "Nothing measured yet",
+        f"Scoring the tool's output instead of masking it, in points: {told}"
+        if told
+        else "Nothing measured yet",
         fontsize=10,
     )
     return fig
@@ -601,10 +600,17 @@ def _rests_on(metrics: Sequence[dict[str, Any]]) -> str:
     """Caption: n, seeds, and what the bars are."""
     if not metrics:
         return "Nothing measured yet."
+    if all(metric.get("n") == len(metric.get("seeds", ())) for metric in metrics):  # one number a seed
+        return _over_seeds_caption(metrics)
     seeds = sorted({seed for metric in metrics for seed in metric.get("seeds", ())})
     one = "one seed: indicative" if len(seeds) < 2 else "over seeds and questions"
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}" if seeds else "no seed given"
     return f"n = {max(metric.get('n', 0) for metric in metrics):,} problems, {named} ({one}). Bars: 95% intervals."
+
+
+def _over_seeds_caption(metrics: Sequence[dict[str, Any]]) -> str:
+    seeds = sorted({seed for metric in metrics for seed in metric["seeds"]})
+    return f"Seeds {', '.join(map(str, seeds))}. Bars: 95% intervals over seeds."
 
 
 def _steps_caption(log: Sequence[dict[str, float]]) -> str:
@@ -646,7 +652,8 @@ def _across(
         linestyle="",
     )
     axes.annotate(
-        f"{value:.1f}", (value, row), (0, 7), textcoords="offset points", ha="center", fontsize=8
+        f"{value:.{1 if scale > 1 else 2}f}", (value, row), (0, 7), textcoords="offset points", ha="center",
+        fontsize=8,
     )  # fmt: skip
     axes.margins(x=0.25)
 
