@@ -36,6 +36,7 @@ def job(policy, pairs, smoke, settings, tmp_path):  # noqa: F811
     )
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(job, policy, pairs, smoke, settings, tmp_path):  # noqa: F811
     launch(job, 2, cpu=True)
     network = load_for_training(policy, smoke.model, small_stream(3, "adapter"))
