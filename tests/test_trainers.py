@@ -31,6 +31,7 @@ from mtdpo_lib.train.common import training_arguments
 from mtdpo_lib.train.data import prompt_of
 from mtdpo_lib.train.losses import different_prompts
 from mtdpo_lib.train.preference import set_reference
+from mtdpo_lib.train.reference import answers_as_reference
 
 ETA = 0.3
 TRAINERS = {"mdpo": (TrajectoryDPOTrainer, DPOConfig), "mkto": (TrajectoryKTOTrainer, KTOConfig)}
@@ -320,6 +321,25 @@ def test_the_reference_is_computed_once_for_tokens_mask_adapter_and_precision(bu
     model = load_adapter_policy(pairs, build, tmp_path)
     _, other_adapter = cached(model=model)
     assert (other_adapter.hits, other_adapter.misses) == (0, 6)
+
+
+@pytest.mark.parametrize("method", ["mdpo", "mkto"])
+@pytest.mark.parametrize("options", [{}, {"fast": True}, {"fast": True, "rows_at_once": 2}, {"reference": "base"}])
+def test_the_reference_comes_before_the_activations_of_the_policy(build, pairs, method, options):  # noqa: F811
+    """Its own would add to the peak; and it is not computed again when TRL asks for it."""
+    trainer = build(method, pairs, **options)
+    move(trainer)
+    network, calls = trainer.model.get_base_model(), []
+    network.model.register_forward_pre_hook(
+        lambda *_: calls.append((answers_as_reference(network), torch.is_grad_enabled()))
+    )
+    step(trainer)
+    policy, reference, own = (False, True), (True, False), calls.index((False, True))
+    assert calls[own - 1] == reference
+    mismatched = 0 if method == "mdpo" else 1  # rows for z_0, of policy and reference, without gradient
+    parts = 2 if "rows_at_once" in options else 1
+    assert calls.count(policy) == parts
+    assert calls.count(reference) == parts * (1 + mismatched)
 
 
 def load_adapter_policy(rows, build, tmp_path):

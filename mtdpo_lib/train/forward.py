@@ -13,11 +13,12 @@ from types import MethodType
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
-from trl.trainer.utils import FusedCausalLMOutput
+from trl.trainer.utils import FusedCausalLMOutput, use_adapter
 
-from mtdpo_lib.train.reference import ReferenceCache, answers_as_reference
+from mtdpo_lib.train.reference import REFERENCE, ReferenceCache, answers_as_reference
 from mtdpo_lib.train.shared_prompt import ATTENTION, IGNORED, scored_forward
 
 
@@ -34,6 +35,9 @@ class ObservedForward:
         model: already given TRL's fused head.
         fast: compute on packed rows (`shared_prompt`).
         is_reference: the model is a frozen copy, not a policy with switchable adapters.
+        policy_of: the PEFT policy that `model` is the base of, when its reference is one of its adapters. The reference is
+            then computed just before the policy, while no activations are kept for a gradient yet, and not after it as TRL
+            asks for it: its own would come on top of them.
 
     Attributes:
         cache: where the reference's log-probabilities are looked up; None computes them every time.
@@ -43,8 +47,16 @@ class ObservedForward:
         noting: False while calls are not about the batch itself (KTO's mismatched rows).
     """
 
-    def __init__(self, model: PreTrainedModel, fast: bool, is_reference: bool = False):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        fast: bool,
+        is_reference: bool = False,
+        policy_of: PeftModel | None = None,
+    ):
         self.model, self.fast, self.is_reference = model, fast, is_reference
+        self._policy_of = policy_of
+        self._ahead: tuple[Tensor, Tensor, FusedCausalLMOutput] | None = None
         self.cache: ReferenceCache | None = None
         self.watched: Tensor | None = None
         self.policy: Tensor | None = None
@@ -64,10 +76,12 @@ class ObservedForward:
 
     def _observed(self, *args: Any, **kwargs: Any) -> FusedCausalLMOutput:
         if self.is_reference or answers_as_reference(self.model):
-            output = self._remembered(*args, **kwargs)
+            output = self._taken(kwargs) or self._remembered(*args, **kwargs)
             if self.noting:
                 self.reference = output.log_probs.detach()
             return output
+        if self._policy_of is not None and torch.is_grad_enabled():
+            self._compute_ahead(*args, **kwargs)
         watched = self.watched if self.noting else None
         output, noted = self._computed(*args, watched=watched, **kwargs)
         if self.noting:
@@ -77,6 +91,20 @@ class ObservedForward:
                 output.log_probs = output.log_probs.scatter_add(
                     1, first, self.margin[:, None].to(output.log_probs)
                 )
+        return output
+
+    def _compute_ahead(self, *args: Any, **kwargs: Any) -> None:
+        """The reference's output for the rows that the policy is about to see."""
+        adapter = REFERENCE if REFERENCE in self._policy_of.peft_config else None
+        with torch.no_grad(), use_adapter(self._policy_of, adapter):
+            self._ahead = (kwargs["input_ids"], kwargs["labels"], self._remembered(*args, **kwargs))
+
+    def _taken(self, kwargs: dict[str, Any]) -> FusedCausalLMOutput | None:
+        """What was computed ahead, once, if it was for these rows."""
+        asked = (kwargs["input_ids"], kwargs["labels"])
+        if self._ahead is None or not all(map(torch.equal, self._ahead, asked)):
+            return None
+        output, self._ahead = self._ahead[2], None
         return output
 
     def _computed(self, *args: Any, watched: Tensor | None = None, **kwargs: Any) -> tuple[Any, Tensor]:

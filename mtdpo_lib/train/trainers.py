@@ -148,7 +148,8 @@ class _Trajectories(FullPrecisionAdapter):
         if reason is not None:
             logger.warning("The fast step is not used for this model: %s.", reason)
         self.fast = fast and reason is None
-        self._forward = ObservedForward(base, self.fast)
+        own_reference = isinstance(self.model, PeftModel) and self.ref_model is None
+        self._forward = ObservedForward(base, self.fast, policy_of=self.model if own_reference else None)
         if self.ref_model is not None:
             frozen = self.accelerator.unwrap_model(self.ref_model)
             self._reference_forward = ObservedForward(frozen, self.fast, is_reference=True)

@@ -11,7 +11,8 @@ mask:
 * ``tuned``: `DPOTrainer` without checkpointing, pairs sorted by length, the reference's log-probabilities precomputed and
   free of charge, in the quickest of three precisions and two batch shapes (tried at the start of the run);
 * ``fast``: `TrajectoryDPOTrainer(fast=True)`, diagnostics on; ``fast, cached`` with the reference's numbers cached, the
-  counterpart of ``tuned``. Both in tuned's precision.
+  counterpart of ``tuned``. Both in tuned's precision. Memory is also measured for the ``policy alone``, which is given the
+  reference's numbers and never holds the reference.
 
 Assumed lengths (multi-turn math with a tool): a prompt of 300 to 400 tokens, answers of 200 to 300, of which the share
 --scored (0.52) is the policy's own and the rest the tool's output and template. --prompt, --answer and --scored change them:
@@ -48,6 +49,7 @@ from tokenizers import Tokenizer, models  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 from trl import DPOConfig, DPOTrainer  # noqa: E402
 from trl.kernels import ChunkedLogProbFunction  # noqa: E402
+from trl.trainer.utils import FusedCausalLMOutput  # noqa: E402
 
 from mtdpo_lib.chat import Role  # noqa: E402
 from mtdpo_lib.models import quiet_libraries  # noqa: E402
@@ -108,6 +110,7 @@ class Arm:
     checkpointing: bool = False
     reference: bool = True  # computed in the step; else known
     together: int = 0  # pairs in one forward; 0: all
+    alone: bool = False  # the policy without any reference: neither its weights nor its pass
 
     def build(self, pairs: Dataset, device: str) -> DPOTrainer:
         dtype, autocast = PRECISIONS[self.precision]
@@ -123,8 +126,13 @@ class Arm:
         )  # fmt: skip
         common = {"model": model, "args": arguments, "processing_class": tokenizer(), "train_dataset": pairs}
         if self.fast:
-            trainer = TrajectoryDPOTrainer(**common, fast=True, rows_at_once=self.together)
-            if not self.reference:
+            reference = "base" if self.alone else "initial"
+            trainer = TrajectoryDPOTrainer(
+                **common, fast=True, rows_at_once=self.together, reference=reference
+            )
+            if self.alone:
+                trainer._forward._remembered = given_reference
+            elif not self.reference:
                 trainer._forward.cache = shared_cache(trainer)
         else:
             trainer = Stock(**common, data_collator=TrajectoryPairCollator(0))
@@ -171,6 +179,10 @@ def shared_cache(trainer: TrajectoryDPOTrainer):
     from mtdpo_lib.train.reference import ReferenceCache
 
     return ReferenceCache(trainer.model)
+
+
+def given_reference(*_, labels: torch.Tensor, **__) -> FusedCausalLMOutput:
+    return FusedCausalLMOutput(log_probs=torch.where(labels[:, 1:] == -100, 0.0, -10.0))
 
 
 def seconds(run: Callable[[], None], device: str) -> float:
@@ -394,7 +406,10 @@ def main() -> None:
         steps = interleaved(names, pairs, max(options.rounds // 2, 2), device, patches)
         result["gain_of_each_idea"] = {b: spread(steps[a], steps[b]) for a, b in itertools.pairwise(names)}
     if "memory" in options.parts:
-        result["peak_memory_mib"] = {n: round(peak_memory(arm, options)) for n, arm in arms.items()}
+        arms["policy alone"] = replace(cached, alone=True)
+        peaks = {n: round(peak_memory(arm, options)) for n, arm in arms.items()}
+        result["peak_memory_mib"] = peaks
+        result["memory_for_the_reference"] = round(peaks["fast"] / peaks["policy alone"] - 1, 4)
     print(json.dumps(result))
 
 
