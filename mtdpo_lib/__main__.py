@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtdpo_lib import runner
-from mtdpo_lib.profiles import PROFILES, get_profile, setting_names
+from mtdpo_lib.profiles import PROFILES, Profile, get_profile, setting_names
 from mtdpo_lib.stages import CorruptStage, MissingProduct, UnusableFolder
 
 
@@ -51,6 +51,10 @@ def parser() -> argparse.ArgumentParser:
     profiles = commands.add_parser("profiles", help="print the settings of a profile")
     profiles.add_argument("name", nargs="?", default="cpu")
 
+    memory = commands.add_parser("memory", help="what fits on which GPU, and for how long, by arithmetic")
+    memory.add_argument("name", nargs="?", default="paper", metavar="PROFILE")
+    memory.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+
     readme = commands.add_parser("readme", help="write the kept results into the README")
     readme.add_argument(
         "--check", action="store_true", help="only say whether they are there; exit code 1 if not"
@@ -78,6 +82,8 @@ def dispatch(options: argparse.Namespace) -> int:
     if options.command == "profiles":
         return show_profile(options.name)
 
+    if options.command == "memory":
+        return show_memory(get_profile(options.name, options.settings))
     if options.command == "study":
         return run_study(options)
 
@@ -132,6 +138,20 @@ def show_profile(name: str) -> int:
     for setting in setting_names(profile):
         section, _, inner = setting.rpartition(".")
         print(f"  {setting} = {getattr(getattr(profile, section) if section else profile, inner)!r}")
+    return 0
+
+
+def show_memory(profile: Profile) -> int:
+    """Print a step's memory by part, and what fits on some cards."""
+    from mtdpo_lib import memory
+    from mtdpo_lib.report import markdown_table
+
+    needs = memory.training_bytes(profile)
+    print(f"{profile.model.base}: one pair of {profile.pairs.max_tokens} tokens a side needs, in GiB: "
+          + ", ".join(f"{name} {value / memory.GIB:.2f}" for name, value in needs.items()))  # fmt: skip
+    print(markdown_table(*memory.plan(profile)))
+    reached, length = f"{memory.EFFICIENCY:.0%}", f"{memory.TYPICAL_LENGTH:.0%}"
+    print(f"Estimates: a card reaches {reached} of its peak, a trajectory {length} of its limit.")
     return 0
 
 

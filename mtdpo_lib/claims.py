@@ -32,6 +32,7 @@ class Claim:
         paper: the paper's own difference in points, of accuracies the mean of GSM8K and MATH; None without a number.
         notebook: that shows it.
         source: in arXiv 2409.02392v2.
+        untested: why nothing is measured, where `metric` is "none".
     """
 
     name: str
@@ -42,6 +43,7 @@ class Claim:
     paper: float | None
     notebook: str
     source: str
+    untested: str
 
 
 def paper_table(name: str) -> list[dict[str, str]]:
@@ -72,7 +74,7 @@ def read_claims() -> list[Claim]:
         if table:
             points = paper_average(table, line["row"]) - paper_average(table, line["minus"])
         given = (line["claim"], line["theme"], line["statement"], line["relation"], line["metric"])
-        claims.append(Claim(*given, points, line["notebook"], line["source"]))
+        claims.append(Claim(*given, points, line["notebook"], line["source"], line["untested"]))
     return claims
 
 
@@ -131,6 +133,7 @@ def judge(metrics: Sequence[dict[str, Any]], may_claim: str) -> list[dict[str, A
                 "statement": claim.statement,
                 "relation": claim.relation,
                 "source": claim.source,
+                "untested": claim.untested,
                 "notebook": claim.notebook,
                 "paper": None if claim.paper is None else round(claim.paper, 2),
                 "metric": claim.metric,
@@ -151,7 +154,8 @@ def rows(judged: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     for row in judged:
         theirs = row["source"] if row["paper"] is None else f"{row['paper']:+.1f} ({row['source']})"
         counts = [f"{row['measured']['n']:,}", str(len(row["seeds"]))] if row["measured"] else ["", ""]
-        table.append([row["statement"], theirs, shown(row["measured"]), *counts, row["verdict"]])
+        reason = f": {row['untested']}" if row["untested"] else ""
+        table.append([row["statement"], theirs, f"{shown(row['measured'])}{reason}", *counts, row["verdict"]])
     return head, table
 
 

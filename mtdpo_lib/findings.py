@@ -2,7 +2,8 @@
 
 A metric's name says what it is: ``accuracy/test/<arm>``, ``gain/test/<arm>`` (over the arm's own SFT policy),
 ``difference/test/<arm>-minus-<arm>``, ``pass/<n>/<arm>``, ``cost/<what>/<arm>``; and ``<fact>/<iteration>/<arm>``, with
-``<arm>-minus-<rival>`` or ``<last>-minus-1``, for the accuracy after an iteration and what `study.iteration_facts` tells.
+``<arm>-minus-<rival>`` or ``<last>-minus-1``, for the accuracy after an iteration and what `study.iteration_facts` tells;
+``development/last-minus-first/<arm>`` compares the kept steps of the last training on development prompts.
 """
 
 from __future__ import annotations
@@ -153,6 +154,7 @@ def metric_names(names: Iterable[str], iterations: int = 3) -> Iterator[str]:
         arm = ARMS[name]
         yield from (f"accuracy/test/{name}", f"gain/test/{name}")
         yield from (f"cost/{cost}/{name}" for cost in COSTS)
+        yield f"development/last-minus-first/{name}"
         if arm.pass_at_n:
             for n in PASS_AT:
                 yield from (f"pass/{n}/{name}", f"pass/{n}/{name}/{BASE}", f"pass/{n}/{name}-minus-{BASE}")
@@ -186,7 +188,10 @@ def _read_arms(out: Path) -> tuple[ByArm, str]:
 
 
 def _metrics(by_arm: ByArm) -> Metrics:
-    found = [*_accuracies(by_arm), *_pass_metrics(by_arm), *_iteration_metrics(by_arm), *_costs(by_arm)]
+    found = [
+        *_accuracies(by_arm), *_pass_metrics(by_arm), *_iteration_metrics(by_arm),
+        *_checkpoints(by_arm), *_costs(by_arm),
+    ]  # fmt: skip
     return [metric for metric in found if metric is not None]
 
 
@@ -282,6 +287,14 @@ def _iteration_metrics(by_arm: ByArm) -> Iterator[Metric]:
                 yield _from_values(f"{name}/{last}-minus-1/{arm}", change, name)
 
 
+def _checkpoints(by_arm: ByArm) -> Iterator[Metric]:
+    """What the last kept step of the last training is worth against the first one."""
+    for arm, records in by_arm.items():
+        steps = {seed: list(record.get("development", {}).values()) for seed, record in records.items()}
+        changes = {seed: values[-1] - values[0] for seed, values in steps.items() if len(values) > 1}
+        yield _from_values(f"development/last-minus-first/{arm}", changes, "development")
+
+
 def _costs(by_arm: ByArm) -> Iterator[Metric]:
     for arm, records in by_arm.items():
         for cost in COSTS:
@@ -315,7 +328,13 @@ def _from_values(label: str, values: dict[int, float], what: str) -> Metric:
     estimate = stats.mean_interval(each) if len(each) > 1 else (each[0], None, None)
     if what in FRACTIONS and "minus" not in label and estimate[1] is not None:
         estimate = (estimate[0], max(estimate[1], 0.0), min(estimate[2], 1.0))
-    unit = "fraction" if what in FRACTIONS else "nats" if what in FACTS else what.replace("-", " ")
+    unit = (
+        "fraction"
+        if what in (*FRACTIONS, "development")
+        else "nats"
+        if what in FACTS
+        else what.replace("-", " ")
+    )
     return _metric(label, estimate, len(each), unit, list(values), each)
 
 

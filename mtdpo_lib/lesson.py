@@ -34,6 +34,7 @@ PIPELINE = (
     ("07", "reference and KL"),
     ("08", "mixture sampling"),
     ("09", "report"),
+    ("10", "a real model"),
 )
 
 

@@ -572,6 +572,45 @@ def histogram(values: Sequence[float], xlabel: str, title: str = "") -> Figure:
     return fig
 
 
+def memory_by_part(needs: dict[str, dict[str, float]], cards: dict[str, float]) -> Figure:
+    """What a training step holds in a GPU's memory.
+
+    Args:
+        needs: model to part to GiB.
+        cards: a GPU's name to its GiB, drawn as lines.
+    """
+    fig = Figure("By arithmetic, not measured; 1 pair of full length at a time.")
+    axes = fig.add_subplot(xlabel="memory of one M-DPO step (GiB)")
+    colours = (GREY, BLUE, SKY, ORANGE, GREEN)
+    starts = [0.0] * len(needs)
+    for part, colour in zip(next(iter(needs.values()), {}), colours, strict=False):
+        widths = [row[part] for row in needs.values()]
+        axes.barh(range(len(needs)), widths, left=starts, color=colour, edgecolor="white", label=part)
+        starts = [start + width for start, width in zip(starts, widths, strict=True)]
+    for name, size in cards.items():
+        axes.axvline(size, color=BLACK, linestyle="--", linewidth=1)
+        axes.annotate(name, (size, 1), xycoords=("data", "axes fraction"), xytext=(-3, -4),
+                      textcoords="offset points", rotation=90, ha="right", va="top", fontsize=7.5)  # fmt: skip
+    axes.set_yticks(range(len(needs)), list(needs))
+    axes.invert_yaxis()
+    _legend(axes, outside=True)
+    most = max(starts, default=0.0)
+    axes.set_title(f"The largest needs {most:.1f} GiB" if needs else "No model yet", fontsize=10)
+    return fig
+
+
+def quantized_weights(weights: Sequence[float], levels: Sequence[float]) -> Figure:
+    """Weights, each divided by the largest of its block, and the few levels that stand for them."""
+    fig = Figure(f"n = {len(weights):,} weights.")
+    axes = fig.add_subplot(xlabel="weight / largest of its block", ylabel="count")
+    axes.hist(weights, bins=81, color=SKY, label="weights")
+    for place, level in enumerate(levels):
+        axes.axvline(level, color=RED, linewidth=0.8, label=None if place else "levels")
+    axes.set_title(f"{len(levels)} levels, dense where the weights are", fontsize=10)
+    _legend(axes)
+    return fig
+
+
 def iteration_of(name: str) -> int | None:
     """0 for SFT, t for the policy of M-DPO iteration t, None for anything else.
 

@@ -20,7 +20,7 @@ from mtdpo_lib.records import write_json
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 README = ROOT / "README.md"
-REFERENCE_RUNS = ROOT / "data" / "reference_runs"
+REFERENCE_RUNS = report.REFERENCE_RUNS
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 OWN_SETTINGS = re.compile(r"(?:budget=(\w+))?")  # of a run that can be kept
@@ -100,16 +100,22 @@ def source_hash(notebook: nbformat.NotebookNode) -> str:
 
 
 def made_from(notebook: nbformat.NotebookNode, reference: Path = REFERENCE_RUNS) -> dict[str, str]:
-    """What a notebook's outputs belong to: its cells, and the kept study where it shows one."""
+    """What a notebook's outputs belong to: its cells, and the kept study or real runs where it shows them."""
     hashes = {"source_hash": source_hash(notebook)}
     if any("findings.kept(" in cell.source for cell in notebook.cells):
         study = (reference / "cpu" / "study" / "report.json").read_bytes()
         hashes["study_hash"] = hashlib.blake2b(study, digest_size=8).hexdigest()
+    if any("report.real_runs(" in cell.source for cell in notebook.cells):
+        files = (file for home in report.real_runs(reference) for file in sorted(home.rglob("*.json")))
+        digest = hashlib.blake2b(digest_size=8)
+        for file in files:
+            digest.update(file.relative_to(reference).as_posix().encode() + file.read_bytes())
+        hashes["real_runs_hash"] = digest.hexdigest()
     return hashes
 
 
 def stale_notebooks(notebooks: Path = NOTEBOOKS, reference: Path = REFERENCE_RUNS) -> list[str]:
-    """Notebooks whose outputs were not made by their present cells or kept study; empty when all are fresh."""
+    """Notebooks whose outputs were not made by their present cells, kept study or real runs; empty when all are fresh."""
     stale = []
     for file in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
         notebook = nbformat.read(file, as_version=4)
@@ -211,7 +217,7 @@ def results_block(reference: Path = REFERENCE_RUNS / "cpu") -> str:
     lines = _runs_block(reference)
     if (reference / "study").is_dir():
         lines += ["", *_claims_block(reference)]
-    for other in sorted(reference.parent.glob("small*")):
+    for other in report.real_runs(reference.parent):
         lines += ["", *_runs_block(other)]
     return "\n".join(lines) + "\n"
 

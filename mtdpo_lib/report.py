@@ -14,7 +14,8 @@ import jinja2
 from mtdpo_lib import plots, stats
 from mtdpo_lib.records import Metric, read_records, write_json
 
-PAPER = Path(__file__).resolve().parent.parent / "data" / "paper"
+DATA = Path(__file__).resolve().parent.parent / "data"
+PAPER, REFERENCE_RUNS = DATA / "paper", DATA / "reference_runs"
 PAPER_BASE = "Gemma-1.1-it-7B"
 PROPORTIONS = ("accuracy", "sampled")  # metrics that are shares of right answers
 SUITE_NAMES = {"gsm-like": "GSM-like", "math-like": "MATH-like", "gsm8k": "GSM8K", "math": "MATH"}
@@ -38,6 +39,11 @@ def run_records(folder: Path, run: dict[str, Any]) -> dict[str, Record]:
     """The records that belong to `run`; those that other settings left in the folder are not part of it."""
     found = read_records(folder / "records")
     return {name: record for name, record in found.items() if record["settings_hash"] == run["settings_hash"]}
+
+
+def real_runs(reference: Path = REFERENCE_RUNS) -> list[Path]:
+    """Folders of the kept runs with a real model, each with one folder a seed; the profile's own budget first."""
+    return sorted(home for home in reference.glob("small*") if any(home.glob("seed*/run.json")))
 
 
 def paper_rows() -> list[dict[str, str]]:

@@ -61,6 +61,14 @@ def test_every_claim_names_a_metric_that_a_study_makes():
         assert claim.metric in made or claim.metric == "none", claim.name
 
 
+def test_a_claim_without_a_measurement_says_why_and_no_other_does():
+    for claim in claims.read_claims():
+        assert bool(claim.untested) == (claim.metric == "none"), claim.name
+    judged = claims.judge([], "trends")
+    shown = {row[0]: row[2] for row in claims.rows(judged)[1]}
+    assert shown["leaving out winners whose tool failed helps"].startswith("not measured: such winners")
+
+
 def test_one_seed_is_indicative():
     one = {
         **measured(0.1, 0.05, 0.15),

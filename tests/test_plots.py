@@ -124,6 +124,11 @@ FIGURES = {
     "coverage, nothing": lambda: plots.coverage_curve({}),
     "mix": lambda: plots.outcome_mix(MIX),
     "mix, nothing": lambda: plots.outcome_mix({}),
+    "memory": lambda: plots.memory_by_part(
+        {"a": {"base": 5.0, "adapter": 1.0}, "b": {"base": 4.0, "adapter": 2.5}}, {"24 GB": 24, "80 GB": 80}
+    ),
+    "memory, nothing": lambda: plots.memory_by_part({}, {}),
+    "levels": lambda: plots.quantized_weights([-1.0, -0.1, 0.0, 0.2, 1.0], [-1.0, 0.0, 1.0]),
     "histogram": lambda: plots.histogram([1, 2, 2, 3, 9], "length (tokens)"),
     "histogram, nothing": lambda: plots.histogram([], "length (tokens)"),
 }

@@ -79,12 +79,12 @@ def test_the_plan_counts_shared_stages_once(tmp_path):
     assert sum(two.missing.values()) == 2 * sum(plan.missing.values())
 
 
-def record(out, arm, seed, own, sft="0000", profile="cpu", first="", iterations=()):
+def record(out, arm, seed, own, sft="0000", profile="cpu", first="", iterations=(), development=None):
     facts = {
         "arm": arm, "seed": seed, "profile": profile, "policies": ["sft", f"{arm}-1", f"{arm}-2"],
         "outcomes": {"sft": sft[: len(own)], f"{arm}-1": first or own, f"{arm}-2": own},
         "cost": {"trajectories": 9, "pairs": 3, "sampled tokens": 900, "trained tokens": 500},
-        "seconds": 1.5, "iterations": list(iterations),
+        "seconds": 1.5, "iterations": list(iterations), "development": development or {"step-9": 0.5},
     }  # fmt: skip
     (out / "arms").mkdir(exist_ok=True, parents=True)
     (out / "arms" / f"{arm}-seed{seed}.json").write_text(json.dumps(facts))
@@ -126,6 +126,16 @@ def test_gains_from_different_starts_are_compared(tmp_path):
     record(tmp_path, "sft-2", 0, "1110", sft="0000")
     found = {metric["name"]: metric for metric in json.loads(findings.summarise(tmp_path).read_text())}
     assert found["gain/test/sft-2-minus-mdpo"]["value"] == 3 / 4 - 2 / 4
+
+
+def test_the_last_checkpoint_is_compared_with_the_first(tmp_path):
+    for seed, last in ((0, 0.75), (1, 0.5)):
+        steps = {"step-9": 0.75, "step-18": 1.0, "step-100": last}
+        record(tmp_path, "mdpo", seed, "1111", development=steps)
+    found = {metric["name"]: metric for metric in json.loads(findings.summarise(tmp_path).read_text())}
+    metric = found["development/last-minus-first/mdpo"]
+    assert (metric["each"], metric["unit"], metric["n"]) == ([0.0, -0.25], "fraction", 2)
+    assert found["claim/early-optimum"]["verdict"] == claims.TREND
 
 
 def test_iterations_tell_what_changed(tmp_path):

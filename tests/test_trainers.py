@@ -324,7 +324,9 @@ def test_the_reference_is_computed_once_for_tokens_mask_adapter_and_precision(bu
 
 
 @pytest.mark.parametrize("method", ["mdpo", "mkto"])
-@pytest.mark.parametrize("options", [{}, {"fast": True}, {"fast": True, "rows_at_once": 2}, {"reference": "base"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"fast": True}, {"fast": True, "rows_at_once": 2}, {"reference": "base"}]
+)
 def test_the_reference_comes_before_the_activations_of_the_policy(build, pairs, method, options):  # noqa: F811
     """Its own would add to the peak; and it is not computed again when TRL asks for it."""
     trainer = build(method, pairs, **options)
@@ -334,12 +336,12 @@ def test_the_reference_comes_before_the_activations_of_the_policy(build, pairs, 
         lambda *_: calls.append((answers_as_reference(network), torch.is_grad_enabled()))
     )
     step(trainer)
-    policy, reference, own = (False, True), (True, False), calls.index((False, True))
-    assert calls[own - 1] == reference
+    learns, compares = (False, True), (True, False)
+    assert calls[calls.index(learns) - 1] == compares
     mismatched = 0 if method == "mdpo" else 1  # rows for z_0, of policy and reference, without gradient
     parts = 2 if "rows_at_once" in options else 1
-    assert calls.count(policy) == parts
-    assert calls.count(reference) == parts * (1 + mismatched)
+    assert calls.count(learns) == parts
+    assert calls.count(compares) == parts * (1 + mismatched)
 
 
 def load_adapter_policy(rows, build, tmp_path):
