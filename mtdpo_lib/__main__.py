@@ -55,6 +55,14 @@ def parser() -> argparse.ArgumentParser:
     memory.add_argument("name", nargs="?", default="paper", metavar="PROFILE")
     memory.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
 
+    gsm8k = commands.add_parser(
+        "gsm8k", help="how many of GSM8K's solutions become executed demonstrations; a sample"
+    )
+    gsm8k.add_argument(
+        "folder", nargs="?", default="", help="with train.jsonl (default MTDPO_GSM8K_DIR, then the hub)"
+    )
+    gsm8k.add_argument("--sample", type=int, default=20, help="demonstrations to print (default 20)")
+
     readme = commands.add_parser("readme", help="write the kept results into the README")
     readme.add_argument(
         "--check", action="store_true", help="only say whether they are there; exit code 1 if not"
@@ -84,6 +92,8 @@ def dispatch(options: argparse.Namespace) -> int:
 
     if options.command == "memory":
         return show_memory(get_profile(options.name, options.settings))
+    if options.command == "gsm8k":
+        return show_gsm8k(options.folder, options.sample)
     if options.command == "study":
         return run_study(options)
 
@@ -152,6 +162,28 @@ def show_memory(profile: Profile) -> int:
     print(markdown_table(*memory.plan(profile)))
     reached, length = f"{memory.EFFICIENCY:.0%}", f"{memory.TYPICAL_LENGTH:.0%}"
     print(f"Estimates: a card reaches {reached} of its peak, a trajectory {length} of its limit.")
+    return 0
+
+
+def show_gsm8k(folder: str, sample: int) -> int:
+    """Make demonstrations of all training solutions, each run in the sandbox; print the share kept and some of them."""
+    import random
+
+    from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, sources, training_problems
+    from mtdpo_lib.progress import Progress
+    from mtdpo_lib.sandbox import SandboxPool
+
+    problems = training_problems(folder)
+    with SandboxPool(get_profile("small").sandbox) as pool:
+        kept, counts = gsm8k_demonstrations(problems, pool.session, progress=Progress("GSM8K"))
+    for one in random.Random(0).sample(kept, min(sample, len(kept))):
+        print(f"\n=== {one.problem.id}, gold {one.problem.answer}")
+        for message in one.messages:
+            print(f"{message['role']:>9} | " + message["content"].replace("\n", "\n          | "))
+    told = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    print(
+        f"\n{len(kept):,} of {len(problems):,} solutions ({len(kept) / len(problems):.1%}): {told}. {sources(folder)}"
+    )
     return 0
 
 

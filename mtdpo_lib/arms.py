@@ -82,6 +82,7 @@ def _method(name: str, what: str, against: str = "mdpo", **more: Any) -> Arm:
 
 _NOISY = section("rollout", tool_noise=NOISE)
 _CORRECTED = section("preference", stochastic_tool_correction=16)
+# Two processes go through a seed's arms from both ends (`mtdpo_lib.workers`): they should meet among short ones.
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
@@ -105,17 +106,17 @@ ARMS: dict[str, Arm] = {
             changes=(section("preference", checkpoint_choice="random"),)),
         Arm("raft-3", "one iteration of RAFT with up to three right trajectories a prompt", BASE,
             changes=(section("preference", method="raft"), section("pairs", pairs_per_prompt=3)), iterations=1),
-        Arm("sft-2", "from two epochs of SFT", changes=(_sft_epochs(2),)),
-        Arm("sft-3", "from three epochs of SFT", changes=(_sft_epochs(3),)),
-        Arm("underfit", "one iteration from two epochs of SFT", BASE, changes=(_sft_epochs(2),), iterations=1),
-        Arm("underfit-nll", "the same with the NLL term", "underfit",
-            changes=(_sft_epochs(2), section("preference", nll_coefficient=1.0)), iterations=1),
         Arm("noisy", f"one iteration with a tool that is one off with probability {NOISE}", BASE,
             changes=(_NOISY,), iterations=1),
         Arm("noisy-corrected", "the same with the adaptive margin, 16 further answers each", "noisy",
             changes=(_NOISY, _CORRECTED), iterations=1),
         Arm("noisy-dpo", "the same with the tool's output scored", "noisy",
             changes=(_NOISY, section("preference", method="dpo")), iterations=1),
+        Arm("underfit", "one iteration from two epochs of SFT", BASE, changes=(_sft_epochs(2),), iterations=1),
+        Arm("underfit-nll", "the same with the NLL term", "underfit",
+            changes=(_sft_epochs(2), section("preference", nll_coefficient=1.0)), iterations=1),
+        Arm("sft-2", "from two epochs of SFT", changes=(_sft_epochs(2),)),
+        Arm("sft-3", "from three epochs of SFT", changes=(_sft_epochs(3),)),
         *(Arm(f"log-{lines}", f"one iteration, the tool's results below {lines} lines of a log", BASE,
               changes=_logs(lines), iterations=1) for lines in LOGS),
         *(Arm(f"log-{lines}-dpo", "the same with the tool's output scored", f"log-{lines}",

@@ -215,6 +215,27 @@ def test_programs(solution, code):
     assert program(solution)[1] == code
 
 
+def test_a_number_of_the_question_is_not_taken_for_an_earlier_result():
+    solution = "<<3*5=15>>15 hours <<15+9=24>>24 <<15*24=360>>360\n#### 360"
+    assert program(solution, "How long in 15 weeks?")[1].splitlines()[1:3] == [
+        "step_2 = 15+9",
+        "step_3 = 15*step_2",
+    ]
+    assert program(solution, "How long?")[1].splitlines()[1:3] == [
+        "step_2 = step_1+9",
+        "step_3 = step_1*step_2",
+    ]
+
+
+def test_the_command_tells_the_share_and_shows_some(folder, capsys):
+    from mtdpo_lib.__main__ import main
+
+    assert main(["gsm8k", str(folder), "--sample", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "200 of 200 solutions (100.0%): 200 kept" in shown and shown.count("===") == 2
+    assert main(["gsm8k", str(folder / "nowhere")]) == 2
+
+
 @pytest.mark.parametrize(
     ("solution", "reason"),
     [
@@ -224,6 +245,8 @@ def test_programs(solution, code):
         ("<<1/0=6>>6\n#### 6", "dropped: not plain arithmetic"),
         ("<<__import__('os').getpid()=6>>6\n#### 6", "dropped: not plain arithmetic"),
         ("<<2**9=512>>512\n#### 512", "dropped: not plain arithmetic"),
+        ("<<5=5>>5\n#### 5", "dropped: the last note computes nothing"),
+        ("<<2*3=6>>6 and so <<-6=-6>>-6\n#### -6", "dropped: the last note computes nothing"),
     ],
 )
 def test_what_cannot_be_shown_is_dropped_with_its_reason(tmp_path, solution, reason):

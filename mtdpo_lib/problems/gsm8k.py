@@ -27,6 +27,7 @@ from mtdpo_lib.problems.teacher import Progress, SessionFactory
 
 FOLDER_VARIABLE = "MTDPO_GSM8K_DIR"
 NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
+NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
 AFTER_NOTE = re.compile(r"\$?[\d,]*(?:\.\d+)?%?[ ]*([^.,:;\n<#=+*/()$-]*)")  # "24 clips in May" after a note
 WHERE = (
     f"set problems.gsm8k_dir or the environment variable {FOLDER_VARIABLE} to a folder that holds train.jsonl"
@@ -147,26 +148,36 @@ def load_gsm8k(
     else:
         records = [record for record in train if split_of(record["question"]) == split]
         name = "train-heldout" if split == "test" else split
-    problems: dict[str, Problem] = {}
-    for record in records:
-        steps = len(NOTE.findall(record["answer"]))
-        if max_steps and steps > max_steps:
-            continue
-        key = question_id(record["question"])
-        problems[key] = Problem(
-            id=f"gsm8k/{name}/{key}",
-            suite="gsm8k",
-            family=f"{steps}-step",
-            question=record["question"].strip(),
-            answer=final_answer(record["answer"]),
-            notes=record["answer"],
-        )
+    steps = {record["question"]: len(NOTE.findall(record["answer"])) for record in records}
+    found = [
+        _problem(record, name)
+        for record in records
+        if not max_steps or steps[record["question"]] <= max_steps
+    ]
+    problems = {problem.id: problem for problem in found}
     if count is not None and count > len(problems):
         raise ValueError(
             f"GSM8K has {len(problems)} problems in split {name!r} with problems.gsm8k_max_steps="
             f"{max_steps or 0}, but {count} are wanted; ask for fewer."
         )
     return sorted(problems.values(), key=lambda problem: digest(seed, "gsm8k", problem.id))[:count]
+
+
+def training_problems(folder: str | os.PathLike[str] = "") -> list[Problem]:
+    """Every problem of the training file, whatever its split, in the file's order; `folder` as in `load_gsm8k`."""
+    train, _ = read_records(folder or os.environ.get(FOLDER_VARIABLE, ""))
+    return [_problem(record, "train") for record in train]
+
+
+def _problem(record: Record, split: str) -> Problem:
+    return Problem(
+        id=f"gsm8k/{split}/{question_id(record['question'])}",
+        suite="gsm8k",
+        family=f"{len(NOTE.findall(record['answer']))}-step",
+        question=record["question"].strip(),
+        answer=final_answer(record["answer"]),
+        notes=record["answer"],
+    )
 
 
 def evaluated(expression: str) -> Fraction:
@@ -200,24 +211,26 @@ def evaluated(expression: str) -> Fraction:
         raise ValueError("not plain arithmetic") from error
 
 
-def program(solution: str) -> tuple[str, str]:
+def program(solution: str, question: str = "") -> tuple[str, str]:
     """Turn the calculator notes of a solution into a sentence and a program.
 
-    Every note becomes a line `step_1 = 48/2  # clips in May`; a number that an earlier step gave is replaced
-    by that step's name, and the last step is printed, as a whole number where it is one.
+    Every note becomes a line `step_1 = 48/2  # clips in May`; a number that an earlier step gave, and that the question
+    does not name, is replaced by that step's name, and the last step is printed, as a whole number where it is one.
 
     Args:
         solution: GSM8K's worked solution.
+        question: its problem; 15 may be its weeks, although an earlier step gave 15 hours.
 
     Returns:
         The sentence and the program.
 
     Raises:
-        ValueError: When there are no notes or one is more than plain arithmetic.
+        ValueError: When there are no notes, one is more than plain arithmetic, or the last one computes nothing.
     """
     notes = list(NOTE.finditer(solution))
     if not notes:
         raise ValueError("no notes")
+    named = {Fraction(word) for word in NUMBER.findall(question.replace(",", ""))}
     lines: list[str] = []
     steps: dict[Fraction, str] = {}
     for note in notes:
@@ -227,7 +240,10 @@ def program(solution: str) -> tuple[str, str]:
         comment = " ".join(after[1].split()[:5]) if after else ""
         line = f"{name} = {with_steps(expression, steps)}"
         lines.append(f"{line}  # {comment}" if comment else line)
-        steps[result] = name
+        if result not in named:
+            steps[result] = name
+    if not re.search(r"[\d.)]\s*[-+*/]", notes[-1][1]):
+        raise ValueError("the last note computes nothing")
     shown = expression if len(notes) == 1 else name
     if re.search(r"[/.]", "".join(note[1] for note in notes)):  # a float: print 72, not 72.0
         shown = f"round({shown})" if result.denominator == 1 else f"round({shown}, 4)"
@@ -239,7 +255,7 @@ def program(solution: str) -> tuple[str, str]:
 def with_steps(expression: str, steps: Mapping[Fraction, str]) -> str:
     """Replace numbers that earlier steps gave by the names of those steps, each name once."""
     free = dict(steps)
-    return re.sub(r"\d+\.?\d*|\.\d+", lambda match: free.pop(Fraction(match[0]), match[0]), expression)
+    return NUMBER.sub(lambda match: free.pop(Fraction(match[0]), match[0]), expression)
 
 
 def gsm8k_demonstrations(
@@ -269,7 +285,7 @@ def gsm8k_demonstrations(
         if len(kept) >= wanted:
             break
         try:
-            sentence, code = program(problem.notes)
+            sentence, code = program(problem.notes, problem.question)
         except ValueError as error:
             counts[f"dropped: {error}"] += 1
             continue
