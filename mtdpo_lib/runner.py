@@ -32,7 +32,7 @@ NOTEBOOKS = ROOT / "notebooks"
 REFERENCE_RUNS = ROOT / "data" / "reference_runs"
 
 # Failures of a notebook whose sentence is all that the user needs, because the input caused them.
-INPUT_FAILURES = ("SettingError", "MissingProduct", "CorruptStage", "UnusableFolder")
+INPUT_FAILURES = ("SettingError", "MissingModel", "MissingProduct", "CorruptStage", "UnusableFolder")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 FINISHED = "finished.json"
@@ -81,6 +81,10 @@ def reproduce(
     chosen = notebooks if only is None else [pick_notebook(notebooks, only)]
     for notebook in chosen:
         check_parameters(notebook, parameters)
+    if profile.model.base != "tiny":
+        from mtdpo_lib.models import check_loadable  # torch takes seconds to import
+
+        check_loadable(profile.model)
     StageStore(out / "stages").verify_all()
 
     run = _start_run(out, profile, parameters)

@@ -9,6 +9,7 @@ complete: a killed stage leaves nothing that looks finished.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
@@ -183,7 +184,15 @@ class StageStore:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         start = time.perf_counter()
-        work(draft, **inputs)
+        try:
+            work(draft, **inputs)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            shutil.rmtree(draft, ignore_errors=True)
+            raise UnusableFolder(
+                f"The disk of {self.root} is full: make room and start again; what is finished is kept."
+            ) from error
         files = {
             file.relative_to(draft).as_posix(): _checksum(file)
             for file in sorted(draft.rglob("*"))

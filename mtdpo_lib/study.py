@@ -25,7 +25,7 @@ from mtdpo_lib.arms import ARMS, PASS_PROBLEMS, PASS_SAMPLES, PASS_TEMPERATURE, 
 from mtdpo_lib.evaluate import Outcome
 from mtdpo_lib.findings import summarise
 from mtdpo_lib.iterate import DATA_SEED, Experiment, Iteration, load_pairs
-from mtdpo_lib.models import Policy, load_for_sampling, load_tokenizer
+from mtdpo_lib.models import Policy, check_loadable, load_for_sampling, load_tokenizer
 from mtdpo_lib.problems import load_problems
 from mtdpo_lib.profiles import (
     ModelSettings,
@@ -287,6 +287,7 @@ def study(
         CorruptStage: a kept product is damaged.
     """
     profile = get_profile(profile_name, list(settings))
+    check_loadable(profile.model)
     StageStore(out / "stages").verify_all()
     plan, count = make_plan(profile, seeds, arms, out), len(seeds) * len(arms)
     say(f"{len(arms)} arms ({', '.join(arm.name for arm in arms)}), seeds {', '.join(map(str, seeds))}.")

