@@ -244,7 +244,10 @@ def _runs_block(home: Path) -> list[str]:
 
 def _claims_block(reference: Path) -> list[str]:
     """What the kept study says of the paper's claims."""
-    judged = claims.judge(findings.kept(reference.name, reference.parent), get_profile(reference.name).claims)
+    study = findings.kept(reference.name, reference.parent)
+    judged = claims.judge(study, get_profile(reference.name).claims)
+    gain = next((metric for metric in study if metric["name"] == "gain/test/mdpo"), {"seeds": [], "each": []})
+    each = (f"{seed}: {100 * one:+.1f}" for seed, one in zip(gain["seeds"], gain["each"], strict=True))
     seeds = sorted({seed for row in judged for seed in row["seeds"]})
     words = Counter(row["verdict"] for row in judged)
     told = ", ".join(f"{count} {word}" for word, count in words.most_common())
@@ -252,6 +255,8 @@ def _claims_block(reference: Path) -> list[str]:
         f"**The paper's claims** over seeds {', '.join(map(str, seeds))} (`python -m mtdpo_lib study`): {told}.",
         "",
         report.markdown_table(*claims.rows(judged)),
+        "",
+        f"M-DPO's gain over SFT by seed, in points: {'; '.join(each)}.",
     ]
 
 
