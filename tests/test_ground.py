@@ -92,6 +92,7 @@ def test_everything_the_library_imports_is_listed():
                 indirect = {
                     "ipython": "ipykernel",
                     "tokenizers": "transformers",
+                    "pillow": "matplotlib",
                     "huggingface-hub": "transformers",
                     "pydantic-monty-client": "pydantic-monty",
                 }
