@@ -116,3 +116,8 @@ def test_notebooks_are_numbered_without_a_gap():
     readme = (ROOT / "README.md").read_text()
     for file in (ROOT / "notebooks").glob("*.ipynb"):
         assert file.name in readme, f"the README does not list {file.name}"
+
+
+def test_notebooks_stay_small_enough_to_read_and_to_compare():
+    for file in (ROOT / "notebooks").glob("*.ipynb"):
+        assert file.stat().st_size <= 2**20, f"{file.name} is over 1 MB: draw fewer or smaller figures"

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma2Config, GemmaConfig, LlamaConfig, MistralConfig
 
+from mtdpo_lib import memory
 from mtdpo_lib.__main__ import main
 from mtdpo_lib.memory import (
     CARDS,
@@ -22,6 +23,7 @@ from mtdpo_lib.memory import (
     training_bytes,
 )
 from mtdpo_lib.profiles import get_profile
+from mtdpo_lib.train import shared_prompt
 
 # transformers' own defaults are Gemma-7B and Mistral-7B-v0.1; the rest is set as published.
 CONFIGS = {
@@ -103,6 +105,10 @@ def test_activations_are_what_a_step_keeps(config):
         model.get_base_model().model(input_ids=ids)
     measured = sum(size for size, _ in kept.values()) / ids.shape[1] / config.num_hidden_layers
     assert Shape.of(config).block_activations() == pytest.approx(measured, rel=0.1)
+
+
+def test_the_head_is_counted_as_the_step_computes_it():
+    assert memory.HEAD_ROWS == shared_prompt.HEAD_ROWS
 
 
 def test_the_reference_costs_an_adapter_and_not_a_model():
