@@ -50,7 +50,7 @@ from mtdpo_lib.rollout import (
     save_trajectories,
     write_jsonl,
 )
-from mtdpo_lib.sandbox import SandboxPool
+from mtdpo_lib.sandbox import kept_pool
 from mtdpo_lib.seeds import small_stream, stream
 from mtdpo_lib.stages import Product, StageStore
 
@@ -69,8 +69,8 @@ DATA_SEED = (
 
 def make_demonstrations(folder: Path, problems: ProblemSettings, sandbox: SandboxSettings, seed: int) -> None:
     """The teacher's demonstrations, its tool calls really executed."""
-    with SandboxPool(sandbox) as pool:
-        rows, counts = load_demonstrations(problems, seed, pool.session, Progress("demonstrations"))
+    pool = kept_pool(sandbox)
+    rows, counts = load_demonstrations(problems, seed, pool.session, Progress("demonstrations"))
     write_jsonl(folder / "demonstrations.jsonl", (row.to_dict() for row in rows))
     write_json(folder / "counts.json", counts)
 
@@ -132,18 +132,18 @@ def make_rollouts(
     count = problems.prompts_per_iteration
     prompts = load_problems(problems, "preference", first + count, seed)[first:]
     trajectories: list[Trajectory] = []
-    with SandboxPool(sandbox) as pool:
-        for policy, samples in sources:
-            if samples == 0:
-                continue
-            network = load_sampler(policy, model, settings.sampler)
-            tokenizer = load_tokenizer(policy)
-            progress = Progress(f"rollouts of {policy.name}", "trajectories")
-            name = policy.name
-            own = small_stream(seed, "rollout", name)
-            trajectories += rollout(
-                network, tokenizer, prompts, samples, settings, pool, policy=name, seed=own, progress=progress
-            )
+    pool = kept_pool(sandbox)
+    for policy, samples in sources:
+        if samples == 0:
+            continue
+        network = load_sampler(policy, model, settings.sampler)
+        tokenizer = load_tokenizer(policy)
+        progress = Progress(f"rollouts of {policy.name}", "trajectories")
+        name = policy.name
+        own = small_stream(seed, "rollout", name)
+        trajectories += rollout(
+            network, tokenizer, prompts, samples, settings, pool, policy=name, seed=own, progress=progress
+        )
     save_trajectories(folder / "trajectories.jsonl", trajectories)
 
 
@@ -193,10 +193,10 @@ def make_training(
         return
 
     def luck(network: PeftModel, tokenizer: PreTrainedTokenizerBase, sides: Sequence[Trajectory]) -> Tensor:
-        with SandboxPool(sandbox) as pool:
-            answers = ask_again(
-                sides, pool, settings.stochastic_tool_correction, noise, small_stream(seed, "again")
-            )
+        pool = kept_pool(sandbox)
+        answers = ask_again(
+            sides, pool, settings.stochastic_tool_correction, noise, small_stream(seed, "again")
+        )
         return luck_features(network, tokenizer, sides, answers)
 
     network = load_for_training(initial, model, small_stream(seed, "adapter"))
@@ -233,15 +233,15 @@ def make_selection(
         (path.name for path in training.path.glob("step-*")), key=lambda name: int(name.split("-")[1])
     )
     accuracies = {}
-    with SandboxPool(sandbox) as pool:
-        for step in steps:
-            policy = Policy(step, training, step, base)
-            network = load_sampler(policy, model, rollout_settings.sampler)
-            tokenizer = load_tokenizer(policy)
-            outcomes = evaluate(
-                network, tokenizer, prompts, rollout_settings, evaluation, pool, policy=step, seed=seed
-            )
-            accuracies[step] = round(accuracy(outcomes), 6)
+    pool = kept_pool(sandbox)
+    for step in steps:
+        policy = Policy(step, training, step, base)
+        network = load_sampler(policy, model, rollout_settings.sampler)
+        tokenizer = load_tokenizer(policy)
+        outcomes = evaluate(
+            network, tokenizer, prompts, rollout_settings, evaluation, pool, policy=step, seed=seed
+        )
+        accuracies[step] = round(accuracy(outcomes), 6)
     if choice == "random":
         chosen = random.Random(stream(seed, "checkpoint", training.name)).choice(steps)
     else:
@@ -272,25 +272,25 @@ def make_evaluation(
         count = {"test": problems.test, "development": problems.development}[split]
         questions = load_problems(problems, split, count, DATA_SEED)
     network, tokenizer = load_sampler(policy, model, rollout_settings.sampler), load_tokenizer(policy)
-    with SandboxPool(sandbox) as pool:
-        for name, samples, asked in (
-            ("greedy", 0, questions),
-            ("sampled", 1, questions[: evaluation.sampled]),
-        ):
-            if not asked:
-                continue
-            outcomes = evaluate(
-                network,
-                tokenizer,
-                asked,
-                rollout_settings,
-                evaluation,
-                pool,
-                policy=policy.name,
-                seed=small_stream(seed, "evaluate", split),
-                samples=samples,
-            )
-            save_outcomes(folder / f"{name}.jsonl", outcomes)
+    pool = kept_pool(sandbox)
+    for name, samples, asked in (
+        ("greedy", 0, questions),
+        ("sampled", 1, questions[: evaluation.sampled]),
+    ):
+        if not asked:
+            continue
+        outcomes = evaluate(
+            network,
+            tokenizer,
+            asked,
+            rollout_settings,
+            evaluation,
+            pool,
+            policy=policy.name,
+            seed=small_stream(seed, "evaluate", split),
+            samples=samples,
+        )
+        save_outcomes(folder / f"{name}.jsonl", outcomes)
 
 
 # --- The graph. ---

@@ -39,7 +39,7 @@ from mtdpo_lib.profiles import (
 from mtdpo_lib.progress import Progress
 from mtdpo_lib.records import settings_hash, versions, write_json
 from mtdpo_lib.rollout import load_trajectories, rollout
-from mtdpo_lib.sandbox import SandboxPool
+from mtdpo_lib.sandbox import kept_pool
 from mtdpo_lib.seeds import small_stream
 from mtdpo_lib.stages import Product, StageStore
 from mtdpo_lib.workers import run_here
@@ -241,12 +241,12 @@ def make_samples(
     tested = load_problems(problems, "test", problems.test, DATA_SEED)
     asked = tested[:: max(len(tested) // questions, 1)][:questions]
     network, tokenizer = load_for_sampling(policy, model), load_tokenizer(policy)
-    with SandboxPool(sandbox) as pool:
-        rows = rollout(
-            network, tokenizer, asked, samples, settings, pool, policy=policy.name,
-            seed=small_stream(seed, "pass"), temperature=temperature,
-            progress=Progress(f"pass@n of {policy.name}", "trajectories"),
-        )  # fmt: skip
+    pool = kept_pool(sandbox)
+    rows = rollout(
+        network, tokenizer, asked, samples, settings, pool, policy=policy.name,
+        seed=small_stream(seed, "pass"), temperature=temperature,
+        progress=Progress(f"pass@n of {policy.name}", "trajectories"),
+    )  # fmt: skip
     right = Counter(row.problem_id for row in rows if row.correct)
     write_json(folder / "right.json", [right[problem.id] for problem in asked])
 

@@ -1,6 +1,8 @@
 """The engine against a plain loop without cache or batch, and every way a trajectory ends."""
 
 import copy
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 
 from mtdpo_lib.answers import extract_boxed
 from mtdpo_lib.chat import ChatFormat, Role
-from mtdpo_lib.rollout import CorruptData, extract_code, load_trajectories, rollout, save_trajectories
+from mtdpo_lib.rollout import CorruptData, engine, extract_code, load_trajectories, rollout, save_trajectories
 from mtdpo_lib.rollout.engine import choose, uniform
 from mtdpo_lib.sandbox import Calls
 from mtdpo_lib.seeds import stream
@@ -67,13 +69,59 @@ def test_engine_gives_the_tokens_of_a_plain_loop(overfit, pool, smoke, temperatu
         assert trajectory.ids == plain_loop(overfit, pool, problem, trajectory.sample, settings, temperature)
 
 
-def test_order_and_batch_size_change_nothing(overfit, pool, smoke):
+@pytest.mark.parametrize("refill_weights", [0, engine.REFILL_WEIGHTS])
+def test_order_and_batch_size_change_nothing(overfit, pool, smoke, monkeypatch, refill_weights):
+    monkeypatch.setattr(engine, "REFILL_WEIGHTS", refill_weights)
     settings = replace(smoke.rollout, temperature=1.5, max_new_tokens=40)
     forward = run(overfit, pool, settings, samples=3)
     backward = run(overfit, pool, replace(settings, batch_size=2), samples=3, problems=overfit[2][::-1])
     key = {(one.problem_id, one.sample): one.ids for one in backward}
     assert all(key[one.problem_id, one.sample] == one.ids for one in forward)
     assert len({tuple(one.ids) for one in forward}) > 4  # samples of one problem differ
+
+
+def test_places_are_filled_at_once_and_samples_share_their_prompt(overfit, pool, smoke, monkeypatch):
+    model = overfit[0]
+    sizes, forward = [], model.forward
+
+    def noted(*arguments, **named):
+        sizes.append(tuple(named["input_ids"].shape))
+        return forward(*arguments, **named)
+
+    monkeypatch.setattr(model, "forward", noted)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    found = {}
+    for refill_weights in (0, engine.REFILL_WEIGHTS):
+        sizes.clear()
+        monkeypatch.setattr(engine, "REFILL_WEIGHTS", refill_weights)
+        settings = replace(smoke.rollout, batch_size=3, temperature=1.5, max_new_tokens=40)
+        done = run(overfit, pool, settings, samples=3)
+        prompts, steps = ([size for size in sizes if (size[1] > 1) == wide] for wide in (True, False))
+        found[refill_weights] = ([one.ids for one in done], prompts, steps)
+    refilled, waves = found.values()
+    assert refilled[0] == waves[0]
+    assert [rows for rows, _ in waves[1]] == [1] * 4  # three samples of one prompt at a time: one pass each
+    assert max(rows for rows, _ in refilled[2]) == 3
+    mean = [sum(rows for rows, _ in steps) / len(steps) for _, _, steps in (refilled, waves)]
+    assert mean[0] > mean[1] and len(refilled[2]) < len(waves[2])
+
+
+def test_an_error_in_one_thread_stops_the_others(overfit, pool, smoke, monkeypatch):
+    calls, token = [], overfit[1]("a").input_ids[0]  # no end of a turn
+
+    def broken(batch, temperature):
+        calls.append(threading.get_ident())
+        if len(set(calls)) == 2:  # the second thread
+            raise RuntimeError("no more")
+        time.sleep(0.01)
+        return [token] * len(batch.rows)
+
+    monkeypatch.setattr(engine._Batch, "step", broken)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    settings = replace(smoke.rollout, max_new_tokens=10**6, max_tokens=10**6)
+    with pytest.raises(RuntimeError, match="no more"):
+        run(overfit, pool, settings)
+    assert len(calls) < 1000
 
 
 def test_rounds_are_limited(overfit, pool, smoke):

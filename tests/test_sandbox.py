@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from mtdpo_lib.chat import ChatFormat
-from mtdpo_lib.sandbox import SandboxPool, SandboxUnavailable
+from mtdpo_lib.sandbox import SandboxPool, SandboxUnavailable, kept_pool
 from mtdpo_lib.sandbox.results import EMPTY_TEXT, cut_note
 from mtdpo_lib.sandbox.snapshot import find_libraries, find_snapshot
 
@@ -426,3 +426,17 @@ def test_what_ended_badly_is_tried_again(smoke):
             with pool.session() as session:
                 assert session.run("while True: pass").status == "timeout"
         assert pool.known == {}
+
+
+def test_a_kept_pool_is_found_again_with_what_it_remembers(smoke):
+    settings = replace(smoke.sandbox, seconds=7.5)
+    pool = kept_pool(settings)
+    with pool.session() as session:
+        session.run("6 * 7")
+    assert kept_pool(replace(settings)) is pool and ("6 * 7",) in pool.known
+    other = kept_pool(replace(settings, seconds=8.5))
+    assert other is not pool and not other.known
+    pool.close()
+    assert kept_pool(settings).session().run("6 * 7").text == "42"  # a new one
+    kept_pool(settings).close()
+    other.close()

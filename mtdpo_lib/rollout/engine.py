@@ -1,16 +1,18 @@
 """Batched multi-turn rollouts: sample, run the tool, go on, until every trajectory has ended.
 
-A wave of rows decodes in step. A row whose turn has just called the tool is *fed* the tool's turn, one token a step, while
-the others go on sampling: its key-value cache lives on and no row waits for a turn of another to end. The tool runs while
-the header of its turn is fed, which does not depend on what it says.
+Rows decode in step. A row whose turn has just called the tool is *fed* the tool's turn, one token a step, while the others
+go on sampling: its key-value cache lives on and no row waits for a turn of another to end. The tool runs while the header
+of its turn is fed, which does not depend on what it says. The samples of a prompt share one pass over it. Places of finished
+rows go at once to rows that wait, but for a tiny model (`REFILL_WEIGHTS`).
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -26,12 +28,17 @@ from mtdpo_lib.seeds import small_stream, stream
 from mtdpo_lib.tool_effects import below_log, disturb
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from torch import Tensor
+    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
     from mtdpo_lib.rollout.served import TurnSampler
 
 _BLOCK = re.compile(r"```python\n(.*?)(?:```|\Z)", re.DOTALL)
-COMPACT_SHARE = 0.25  # drop finished rows from the cache once they are this share of it
+# Finished rows leave the cache, and waiting ones come in, once they are this share of it: each time copies the cache.
+LEAVE_SHARE = 0.1
+# From so many weights on, a step's time is reading them, and full steps are worth it: at 135M refilling saves a seventh. A
+# tiny model's time is its cache, which grows as wide for a new row as for the oldest: at 0.9M refilling costs a half more.
+REFILL_WEIGHTS = 10_000_000
 
 
 def extract_code(text: str) -> str | None:
@@ -111,12 +118,12 @@ def rollout(
         tokenizer: the model's own.
         problems: what to solve.
         samples: trajectories a problem.
-        settings: rounds, lengths, temperature, rows in a wave.
+        settings: rounds, lengths, temperature, rows at a time.
         pool: the tool.
         policy: name written into the trajectories.
         seed: the sampling seed of a trajectory is hashed from this, the problem and the sample number.
         temperature: instead of the settings'; 0 is greedy.
-        progress: called with (trajectories done, all) after each wave.
+        progress: called with (trajectories done, all), from any thread, one call at a time.
 
     Returns:
         Trajectories by problem, then by sample.
@@ -126,69 +133,102 @@ def rollout(
     chat = ChatFormat(tokenizer)
     temperature = settings.temperature if temperature is None else temperature
     prompts = [chat.prompt(problem.question).ids for problem in problems]
-    jobs = [(place, sample) for place in range(len(problems)) for sample in range(samples)]
-    by_length = sorted(
-        range(len(jobs)), key=lambda job: len(prompts[jobs[job][0]])
-    )  # waves with little padding
-
-    def run(wave: Sequence[int]) -> list[_Row]:
-        rows = []
-        for job in wave:
-            place, sample = jobs[job]
-            problem, prompt = problems[place], prompts[place]
-            row_seed = stream(seed, problem.id, sample)
-            roles = [int(Role.PROMPT)] * len(prompt)
-            rows.append(_Row(problem, sample, row_seed, list(prompt), roles, pool.session(), len(prompt)))
-        (_run_turns if served else _run_wave)(model, chat, rows, settings, pool, temperature)
-        return rows
-
-    served = hasattr(model, "turns")
-    threads = 1 if served or model.device.type == "cuda" else torch.get_num_threads()
-    size = max(min(settings.batch_size, -(-len(jobs) // threads)), 1)
-    waves = [by_length[start : start + size] for start in range(0, len(jobs), size)]
-    done: dict[int, Trajectory] = {}
-    for wave, rows in zip(waves, _side_by_side(run, waves, threads), strict=True):
-        done.update((job, _trajectory(row, policy)) for job, row in zip(wave, rows, strict=True))
-        if progress:
-            progress(len(done), len(jobs))
-    return [done[job] for job in range(len(jobs))]
+    rows = [
+        _Row(
+            problem, sample, stream(seed, problem.id, sample), list(prompt),
+            [int(Role.PROMPT)] * len(prompt), pool.session(), len(prompt),
+        )
+        for problem, prompt in zip(problems, prompts, strict=True)
+        for sample in range(samples)
+    ]  # fmt: skip
+    tell = _Count(len(rows), progress)
+    if hasattr(model, "turns"):
+        for start in range(0, len(rows), settings.batch_size):
+            part = rows[start : start + settings.batch_size]
+            _run_turns(model, chat, part, settings, pool, temperature)
+            tell(len(part))
+    else:
+        _run_rows(model, chat, rows, max(samples, 1), settings, pool, temperature, tell)
+    return [_trajectory(row, policy) for row in rows]
 
 
-def _side_by_side(run: Callable, waves: Sequence, threads: int) -> Iterator:
-    """Results of `run` over `waves`: one CPU thread a wave, because a step of a small model is too short to be shared."""
-    if threads == 1:
-        yield from map(run, waves)
-        return
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-            yield from executor.map(run, waves)
-    finally:
-        torch.set_num_threads(threads)  # the matrix library's own setting is the whole process's
+class _Count:
+    """Rows done so far, told by any thread."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None):
+        self._done, self._total, self._progress, self._lock = 0, total, progress, threading.Lock()
+
+    def __call__(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            if self._progress and count:
+                self._progress(self._done, self._total)
 
 
-@torch.inference_mode()
-def _run_wave(
+def _run_rows(
     model: PreTrainedModel,
     chat: ChatFormat,
     rows: list[_Row],
+    samples: int,
     settings: RolloutSettings,
     pool: SandboxPool,
     temperature: float,
+    tell: _Count,
 ) -> None:
-    """Decode all `rows` to their ends, in place."""
-    from transformers import DynamicCache
+    """Decode all `rows`, of `samples` a prompt, to their ends, in place: short prompts first, for little padding.
 
-    place = model.device
-    pad = chat.tokenizer.pad_token_id
-    width = max(len(row.ids) for row in rows)
-    ids = torch.tensor([[pad] * (width - len(row.ids)) + row.ids for row in rows], device=place)
-    mask = torch.tensor([[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows], device=place)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    seeds = torch.tensor([row.seed for row in rows], device=place)
-    cache = DynamicCache(config=model.config)
-    live, asked = list(rows), deque[_Asked]()
-    while True:
-        output = model(
+    On a CPU each thread decodes a part of its own, because a step of a small model is too short to be shared.
+    """
+    prompts = [rows[start : start + samples] for start in range(0, len(rows), samples)]
+    prompts.sort(key=lambda mine: len(mine[0].ids))
+    threads = 1 if model.device.type == "cuda" else min(torch.get_num_threads(), max(len(prompts), 1))
+    parts = [[row for mine in prompts[number::threads] for row in mine] for number in range(threads)]
+    places = max(min(settings.batch_size, -(-len(rows) // threads)), 1)
+    stopped = threading.Event()
+
+    def run(part: list[_Row]) -> None:
+        _decode(model, chat, deque(part), places, settings, pool, temperature, tell, stopped)
+
+    if threads == 1:
+        run(parts[0])
+        return
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+            running = [executor.submit(run, part) for part in parts]
+            try:
+                wait(running, return_when=FIRST_EXCEPTION)
+            finally:
+                stopped.set()  # Ctrl-C, or an error in one thread: the others stop too
+            for one in running:
+                one.result()
+    finally:
+        torch.set_num_threads(before)  # the matrix library's own setting is the whole process's
+
+
+class _Batch:
+    """Rows that decode in step. The cache holds all but each row's last token, every row ending in the last column."""
+
+    def __init__(self, model: PreTrainedModel, pad: int):
+        self.rows: list[_Row] = []
+        self._model, self._pad = model, pad
+        self._cache = self._mask = self._seeds = None
+
+    def step(self, temperature: float) -> list[int]:
+        """Feed every row's last token; the token that each row would sample next."""
+        place = self._model.device
+        lengths = torch.tensor([len(row.ids) for row in self.rows], device=place)
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=1)
+        logits = self._forward(
+            torch.tensor([[row.ids[-1]] for row in self.rows], device=place),
+            self._mask,
+            lengths[:, None] - 1,
+            self._cache,
+        )
+        return choose(logits, temperature, self._seeds, lengths).tolist()
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        output = self._model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
@@ -196,27 +236,96 @@ def _run_wave(
             use_cache=True,
             logits_to_keep=1,
         )
-        positions = positions[:, -1:] + 1
-        sampled = choose(output.logits[:, -1], temperature, seeds, positions[:, 0]).tolist()
+        return output.logits[:, -1]
+
+    def keep(self, numbers: list[int]) -> None:
+        """Let all other rows go, and the columns that only they used."""
+        kept = torch.tensor(numbers, device=self._model.device)
+        self._mask, self._seeds = self._mask[kept], self._seeds[kept]
+        unused = int(self._mask.any(0).int().argmax())
+        self._mask = self._mask[:, unused:]
+        self._replace(self._cache, lambda states: states[kept, :, unused:])
+        self.rows = [self.rows[number] for number in numbers]
+
+    def admit(self, rows: list[_Row]) -> None:
+        """Take in rows that are still at their prompts; a prompt that several share goes through the model once."""
+        from transformers import DynamicCache
+
+        place = self._model.device
+        known = {tuple(row.ids[:-1]): None for row in rows}
+        prompts = [list(prompt) for prompt in known]
+        width = max(map(len, prompts))
+        ids = torch.tensor([[self._pad] * (width - len(one)) + one for one in prompts], device=place)
+        mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=place)
+        cache = DynamicCache()
+        self._forward(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
+        number = {prompt: number for number, prompt in enumerate(known)}
+        owner = torch.tensor([number[tuple(row.ids[:-1])] for row in rows], device=place)
+        cache.batch_select_indices(owner)
+        mask, seeds = mask[owner], torch.tensor([row.seed for row in rows], device=place)
+        if self.rows:
+            columns = max(width, self._mask.shape[1])
+            mask = torch.cat([_widen(self._mask, columns, 1), _widen(mask, columns, 1)])
+            seeds = torch.cat([self._seeds, seeds])
+            states = iter([states for layer in self._cache.layers for states in (layer.keys, layer.values)])
+            self._replace(
+                cache, lambda new: torch.cat([_widen(next(states), columns, 2), _widen(new, columns, 2)])
+            )
+        self.rows, self._cache, self._mask, self._seeds = [*self.rows, *rows], cache, mask, seeds
+
+    @staticmethod
+    def _replace(cache: DynamicCache, change: Callable[[Tensor], Tensor]) -> None:
+        """Change keys and values [rows, heads, columns, D] of every layer."""
+        for layer in cache.layers:
+            layer.keys, layer.values = change(layer.keys), change(layer.values)
+
+
+def _widen(states: Tensor, columns: int, dimension: int) -> Tensor:
+    """Zeros before what is there, up to so many columns: the mask hides them."""
+    missing = list(states.shape)
+    missing[dimension] = columns - states.shape[dimension]
+    return torch.cat([states.new_zeros(missing), states], dim=dimension) if missing[dimension] else states
+
+
+@torch.inference_mode()
+def _decode(
+    model: PreTrainedModel,
+    chat: ChatFormat,
+    waiting: deque[_Row],
+    places: int,
+    settings: RolloutSettings,
+    pool: SandboxPool,
+    temperature: float,
+    tell: _Count,
+    stopped: threading.Event,
+) -> None:
+    """Decode the rows to their ends, in place, at most `places` of them at a time."""
+    batch, asked, finished = _Batch(model, chat.tokenizer.pad_token_id), deque[_Asked](), places
+    refills = model.num_parameters() >= REFILL_WEIGHTS
+    while not stopped.is_set():
+        if finished >= LEAVE_SHARE * (len(batch.rows) or 1):
+            running = [number for number, row in enumerate(batch.rows) if row.stop is None]
+            tell(len(batch.rows) - len(running))
+            if len(running) < len(batch.rows) and running:
+                batch.keep(running)
+            elif not running:
+                batch = _Batch(model, chat.tokenizer.pad_token_id)
+            free = min(places - len(batch.rows), len(waiting))
+            if free and (refills or not batch.rows):
+                batch.admit([waiting.popleft() for _ in range(free)])
+            if not batch.rows:
+                return
+        sampled = batch.step(temperature)
         while asked and not asked[0].rows[0].fed:  # all headers are equally long
             _observe(asked.popleft(), chat, settings)
         ended = [
             row
-            for row, token in zip(live, sampled, strict=True)
+            for row, token in zip(batch.rows, sampled, strict=True)
             if row.stop is None and _advance(row, token, chat.end_of_turn, settings)
         ]
         if ended:
             asked.extend(_end_turns(ended, chat, settings, pool))
-        running = [number for number, row in enumerate(live) if row.stop is None]
-        if not running:
-            return
-        if len(live) - len(running) >= COMPACT_SHARE * len(live):
-            kept = torch.tensor(running, device=place)
-            cache.batch_select_indices(kept)
-            mask, positions, seeds = mask[kept], positions[kept], seeds[kept]
-            live = [live[number] for number in running]
-        ids = torch.tensor([[row.ids[-1]] for row in live], device=place)
-        mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+        finished = sum(row.stop is not None for row in batch.rows)
 
 
 def _run_turns(

@@ -3,7 +3,7 @@
 See: notebook 03_tool_sandbox.
 """
 
-from mtdpo_lib.sandbox.pool import Calls, SandboxPool, Session
+from mtdpo_lib.sandbox.pool import Calls, SandboxPool, Session, kept_pool
 from mtdpo_lib.sandbox.results import SandboxUnavailable, ToolResult
 
-__all__ = ["Calls", "SandboxPool", "SandboxUnavailable", "Session", "ToolResult"]
+__all__ = ["Calls", "SandboxPool", "SandboxUnavailable", "Session", "ToolResult", "kept_pool"]

@@ -249,3 +249,21 @@ class SandboxPool:
         atexit.unregister(self.close)
         for lane in self._lanes:
             lane.close()
+
+
+_kept: dict[SandboxSettings, SandboxPool] = {}
+
+
+def kept_pool(settings: SandboxSettings) -> SandboxPool:
+    """This process's pool for `settings`, started by the first caller and open until the process ends.
+
+    Stages of a study ask the same questions of many policies, which write many of the same programs: what one stage ran, the
+    next one finds in `SandboxPool.known`.
+
+    Raises:
+        SandboxUnavailable: the backend cannot start.
+    """
+    pool = _kept.get(settings)
+    if pool is None or pool.closed:
+        pool = _kept[settings] = SandboxPool(settings)
+    return pool
