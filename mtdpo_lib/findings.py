@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,14 +100,31 @@ def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
         ValueError: there is nothing to keep.
     """
     summarise(out)
-    home = target / _read_arms(out)[1] / "study"
+    profile = _read_arms(out)[1]
+    home, seconds = target / profile / "study", kept_seconds(profile, target) | stage_seconds(out)
     shutil.rmtree(home, ignore_errors=True)
     (home / "arms").mkdir(parents=True)
+    write_json(home / "seconds.json", seconds)
     for file in sorted((out / "arms").glob("*.json")):
         shutil.copy(file, home / "arms")
     for name in ("report.json", "report.md"):
         shutil.copy(out / name, home)
     return home
+
+
+def stage_seconds(out: Path) -> dict[str, float]:
+    """Median computing time of the stages that a study has made, by kind, in seconds."""
+    found: dict[str, list[float]] = {}
+    for manifest in sorted((out / "stages").glob("*/manifest.json")):
+        kind = manifest.parent.name.rpartition("-")[0]
+        found.setdefault(kind, []).append(json.loads(manifest.read_text(encoding="utf8"))["seconds"])
+    return {kind: round(statistics.median(seconds), 1) for kind, seconds in found.items()}
+
+
+def kept_seconds(profile: str, source: Path = REFERENCE_RUNS) -> dict[str, float]:
+    """The same of the study that is kept for a profile; empty without one."""
+    file = source / profile / "study" / "seconds.json"
+    return json.loads(file.read_text(encoding="utf8")) if file.is_file() else {}
 
 
 def kept(profile: str = "cpu", source: Path = REFERENCE_RUNS) -> Metrics:

@@ -307,6 +307,22 @@ BUDGETS: dict[str, dict[str, str]] = {
 }
 
 BUDGETS["qlora"] = BUDGETS["tiny"] | {"model.quantization": "nf4"}  # the same on a 4-bit base
+# What two CPU cores can do in under an hour: the shorter problems, one iteration, a rate for its few steps.
+BUDGETS["reduced"] = BUDGETS["qlora"] | {
+    "problems.demonstrations": "800",
+    "problems.gsm8k_max_steps": "2",
+    "problems.prompts_per_iteration": "240",
+    "problems.development": "80",
+    "problems.test": "240",
+    "sft.epochs": "3",
+    "sft.batch_size": "16",
+    "rollout.max_new_tokens": "96",
+    "rollout.batch_size": "256",
+    "preference.learning_rate": "1e-4",
+    "preference.batch_size": "8",
+    "preference.checkpoints": "2",
+    "evaluation.batch_size": "128",
+}
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 import nbformat
 
 from mtdpo_lib import claims, findings, report
+from mtdpo_lib.arms import ARMS
 from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.records import write_json
+from mtdpo_lib.study import make_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -251,12 +253,21 @@ def _claims_block(reference: Path) -> list[str]:
     seeds = sorted({seed for row in judged for seed in row["seeds"]})
     words = Counter(row["verdict"] for row in judged)
     told = ", ".join(f"{count} {word}" for word, count in words.most_common())
+    took = []
+    if findings.kept_seconds(reference.name, reference.parent):
+        with tempfile.TemporaryDirectory() as nothing_made:
+            plan = make_plan(get_profile(reference.name), [0], list(ARMS.values()), Path(nothing_made))
+        took = [
+            f"All {len(ARMS)} arms of one seed take about {plan.seconds / 60 / 2:.0f} minutes on two cores "
+            "(the median times of this study's stages, added up)."
+        ]
     return [
         f"**The paper's claims** over seeds {', '.join(map(str, seeds))} (`python -m mtdpo_lib study`): {told}.",
         "",
         report.markdown_table(*claims.rows(judged)),
         "",
         f"M-DPO's gain over SFT by seed, in points: {'; '.join(each)}.",
+        *took,
     ]
 
 

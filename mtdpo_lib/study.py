@@ -23,7 +23,7 @@ from typing import Any
 
 from mtdpo_lib.arms import ARMS, PASS_PROBLEMS, PASS_SAMPLES, PASS_TEMPERATURE, Arm
 from mtdpo_lib.evaluate import Outcome
-from mtdpo_lib.findings import summarise
+from mtdpo_lib.findings import kept_seconds, stage_seconds, summarise
 from mtdpo_lib.iterate import DATA_SEED, Experiment, Iteration, load_pairs
 from mtdpo_lib.models import Policy, check_loadable, load_for_sampling, load_tokenizer
 from mtdpo_lib.problems import load_problems
@@ -65,7 +65,8 @@ class Plan:
     Attributes:
         missing: stages to make, by kind.
         kept: stages that are there.
-        seconds: projected, from kept stages of the same kinds; None while a kind has never been made.
+        seconds: projected, from stages of the same kinds here, or in the study that comes with this repository; None
+            while a kind has never been made.
     """
 
     missing: Counter = field(default_factory=Counter)
@@ -85,10 +86,6 @@ class Plan:
 def make_plan(profile: Profile, seeds: Sequence[int], arms: Sequence[Arm], out: Path) -> Plan:
     """Every stage that `arms` need over `seeds`, once."""
     plan, seen = Plan(), set()
-    costs: dict[str, list[float]] = {}
-    for manifest in (out / "stages").glob("*/manifest.json"):
-        kind = manifest.parent.name.rpartition("-")[0]
-        costs.setdefault(kind, []).append(json.loads(manifest.read_text(encoding="utf8"))["seconds"])
     for seed in seeds:
         for arm in arms:
             planned = _Planned(arm.profile(profile), seed, out)
@@ -101,7 +98,7 @@ def make_plan(profile: Profile, seeds: Sequence[int], arms: Sequence[Arm], out: 
                     plan.kept += 1
                 else:
                     plan.missing[product.path.name.rpartition("-")[0]] += 1
-    known = {kind: statistics.median(seconds) for kind, seconds in costs.items()}
+    known = kept_seconds(profile.name) | stage_seconds(out)
     unknown = set(plan.missing) - set(known)
     plan.seconds = None if unknown else sum(count * known[kind] for kind, count in plan.missing.items())
     return plan

@@ -1,6 +1,7 @@
 """Reports, tables and the README are made from records and from nothing else."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -260,3 +261,20 @@ def test_without_kept_runs_the_readme_says_so(tmp_path):
 
 def test_the_readme_shows_the_kept_records():
     assert publish.update_readme(check=True), "run `python -m mtdpo_lib readme`"
+
+
+PAPER_SHARES = {"47", "76"}  # right samples in its first and last iteration, sec. 3
+WORDS = {"95", "100"}  # the level of every interval; all
+
+
+def test_no_measured_number_is_typed():
+    """Numbers of results stand between the README's markers or in outputs, both made from records; never in prose."""
+    text = publish.README.read_text(encoding="utf8")
+    before, _, rest = text.partition(publish.BEGIN)
+    prose = before + rest.partition(publish.END)[2]
+    assert not re.findall(r"\d+(?:\.\d+)? ?(?:%|points|MiB)|\d+ min \d+", prose)
+    for file in sorted(publish.NOTEBOOKS.glob("*.ipynb")):
+        for cell in json.loads(file.read_text(encoding="utf8"))["cells"]:
+            if cell["cell_type"] == "markdown":
+                found = re.findall(r"(\d+(?:\.\d+)?) ?(?:%|points|MiB)", "".join(cell["source"]))
+                assert set(found) <= PAPER_SHARES | WORDS, (file.name, found)

@@ -1,6 +1,11 @@
 """Arms over seeds: one thing changed each, stages shared, a plan that is exact, results from records alone."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict
 
 import pytest
@@ -181,7 +186,30 @@ def test_a_study_is_kept_without_its_stages(tmp_path):
         "mdpo-seed0.json",
         "report.json",
         "report.md",
+        "seconds.json",
     ]
+
+
+def test_a_first_plan_is_projected_from_the_kept_study(tmp_path, monkeypatch):
+    out, reference = tmp_path / "out", tmp_path / "kept"
+    record(out, "mdpo", 0, "11", profile="smoke")
+    for number, seconds in enumerate((10.0, 30.0, 20.0)):
+        (out / "stages" / f"sft-{number}").mkdir(parents=True)
+        (out / "stages" / f"sft-{number}" / "manifest.json").write_text(json.dumps({"seconds": seconds}))
+    findings.keep(out, reference)
+    findings.keep(out, reference)
+    assert findings.kept_seconds("smoke", reference) == {"sft": 20.0}
+    for stage in (out / "stages").rglob("manifest.json"):
+        stage.unlink()
+    findings.keep(out, reference)  # a study whose stages are gone keeps the times that are known
+    known = findings.kept_seconds("smoke", reference)
+    assert known == {"sft": 20.0}
+    kinds = ("demonstrations", "rollouts", "pairs", "training", "selection", "evaluation", "samples")
+    known |= dict.fromkeys(kinds, 1.0)
+    monkeypatch.setattr(study, "kept_seconds", lambda name: known)
+    plan = study.make_plan(get_profile("smoke", SMALLEST), [0], arms.parse_arms("mdpo"), tmp_path / "new")
+    assert plan.seconds == 20.0 + sum(plan.missing.values()) - plan.missing["sft"]
+    assert "about 0 min" in plan.sentence(jobs=2)
 
 
 def test_records_of_two_profiles_and_none_are_refused(tmp_path):
@@ -225,3 +253,25 @@ def test_a_small_study_from_start_to_end_and_again(tmp_path, capsys):
     facts = records["noisy-corrected-seed0.json"]["iterations"]
     assert len(facts) == 1 and {"right", "covered", "luck", "chosen_ratio"} <= set(facts[0])
     assert 0 <= facts[0]["right_despite_error"] <= 1
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_to_the_same_records(tmp_path):
+    def command(out):
+        settings = [part for one in SMALLEST for part in ("--set", one)]
+        arguments = ["--profile", "smoke", "--seeds", "0-1", "--arms", "raft", "--jobs", "2", *settings]
+        return [sys.executable, "-m", "mtdpo_lib", "study", *arguments, "--out", str(tmp_path / out)]
+
+    running = subprocess.Popen(command("killed"), start_new_session=True)
+    while not list((tmp_path / "killed").glob("stages/rollouts-*/manifest.json")):
+        assert running.poll() is None, "it ended before it could be killed"
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert len(list((tmp_path / "killed" / "arms").glob("*.json"))) < 4
+    assert subprocess.run(command("killed")).returncode == subprocess.run(command("whole")).returncode == 0
+    found = []
+    for out in ("killed", "whole"):
+        rows = {file.name: json.loads(file.read_text()) for file in (tmp_path / out / "arms").glob("*.json")}
+        found.append({name: {**row, "seconds": 0} for name, row in rows.items()})
+    assert len(found[0]) == 4 and found[0] == found[1]

@@ -98,6 +98,7 @@ class ObservedForward:
         adapter = REFERENCE if REFERENCE in self._policy_of.peft_config else None
         with torch.no_grad(), use_adapter(self._policy_of, adapter):
             self._ahead = (kwargs["input_ids"], kwargs["labels"], self._remembered(*args, **kwargs))
+        torch.clear_autocast_cache()  # it holds the reference's weights in half precision, for nobody
 
     def _taken(self, kwargs: dict[str, Any]) -> FusedCausalLMOutput | None:
         """What was computed ahead, once, if it was for these rows."""

@@ -25,19 +25,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import finished
 import torch
 from transformers import LogitsProcessor, PreTrainedModel
 
 from mtdpo_lib.answers import extract_boxed
 from mtdpo_lib.chat import ChatFormat, Role
-from mtdpo_lib.models import Policy, load_for_sampling, load_tokenizer, quiet_libraries
+from mtdpo_lib.models import load_for_sampling, load_tokenizer, quiet_libraries
 from mtdpo_lib.problems import Problem, load_problems
 from mtdpo_lib.profiles import RolloutSettings, get_profile
 from mtdpo_lib.rollout import extract_code, rollout
 from mtdpo_lib.rollout.engine import choose
 from mtdpo_lib.sandbox import SandboxPool, Session
 from mtdpo_lib.seeds import stream
-from mtdpo_lib.stages import Product
 
 SEED = 0
 
@@ -166,9 +166,9 @@ def measure(run: Path, prompts: int, samples: int, rounds: int) -> dict[str, obj
     """The ratios at the size of one run."""
     made = json.loads((run / "run.json").read_text(encoding="utf8"))
     profile = get_profile(made["profile"], made["settings"].split())
-    (folder,) = (run / "stages").glob("sft-*")
-    policy = Policy("sft", Product("sft", "", folder), "late")
-    network = load_for_sampling(policy, replace(profile.model, dtype="float32"))
+    inputs = finished.rollouts(run / "stages", sources=2)[1]
+    policy = finished.policy_of(inputs["sources"][0][0], run / "stages")
+    network = load_for_sampling(policy, replace(profile.model, dtype="float32", quantization="none"))
     chat = ChatFormat(load_tokenizer(policy))
     problems = load_problems(profile.problems, "preference", prompts, SEED)
     work = Work(network, chat, problems, samples, profile.rollout, lambda: SandboxPool(profile.sandbox))

@@ -19,32 +19,15 @@ from typing import Any
 
 import psutil
 import torch
+from finished import policy_of, rollouts
 
-from mtdpo_lib.models import Policy, load_for_sampling, load_tokenizer
+from mtdpo_lib.models import load_for_sampling, load_tokenizer
 from mtdpo_lib.problems import load_problems
 from mtdpo_lib.profiles import TINY_THREADS, get_profile
 from mtdpo_lib.rollout import rollout
 from mtdpo_lib.sandbox import SandboxPool
-from mtdpo_lib.stages import MANIFEST, Product
 
 ROOT = Path(__file__).parents[2]
-
-
-def policy_of(row: dict[str, Any], stages: Path) -> Policy:
-    """A policy from a manifest; products lie in folders named by stage and key."""
-    name, _, key = row["product"].rpartition("-")
-    product = Product(name, key, stages / f"{name.partition('/')[0]}-{key}")
-    return Policy(row["name"], product, row["part"], policy_of(row["base"], stages) if row["base"] else None)
-
-
-def main_rollouts(stages: Path) -> dict[int, dict[str, Any]]:
-    """Inputs of the rollouts of each iteration of the main run: those sampled by two policies."""
-    found = {}
-    for file in stages.glob(f"rollouts-*/{MANIFEST}"):
-        manifest = json.loads(file.read_text())
-        if len(manifest["inputs"]["sources"]) == 2:
-            found[int(manifest["stage"].partition("/")[2])] = manifest["inputs"]
-    return dict(sorted(found.items()))
 
 
 def processor_seconds(pids: list[int]) -> float:
@@ -99,11 +82,9 @@ def main(run: str) -> None:
     torch.set_num_threads(TINY_THREADS)
     stages = Path(run) / "stages"
     record = {"profile": "cpu", "iterations": {}}
-    for number, inputs in main_rollouts(stages).items():
+    for number, inputs in rollouts(stages, sources=2).items():
         record["iterations"][str(number)] = measure(inputs, stages)
         print(number, json.dumps(record["iterations"][str(number)]), flush=True)
-    if not record["iterations"]:
-        raise SystemExit(f"{stages} holds no rollouts: give the folder of a finished run (make reproduce).")
     record["machine"] = {
         "cores": os.cpu_count(),
         "python": platform.python_version(),
