@@ -301,5 +301,5 @@ def study(
                 told, left = done, make_plan(profile, seeds, arms, out).seconds
                 rest = "" if left is None else f", about {left / 60 / jobs:.0f} min to go"
                 say(f"{done} of {count} arms, {(time.time() - start) / 60:.0f} min{rest}")
-    say(f"Results: {summarise(out)}")
+    say(f"{count} arms, {(time.time() - start) / 60:.0f} min in all. Results: {summarise(out)}")
     return 0 if running.result() else 1

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig, Qwen3Config
 
 from mtdpo_lib.answers import extract_boxed
 from mtdpo_lib.chat import ChatFormat, Role
@@ -14,6 +15,11 @@ from mtdpo_lib.rollout import CorruptData, engine, extract_code, load_trajectori
 from mtdpo_lib.rollout.engine import choose, uniform
 from mtdpo_lib.sandbox import Calls
 from mtdpo_lib.seeds import stream
+
+SIZE = {
+    "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": True, "initializer_range": 0.3,
+}  # fmt: skip
 
 
 def run(overfit, pool, settings, **kwargs):
@@ -78,6 +84,28 @@ def test_order_and_batch_size_change_nothing(overfit, pool, smoke, monkeypatch, 
     key = {(one.problem_id, one.sample): one.ids for one in backward}
     assert all(key[one.problem_id, one.sample] == one.ids for one in forward)
     assert len({tuple(one.ids) for one in forward}) > 4  # samples of one problem differ
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MistralConfig(**SIZE, sliding_window=24),
+        Gemma2Config(**SIZE, sliding_window=24, query_pre_attn_scalar=8),
+        Qwen3Config(**SIZE),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_rows_of_any_age_share_a_step_in_other_models(overfit, pool, smoke, config, monkeypatch):
+    """Windows of attention count a row's own tokens, wherever it stands in the cache."""
+    _, tokenizer, problems, _ = overfit
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
+    other = (network, tokenizer, problems, None)
+    monkeypatch.setattr(engine, "REFILL_WEIGHTS", 0)
+    settings = replace(smoke.rollout, batch_size=3, max_new_tokens=40, max_tokens=100)
+    for one in run(other, pool, settings, samples=3, temperature=2.0):
+        problem = next(problem for problem in problems if problem.id == one.problem_id)
+        assert one.ids == plain_loop(other, pool, problem, one.sample, settings, 2.0)
 
 
 def test_places_are_filled_at_once_and_samples_share_their_prompt(overfit, pool, smoke, monkeypatch):
