@@ -113,12 +113,12 @@ def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
 
 
 def stage_seconds(out: Path) -> dict[str, float]:
-    """Median computing time of the stages that a study has made, by kind, in seconds."""
+    """Mean computing time of the stages that a study has made, by kind, in seconds."""
     found: dict[str, list[float]] = {}
     for manifest in sorted((out / "stages").glob("*/manifest.json")):
         kind = manifest.parent.name.rpartition("-")[0]
         found.setdefault(kind, []).append(json.loads(manifest.read_text(encoding="utf8"))["seconds"])
-    return {kind: round(statistics.median(seconds), 1) for kind, seconds in found.items()}
+    return {kind: round(statistics.mean(seconds), 1) for kind, seconds in found.items()}
 
 
 def kept_seconds(profile: str, source: Path = REFERENCE_RUNS) -> dict[str, float]:

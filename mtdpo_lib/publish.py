@@ -259,7 +259,7 @@ def _claims_block(reference: Path) -> list[str]:
             plan = make_plan(get_profile(reference.name), [0], list(ARMS.values()), Path(nothing_made))
         took = [
             f"All {len(ARMS)} arms of one seed take about {plan.seconds / 60 / 2:.0f} minutes on two cores "
-            "(the median times of this study's stages, added up)."
+            "(the mean times of this study's stages, added up)."
         ]
     return [
         f"**The paper's claims** over seeds {', '.join(map(str, seeds))} (`python -m mtdpo_lib study`): {told}.",
