@@ -345,7 +345,7 @@ def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str])
         axes.remove()
     handles, names = fig.axes[0].get_legend_handles_labels()
     if handles:
-        fig.legend(handles, names, fontsize=8, frameon=False, loc="outside right upper")
+        fig.legend(handles, names, fontsize=8, frameon=False, loc="outside right center")
     told = []
     for arm in arms:
         numbers = [number for number in range(1, 10) if f"{facts[0]}/{number}/{arm}" in known]
@@ -416,7 +416,7 @@ def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
                 _with_intervals(axes, doses, values, *style, label=label, line="-")
     if lines:
         _with_intervals(right, lines, differences, BLACK, "o", "", "-")
-        _legend(middle)
+        _legend(left)
     right.axhline(0, color=GREY, linewidth=0.8)
     left.set_ylabel("tool tokens' share of the gradient,\nif scored (%)")
     middle.set_ylabel("gain over SFT (points)")
