@@ -392,6 +392,38 @@ def pass_at_n(metrics: Metrics, labels: dict[str, str]) -> Figure:
     return fig
 
 
+def gain_by_start(metrics: Metrics, arms: Sequence[str]) -> Figure:
+    """What each seed's SFT policy started from, and what an arm gained from there; a point a seed.
+
+    Args:
+        metrics: of a study, ``accuracy/test/<arm>`` and ``gain/test/<arm>`` among them, with a value for each seed.
+        arms: in the order of the legend; the title tells of the first.
+    """
+    known, points = _by_name(metrics), {}
+    for arm in arms:
+        accuracy, gain = (known.get(f"{kind}/test/{arm}") for kind in ("accuracy", "gain"))
+        if accuracy and gain:
+            pairs = zip(accuracy["each"], gain["each"], strict=True)
+            points[arm] = sorted((100 * (end - gained), 100 * gained) for end, gained in pairs)
+    gains = [known[f"gain/test/{arm}"] for arm in points]
+    fig = Figure(_rests_on(gains).replace("Bars: 95% intervals.", "A point a seed."))
+    axes = fig.add_subplot(
+        xlabel="SFT policy, greedy accuracy (%)", ylabel="gain after the last iteration (points)"
+    )
+    for arm, pairs in points.items():
+        colour, marker = style_of(arm)
+        axes.plot(*zip(*pairs, strict=True), color=colour, marker=marker, linestyle=":", label=arm)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    _legend(axes, outside=True)
+    title = "No seeds yet"
+    if points:
+        arm, pairs = next(iter(points.items()))
+        told = (f"{gained:+.1f} points from {start:.1f} %" for start, gained in (pairs[0], pairs[-1]))
+        title = f"{arm}: " + ", ".join(told)
+    axes.set_title(title, fontsize=10)
+    return fig
+
+
 def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
     """What long tool output does to training that scores it: its share of the gradient, the gains, their difference.
 

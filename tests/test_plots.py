@@ -65,6 +65,11 @@ STUDY = [
       for number in (1, 2, 3) for arm, value in (("mdpo", 0.1), ("fixed", 0.2))],
 ]  # fmt: skip
 
+STARTS = [
+    {**metric(f"{kind}/test/{arm}", 0.5, 0.4, 0.6, 1008, (0, 1)), "each": each}
+    for arm in ("mdpo", "raft") for kind, each in (("accuracy", [0.9, 0.6]), ("gain", [0.2, 0.05]))
+]  # fmt: skip
+
 JUDGED = [
     {"theme": "methods", "statement": f"{unit} of {word}", "paper": paper, "each": [0.1, 0.3], "seeds": [0, 1],
      "verdict": word, "measured": {"value": 0.2, "low": -0.1, "high": 0.5, "n": 1008, "unit": unit}}
@@ -86,6 +91,8 @@ FIGURES = {
     "arms, nothing": lambda: plots.arms([], {"mdpo": "M-DPO"}),
     "doses": lambda: plots.dose_response(STUDY, (0, 2, 6)),
     "doses, nothing": lambda: plots.dose_response([], (0, 2, 6)),
+    "start": lambda: plots.gain_by_start(STARTS, ["mdpo", "raft"]),
+    "start, nothing": lambda: plots.gain_by_start([], ["mdpo"]),
     "pass": lambda: plots.pass_at_n(STUDY, {"mdpo/sft": "SFT", "mdpo": "M-DPO"}),
     "pass, nothing": lambda: plots.pass_at_n([], {"mdpo": "M-DPO"}),
     "accuracy": lambda: plots.accuracy_by_iteration(
@@ -205,6 +212,14 @@ def test_titles_follow_the_numbers():
     assert title(FIGURES["samples"]()).endswith("n^-0.50 (95% interval -0.60 to -0.40)")
     assert "M-DPO 40 %, single-turn 90 %" in title(FIGURES["gamble"]())
     assert "does not fall" in title(plots.sft_curve([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]))
+
+
+def test_gains_are_drawn_over_where_each_seed_started():
+    (axes,) = plots.gain_by_start(STARTS, ["mdpo", "raft"]).axes
+    line = axes.get_lines()[0]
+    assert list(line.get_xdata()) == pytest.approx([55, 70])
+    assert list(line.get_ydata()) == pytest.approx([5, 20])
+    assert axes.get_title() == "mdpo: +5.0 points from 55.0 %, +20.0 points from 70.0 %"
 
 
 def test_a_study_counts_the_arms_whose_interval_lies_above_zero():
