@@ -258,8 +258,18 @@ def test_a_small_study_from_start_to_end_and_again(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_killed_study_goes_on_to_the_same_records(tmp_path):
     def command(out):
-        settings = [part for one in SMALLEST for part in ("--set", one)]
-        arguments = ["--profile", "smoke", "--seeds", "0-1", "--arms", "raft", "--jobs", "2", *settings]
+        arguments = [
+            "--profile",
+            "smoke",
+            "--seeds",
+            "0-1",
+            "--arms",
+            "raft",
+            "--jobs",
+            "2",
+            "--set",
+            "iterations=1",
+        ]
         return [sys.executable, "-m", "mtdpo_lib", "study", *arguments, "--out", str(tmp_path / out)]
 
     running = subprocess.Popen(command("killed"), start_new_session=True)
