@@ -148,7 +148,7 @@ def accuracy_by_iteration(metrics: Metrics, paper_rows: Iterable[dict[str, Any]]
     axes.set_xticks(range(last + 1), ["SFT", *(f"M-DPO {i}" for i in range(1, last + 1))])
     axes.set_xlim(-0.3, last + 0.3)
     _legend(axes, outside=True)
-    axes.set_title(_gain_sentence(known), fontsize=10)
+    axes.set_title(textwrap.fill(_gain_sentence(known), 85), fontsize=10)
     return fig
 
 
