@@ -182,10 +182,8 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
         loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=getattr(torch, model.dtype))
         tokenizer = _with_template(AutoTokenizer.from_pretrained(**place), model)
         config = copy.deepcopy(loaded.config)
-        if hasattr(
-            config, "quantization_config"
-        ):  # of the file: the converted weights are whole, and may be quantised anew
-            del config.quantization_config
+        # The file's quantisation: the converted weights are whole, and may be quantised anew.
+        vars(config).pop("quantization_config", None)
         plain = type(loaded)(config).to(loaded.dtype)
         plain.load_state_dict(loaded.state_dict())
         plain.tie_weights()

@@ -148,7 +148,7 @@ def accuracy_by_iteration(metrics: Metrics, paper_rows: Iterable[dict[str, Any]]
     axes.set_xticks(range(last + 1), ["SFT", *(f"M-DPO {i}" for i in range(1, last + 1))])
     axes.set_xlim(-0.3, last + 0.3)
     _legend(axes, outside=True)
-    axes.set_title(textwrap.fill(_gain_sentence(known), 85), fontsize=10)
+    axes.set_title(textwrap.fill(_gain_sentence(known), 80), fontsize=10)
     return fig
 
 
@@ -406,7 +406,7 @@ def gain_by_start(metrics: Metrics, arms: Sequence[str]) -> Figure:
             pairs = zip(accuracy["each"], gain["each"], strict=True)
             points[arm] = sorted((100 * (end - gained), 100 * gained) for end, gained in pairs)
     gains = [known[f"gain/test/{arm}"] for arm in points]
-    fig = Figure(_rests_on(gains).replace("Bars: 95% intervals.", "A point a seed."))
+    fig = Figure(_rests_on(gains, shown="A point a seed."))
     axes = fig.add_subplot(
         xlabel="SFT policy, greedy accuracy (%)", ylabel="gain after the last iteration (points)"
     )
@@ -671,8 +671,8 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def _rests_on(metrics: Sequence[dict[str, Any]]) -> str:
-    """Caption: n, seeds, and what the bars are."""
+def _rests_on(metrics: Sequence[dict[str, Any]], shown: str = "Bars: 95% intervals.") -> str:
+    """Caption: n, seeds, and what is `shown` of them."""
     if not metrics:
         return "Nothing measured yet."
     if all(metric.get("n") == len(metric.get("seeds", ())) for metric in metrics):  # one number a seed
@@ -680,7 +680,7 @@ def _rests_on(metrics: Sequence[dict[str, Any]]) -> str:
     seeds = sorted({seed for metric in metrics for seed in metric.get("seeds", ())})
     one = "one seed: indicative" if len(seeds) < 2 else "over seeds and questions"
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}" if seeds else "no seed given"
-    return f"n = {max(metric.get('n', 0) for metric in metrics):,} problems, {named} ({one}). Bars: 95% intervals."
+    return f"n = {max(metric.get('n', 0) for metric in metrics):,} problems, {named} ({one}). {shown}"
 
 
 def _over_seeds_caption(metrics: Sequence[dict[str, Any]]) -> str:

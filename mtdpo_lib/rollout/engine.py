@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _BLOCK = re.compile(r"```python\n(.*?)(?:```|\Z)", re.DOTALL)
 # Finished rows leave the cache, and waiting ones come in, once they are this share of it: each time copies the cache.
 LEAVE_SHARE = 0.1
-# From so many weights on, a step's time is reading them, and full steps are worth it: at 135M refilling saves a seventh. A
-# tiny model's time is its cache, which grows as wide for a new row as for the oldest: at 0.9M refilling costs a half more.
+# From so many weights on, a step's time is reading them, and full steps are worth it. A tiny model's time is its cache,
+# which grows as wide for a new row as for the oldest (measured by tests/benchmarks/rollouts.py --places).
 REFILL_WEIGHTS = 10_000_000
 
 

@@ -7,7 +7,10 @@ size) in two ways, interleaved round by round, with the same prompts, batch size
 * ``generate``: transformers' `generate`, called once a turn for the whole batch with everything encoded again; tools run
   between two calls. ``generate, side by side``: the same with a batch for each core.
 
-Both draw a token by the same rule (`LogitsProcessor` below), so they must make the same trajectories. Another shape of the
+* ``engine, refilling otherwise``: where the engine refills places it does not, and the other way round. It matters with
+  fewer places than trajectories: ``--places``.
+
+All draw a token by the same rule (`LogitsProcessor` below), so they must make the same trajectories. Another shape of the
 batch rounds otherwise, though, and with a vocabulary of tens of thousands a draw now and then falls on the other side of a
 boundary: where two trajectories part, the draw must lie within `ROUNDING` of the boundary between their two tokens, or no
 figure counts; how many part is told. A fresh tool pool each time, which remembers no result of another's. The last line is
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import time
@@ -26,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import finished
 import torch
@@ -36,7 +41,7 @@ from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.models import load_for_sampling, load_tokenizer, quiet_libraries
 from mtdpo_lib.problems import Problem, load_problems
 from mtdpo_lib.profiles import RolloutSettings, get_profile
-from mtdpo_lib.rollout import extract_code, rollout
+from mtdpo_lib.rollout import engine, extract_code, rollout
 from mtdpo_lib.rollout.engine import choose, uniform
 from mtdpo_lib.sandbox import SandboxPool, Session
 from mtdpo_lib.seeds import stream
@@ -138,9 +143,11 @@ class Work:
     settings: RolloutSettings
     pool: Callable[[], SandboxPool]
 
-    def engine(self) -> Sampled:
-        """By `rollout`."""
-        with self.pool() as pool:
+    def engine(self, otherwise: bool = False) -> Sampled:
+        """By `rollout`; `otherwise` refills places if the engine would not, and the other way round."""
+        limit = engine.REFILL_WEIGHTS
+        refills = (self.network.num_parameters() >= limit) != otherwise
+        with self.pool() as pool, patch.object(engine, "REFILL_WEIGHTS", 0 if refills else math.inf):
             start = time.perf_counter()
             found = rollout(
                 self.network, self.chat.tokenizer, self.problems, self.samples, self.settings, pool,
@@ -177,8 +184,8 @@ class Work:
         return Sampled(seconds, sum(row.sampled for row in rows), [row.ids for row in rows])
 
 
-def measure(run: Path, prompts: int, samples: int, rounds: int) -> dict[str, object]:
-    """The ratios at the size of one run."""
+def measure(run: Path, prompts: int, samples: int, rounds: int, places: int) -> dict[str, object]:
+    """The ratios at the size of one run; 0 `places` are the run's own."""
     made = json.loads((run / "run.json").read_text(encoding="utf8"))
     profile = get_profile(made["profile"], made["settings"].split())
     inputs = finished.rollouts(run / "stages", sources=2)[1]
@@ -186,10 +193,12 @@ def measure(run: Path, prompts: int, samples: int, rounds: int) -> dict[str, obj
     network = load_for_sampling(policy, replace(profile.model, dtype="float32", quantization="none"))
     chat = ChatFormat(load_tokenizer(policy))
     problems = load_problems(profile.problems, "preference", prompts, SEED)
-    work = Work(network, chat, problems, samples, profile.rollout, lambda: SandboxPool(profile.sandbox))
+    settings = replace(profile.rollout, batch_size=places or profile.rollout.batch_size)
+    work = Work(network, chat, problems, samples, settings, lambda: SandboxPool(profile.sandbox))
     size = sum(weight.numel() for weight in network.parameters())
     arms: dict[str, Callable[[], Sampled]] = {
         "engine": work.engine,
+        "engine, refilling otherwise": lambda: work.engine(otherwise=True),
         "generate": lambda: work.generate(side_by_side=False),
         "generate, side by side": lambda: work.generate(side_by_side=True),
     }
@@ -201,9 +210,9 @@ def measure(run: Path, prompts: int, samples: int, rounds: int) -> dict[str, obj
     parted = 0
     for number in range(rounds + 1):
         found = {name: arm() for name, arm in arms.items()}
-        engine, *others = found.values()
+        ours, *others = found.values()
         for other in others:
-            rows = [row for row in zip(engine.ids, other.ids, seeds, strict=True) if row[0] != row[1]]
+            rows = [row for row in zip(ours.ids, other.ids, seeds, strict=True) if row[0] != row[1]]
             if not all(rounding_decides(network, *row) for row in rows):
                 raise SystemExit("Trajectories differ by more than rounding: no figure counts.")
             parted = max(parted, len(rows))
@@ -212,12 +221,13 @@ def measure(run: Path, prompts: int, samples: int, rounds: int) -> dict[str, obj
                 rates[name].append(result.tokens / result.seconds)
     for name, values in rates.items():
         print(
-            f"{name:<24} {statistics.median(values):9.0f} sampled tokens a second ({min(values):.0f} to {max(values):.0f})"
+            f"{name:<28} {statistics.median(values):9.0f} sampled tokens a second ({min(values):.0f} to {max(values):.0f})"
         )
     summary: dict[str, object] = {
-        "parameters": size, "trajectories": len(engine.ids), "tokens": engine.tokens, "parted_by_rounding": parted,
+        "parameters": size, "places": settings.batch_size, "trajectories": len(ours.ids), "tokens": ours.tokens,
+        "parted_by_rounding": parted,
     }  # fmt: skip
-    for name in ("generate", "generate, side by side"):
+    for name in list(arms)[1:]:
         ratios = [quick / slow for slow, quick in zip(rates[name], rates["engine"], strict=True)]
         summary[f"engine_over_{name.replace(', ', '_').replace(' ', '_')}"] = {
             "median": round(statistics.median(ratios), 2),
@@ -235,11 +245,19 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=48)
     parser.add_argument("--samples", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--places", type=int, default=0, help="trajectories at a time (default the run's own)"
+    )
     given = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(os.cpu_count() or 1)
     print(
-        json.dumps({run.name: measure(run, given.prompts, given.samples, given.rounds) for run in given.runs})
+        json.dumps(
+            {
+                run.name: measure(run, given.prompts, given.samples, given.rounds, given.places)
+                for run in given.runs
+            }
+        )
     )
 
 
