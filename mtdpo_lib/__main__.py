@@ -126,7 +126,7 @@ def run_study(options: argparse.Namespace) -> int:
         number, count = map(int, options.worker.split("/"))
         workers.take_core(number, count)
         tasks = workers.in_order(seeds, [arm.name for arm in wanted], number, count)
-        study.run_arms(profile, workers.unclaimed(tasks, out / "arms" / ".locks"), out)
+        study.run_arms(profile, workers.unclaimed(tasks, out / "arms" / ".locks"), out, options.settings)
         return runner.OK
     if options.keep:
         runner.say(f"Kept: {runner.shown(findings.keep(out))}")

@@ -30,7 +30,6 @@ from mtdpo_lib.arms import (
 from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.records import write_json
 
-REFERENCE_RUNS = Path(__file__).resolve().parent.parent / "data" / "reference_runs"
 FRACTIONS = ("right", "right_despite_error", "distinct", "covered", "tool_gradient_share")
 FACTS = (
     *FRACTIONS,
@@ -57,13 +56,14 @@ def summarise(out: Path) -> Path:
     """``report.json``, ``report.md`` and ``figures/`` of a study, from the arms' records alone.
 
     Raises:
-        ValueError: no record, or records of different profiles.
+        ValueError: no record, or records of different profiles or settings.
     """
-    by_arm, profile = _read_arms(out)
+    by_arm, profile, settings = _read_arms(out)
     metrics = _metrics(by_arm)
     judged = claims.judge(metrics, get_profile(profile).claims)
     write_json(out / "report.json", [*metrics, *(_claim_entry(row) for row in judged)])
-    head = f"# Study of {len(by_arm)} arms at profile {profile}\n\n{_rests_on(metrics)}\n\n"
+    kind = profile + (f", `--set {settings}`" if settings else "")
+    head = f"# Study of {len(by_arm)} arms at profile {kind}\n\n{rests_on(metrics)}\n\n"
     arms, paper = (report.markdown_table(*table) for table in (arm_rows(metrics), claims.rows(judged)))
     text = f"{head}## Arms\n\n{arms}\n\n## Claims of the paper\n\n{paper}\n"
     (out / "report.md").write_text(text, encoding="utf8")
@@ -93,15 +93,15 @@ def draw(metrics: Metrics, profile: str, folder: Path) -> list[Path]:
     return [figure.save(folder / f"{name}.png") for name, figure in figures.items()]
 
 
-def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
-    """Copy a study's records and reports to ``data/reference_runs/<profile>/study``.
+def keep(out: Path, target: Path = report.REFERENCE_RUNS) -> Path:
+    """Copy a study's records and reports to ``data/reference_runs/<profile>/study``, or that of a profile's budget.
 
     Raises:
-        ValueError: there is nothing to keep.
+        ValueError: there is nothing to keep, or more was set than a budget.
     """
+    name = report.kept_name(*_read_arms(out)[1:])
     summarise(out)
-    profile = _read_arms(out)[1]
-    home, seconds = target / profile / "study", kept_seconds(profile, target) | stage_seconds(out)
+    home, seconds = target / name / "study", kept_seconds(name, target) | stage_seconds(out)
     shutil.rmtree(home, ignore_errors=True)
     (home / "arms").mkdir(parents=True)
     write_json(home / "seconds.json", seconds)
@@ -121,22 +121,22 @@ def stage_seconds(out: Path) -> dict[str, float]:
     return {kind: round(statistics.mean(seconds), 1) for kind, seconds in found.items()}
 
 
-def kept_seconds(profile: str, source: Path = REFERENCE_RUNS) -> dict[str, float]:
-    """The same of the study that is kept for a profile; empty without one."""
-    file = source / profile / "study" / "seconds.json"
+def kept_seconds(name: str, source: Path = report.REFERENCE_RUNS) -> dict[str, float]:
+    """The same of the study that is kept for a profile, or under `report.kept_name`; empty without one."""
+    file = source / name / "study" / "seconds.json"
     return json.loads(file.read_text(encoding="utf8")) if file.is_file() else {}
 
 
-def kept(profile: str = "cpu", source: Path = REFERENCE_RUNS) -> Metrics:
-    """The metrics of the study that is kept for a profile, without the claims' own entries.
+def kept(name: str = "cpu", source: Path = report.REFERENCE_RUNS) -> Metrics:
+    """The metrics of the study that is kept for a profile, or under `report.kept_name`, without the claims' own entries.
 
     Raises:
         ValueError: none is kept.
     """
-    file = source / profile / "study" / "report.json"
+    file = source / name / "study" / "report.json"
     if not file.is_file():
         raise ValueError(
-            f"No study of profile {profile} is kept: python -m mtdpo_lib study --profile {profile}, "
+            f"No study of profile {name} is kept: python -m mtdpo_lib study --profile {name}, "
             "then the same with --keep."
         )
     entries = json.loads(file.read_text(encoding="utf8"))
@@ -160,6 +160,22 @@ def arm_rows(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
             *(report.number(known.get(f"cost/{cost}/{name}"), digits=0) for cost in COSTS),
         ])  # fmt: skip
     return head, rows
+
+
+def pass_sentence(metrics: Metrics, arm: str = "mdpo") -> str:
+    """One sample and many, before and after an arm; empty where it was not sampled often."""
+    known = {metric["name"]: metric for metric in metrics}
+    if f"pass/{PASS_AT[0]}/{arm}" not in known:
+        return ""
+    told = [
+        f"pass@{n} {report.percent(known[f'pass/{n}/{arm}/{BASE}'])} before and "
+        f"{report.percent(known[f'pass/{n}/{arm}'])} after"
+        for n in (PASS_AT[0], PASS_AT[-1])
+    ]
+    questions = known[f"pass/{PASS_AT[0]}/{arm}"]["n"]
+    return (
+        f"Sampled {PASS_SAMPLES} times, {arm}: {'; '.join(told)}, in per cent; n = {questions} test problems."
+    )
 
 
 # --- From records to metrics ---
@@ -191,18 +207,20 @@ def metric_names(names: Iterable[str], iterations: int = 3) -> Iterator[str]:
         yield from (f"{kind}/{one}-minus-{other}" for one, other in pairs if {one, other} <= set(names))
 
 
-def _read_arms(out: Path) -> tuple[ByArm, str]:
-    """All records by arm (in the order of `ARMS`) and seed, and their profile."""
+def _read_arms(out: Path) -> tuple[ByArm, str, str]:
+    """All records by arm (in the order of `ARMS`) and seed, their profile, and what was set."""
     records = [json.loads(file.read_text(encoding="utf8")) for file in sorted((out / "arms").glob("*.json"))]
     if not records:
         raise ValueError(f"There is no arm's record in {out / 'arms'}: run the study first.")
-    profiles = {record["profile"] for record in records}
-    if len(profiles) > 1:
-        raise ValueError(f"The arms in {out} were run with different profiles: use one folder for each.")
+    kinds = {(record["profile"], record.get("settings", "")) for record in records}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"The arms in {out} were run with different profiles or settings: use one folder for each."
+        )
     by_arm: ByArm = {name: {} for name in ARMS}
     for record in sorted(records, key=lambda record: record["seed"]):
         by_arm.setdefault(record["arm"], {})[record["seed"]] = record
-    return {name: records for name, records in by_arm.items() if records}, profiles.pop()
+    return {name: records for name, records in by_arm.items() if records}, *kinds.pop()
 
 
 def _metrics(by_arm: ByArm) -> Metrics:
@@ -378,9 +396,15 @@ def _claim_entry(row: dict[str, Any]) -> dict[str, Any]:
     return {"name": f"claim/{row['claim']}", **measured, **seeds, "verdict": row["verdict"]}
 
 
-def _rests_on(metrics: Metrics) -> str:
+def rests_on(metrics: Metrics) -> str:
+    """What the table of arms rests on: problems, seeds, and the word for one seed."""
     tested = [metric for metric in metrics if metric["name"].startswith("accuracy/")]
     seeds = sorted({seed for metric in tested for seed in metric["seeds"]})
     fewest = min(len(metric["seeds"]) for metric in tested)
     over = f"seeds {', '.join(map(str, seeds))}" + ("" if fewest == len(seeds) else "; some arms have fewer")
-    return f"n = {tested[0]['n']:,} test problems, {over}; 95% intervals over seeds and questions."
+    over = (
+        f"{over}; 95% intervals over seeds and questions"
+        if len(seeds) > 1
+        else f"one seed ({seeds[0]}): indicative; 95% intervals over questions"
+    )
+    return f"n = {tested[0]['n']:,} test problems, {over}."

@@ -25,8 +25,6 @@ README = ROOT / "README.md"
 REFERENCE_RUNS = report.REFERENCE_RUNS
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
-OWN_SETTINGS = re.compile(r"(?:budget=(\w+))?")  # of a run that can be kept
-
 # What a reader's machine does not have, or should not learn from ours.
 LOCAL_PATH = re.compile(
     r"(?<![\w.])(?:/(?:home|root|Users|tmp|work|mnt|var/folders)/|[A-Z]:\\\\Users)[^\s'\"<>]*"
@@ -44,13 +42,9 @@ def keep(runs: Sequence[Path], target: Path = REFERENCE_RUNS) -> Path:
     """
     loaded = [(Path(run), report.read_run(Path(run))) for run in runs]
     for folder, run in loaded:
-        if not run["complete"] or not OWN_SETTINGS.fullmatch(run["settings"]):
-            raise ValueError(
-                f"Only a complete run without --set (but for a budget) can be kept, and {folder} is not one."
-            )
-    kinds = {
-        "-".join([run["profile"], *OWN_SETTINGS.findall(run["settings"])]).strip("-") for _, run in loaded
-    }
+        if not run["complete"]:
+            raise ValueError(f"Only a complete run can be kept, and {folder} is not one.")
+    kinds = {report.kept_name(run["profile"], run["settings"]) for _, run in loaded}
     if len(kinds) != 1:
         raise ValueError(
             f"Runs that are kept together have one profile, got {', '.join(sorted(kinds)) or 'none'}."
@@ -86,7 +80,8 @@ def draw_figures(out: Path, source: Path = REFERENCE_RUNS) -> list[Path]:
             report.combine(runs, out / home.name)
             folders.append(out / home.name)
         if (home / "study").is_dir():
-            findings.draw(findings.kept(home.name, source), home.name, out / home.name / "study")
+            metrics, profile = findings.kept(home.name, source), report.profile_of(home.name)
+            findings.draw(metrics, profile, out / home.name / "study")
             folders.append(out / home.name / "study")
     if not folders:
         raise ValueError(
@@ -104,7 +99,7 @@ def source_hash(notebook: nbformat.NotebookNode) -> str:
 def made_from(notebook: nbformat.NotebookNode, reference: Path = REFERENCE_RUNS) -> dict[str, str]:
     """What a notebook's outputs belong to: its cells, and the kept study or real runs where it shows them."""
     hashes = {"source_hash": source_hash(notebook)}
-    if any("findings.kept(" in cell.source for cell in notebook.cells):
+    if any("findings.kept()" in cell.source for cell in notebook.cells):
         study = (reference / "cpu" / "study" / "report.json").read_bytes()
         hashes["study_hash"] = hashlib.blake2b(study, digest_size=8).hexdigest()
     if any("report.real_runs(" in cell.source for cell in notebook.cells):
@@ -221,6 +216,8 @@ def results_block(reference: Path = REFERENCE_RUNS / "cpu") -> str:
         lines += ["", *_claims_block(reference)]
     for other in report.real_runs(reference.parent):
         lines += ["", *_runs_block(other)]
+        if (other / "study").is_dir():
+            lines += ["", *_arms_block(other)]
     return "\n".join(lines) + "\n"
 
 
@@ -242,6 +239,18 @@ def _runs_block(home: Path) -> list[str]:
         lines.append(f"By seed, SFT and last iteration: {'; '.join(map(_ends, runs))}.")
         lines.append(f"Each seed: `python -m mtdpo_lib reproduce --profile {run['profile']} --seed N`.")
     return lines
+
+
+def _arms_block(home: Path) -> list[str]:
+    """What the study beside kept runs found, an arm a line."""
+    metrics = findings.kept(home.name, home.parent)
+    return [
+        "The same start and samples, and other ways to learn from them (`python -m mtdpo_lib study`). "
+        + findings.rests_on(metrics),
+        "",
+        report.markdown_table(*findings.arm_rows(metrics)),
+        *(["", one] if (one := findings.pass_sentence(metrics)) else []),
+    ]
 
 
 def _claims_block(reference: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import jinja2
 
 from mtdpo_lib import plots, stats
+from mtdpo_lib.profiles import PROFILES
 from mtdpo_lib.records import Metric, read_records, write_json
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -39,6 +41,29 @@ def run_records(folder: Path, run: dict[str, Any]) -> dict[str, Record]:
     """The records that belong to `run`; those that other settings left in the folder are not part of it."""
     found = read_records(folder / "records")
     return {name: record for name, record in found.items() if record["settings_hash"] == run["settings_hash"]}
+
+
+def kept_name(profile: str, settings: str) -> str:
+    """The folder under ``data/reference_runs`` for results of a profile, ``<profile>-<budget>`` at a named budget.
+
+    Args:
+        profile: its name.
+        settings: what was set, as ``--set`` takes it, separated by spaces.
+
+    Raises:
+        ValueError: anything but a budget was set.
+    """
+    own = re.fullmatch(r"(?:budget=(\w+))?", settings)
+    if own is None:
+        raise ValueError(
+            f"Only results without --set (but for a budget) can be kept, and these have --set {settings}."
+        )
+    return f"{profile}-{own[1]}" if own[1] else profile
+
+
+def profile_of(kept: str) -> str:
+    """The profile of a folder that `kept_name` named."""
+    return max((name for name in PROFILES if f"{kept}-".startswith(f"{name}-")), key=len)
 
 
 def real_runs(reference: Path = REFERENCE_RUNS) -> list[Path]:

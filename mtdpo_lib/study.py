@@ -252,15 +252,25 @@ def _letters(outcomes: Sequence[Outcome]) -> str:
     return "".join(str(int(one.correct)) for one in outcomes)
 
 
-def run_arms(profile: Profile, tasks: Iterable[tuple[int, str]], out: Path) -> None:
-    """Arms of seeds, each given as (seed, arm's name); each leaves ``out/arms/<arm>-seed<seed>.json``."""
+def run_arms(
+    profile: Profile, tasks: Iterable[tuple[int, str]], out: Path, settings: Sequence[str] = ()
+) -> None:
+    """Arms of seeds, each given as (seed, arm's name); each leaves ``out/arms/<arm>-seed<seed>.json``.
+
+    Args:
+        profile: with `settings` in it.
+        tasks: in the order in which they are run.
+        out: the study's folder.
+        settings: what was set, for the record.
+    """
     (out / "arms").mkdir(parents=True, exist_ok=True)
     for seed, name in tasks:
         arm = ARMS[name]
         own = arm.profile(profile)
         record = run_arm(Experiment(own, seed, out), arm)
         head = {"arm": name, "what": arm.what, "against": arm.against, "seed": seed}
-        facts = {"profile": profile.name, "settings_hash": settings_hash(own, seed), "versions": versions()}
+        facts = {"profile": profile.name, "settings": " ".join(settings)}
+        facts |= {"settings_hash": settings_hash(own, seed), "versions": versions()}
         write_json(out / "arms" / f"{name}-seed{seed}.json", {**head, **facts, **record})
 
 

@@ -208,7 +208,7 @@ def test_runs_of_a_budget_are_kept_beside_the_profiles_own(tmp_path):
     with pytest.raises(ValueError, match="have one profile"):
         publish.keep([tmp_path / "own", reduced], target)
     write_json(reduced / "run.json", {**changed, "settings": "budget=tiny iterations=2"})
-    with pytest.raises(ValueError, match="Only a complete run without --set"):
+    with pytest.raises(ValueError, match=r"without --set .but for a budget.* --set budget=tiny iterations=2"):
         publish.keep([reduced], target)
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import pytest
 
-from mtdpo_lib import arms, claims, findings, stats, study
+from mtdpo_lib import arms, claims, findings, publish, report, stats, study
 from mtdpo_lib.__main__ import main
 from mtdpo_lib.profiles import SettingError, get_profile
 
@@ -84,9 +84,11 @@ def test_the_plan_counts_shared_stages_once(tmp_path):
     assert sum(two.missing.values()) == 2 * sum(plan.missing.values())
 
 
-def record(out, arm, seed, own, sft="0000", profile="cpu", first="", iterations=(), development=None):
+def record(
+    out, arm, seed, own, sft="0000", first="", iterations=(), development=None, profile="cpu", settings=""
+):
     facts = {
-        "arm": arm, "seed": seed, "profile": profile, "policies": ["sft", f"{arm}-1", f"{arm}-2"],
+        "arm": arm, "seed": seed, "profile": profile, "settings": settings, "policies": ["sft", f"{arm}-1", f"{arm}-2"],
         "outcomes": {"sft": sft[: len(own)], f"{arm}-1": first or own, f"{arm}-2": own},
         "cost": {"trajectories": 9, "pairs": 3, "sampled tokens": 900, "trained tokens": 500},
         "seconds": 1.5, "iterations": list(iterations), "development": development or {"step-9": 0.5},
@@ -171,6 +173,10 @@ def test_pass_at_n_is_paired_with_sft(tmp_path):
         metric["name"]: metric["value"] for metric in json.loads(findings.summarise(tmp_path).read_text())
     }
     assert (tmp_path / "figures" / "pass_at_n.png").exists()
+    metrics = [row for row in json.loads((tmp_path / "report.json").read_text()) if "verdict" not in row]
+    told = findings.pass_sentence(metrics)
+    assert told.startswith(f"Sampled {many} times, mdpo: pass@1 50.0 (") and "after; pass@64 50.0 (" in told
+    assert told.endswith("n = 2 test problems.") and findings.pass_sentence([]) == ""
     for n in arms.PASS_AT:
         assert found[f"pass/{n}/mdpo"] == 0.75 and found[f"pass/{n}/mdpo/sft"] == 0.5
         assert found[f"pass/{n}/mdpo-minus-sft"] == 0.25
@@ -219,6 +225,33 @@ def test_records_of_two_profiles_and_none_are_refused(tmp_path):
     record(tmp_path, "fixed", 0, "1", profile="small")
     with pytest.raises(ValueError, match="one folder for each"):
         findings.summarise(tmp_path)
+    record(tmp_path, "fixed", 0, "1", settings="preference.eta=0.1")
+    with pytest.raises(ValueError, match="one folder for each"):
+        findings.summarise(tmp_path)
+
+
+def test_a_study_of_a_budget_is_kept_beside_its_runs_and_other_settings_are_refused(tmp_path):
+    out, target = tmp_path / "out", tmp_path / "kept"
+    record(out, "mdpo", 0, "1101", sft="1000", profile="small", settings="budget=reduced")
+    record(out, "raft", 0, "1100", sft="1000", profile="small", settings="budget=reduced")
+    home = findings.keep(out, target)
+    assert home == target / "small-reduced" / "study"
+    assert "at profile small, `--set budget=reduced`" in (home / "report.md").read_text()
+    assert publish.draw_figures(tmp_path / "figures", target) == [
+        tmp_path / "figures" / "small-reduced" / "study"
+    ]
+    block = "\n".join(publish._arms_block(home.parent))
+    assert "n = 4 test problems, one seed (0): indicative; 95% intervals over questions." in block
+    assert "| mdpo | M-DPO as the paper runs it" in block and "75.0" in block and "+50.0" in block
+    record(out, "mdpo", 0, "1101", profile="small", settings="preference.eta=0.1")
+    (out / "arms" / "raft-seed0.json").unlink()
+    with pytest.raises(ValueError, match=r"without --set .but for a budget.* --set preference\.eta=0\.1"):
+        findings.keep(out, target)
+
+
+def test_a_kept_folder_tells_its_profile():
+    for profile, settings in (("cpu", ""), ("small", "budget=reduced"), ("paper-gemma2", "budget=tiny")):
+        assert report.profile_of(report.kept_name(profile, settings)) == profile
 
 
 def test_the_command_plans_and_refuses(tmp_path, capsys):
