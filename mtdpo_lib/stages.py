@@ -13,7 +13,6 @@ import errno
 import functools
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -180,8 +179,8 @@ class StageStore:
         return product
 
     def _make(self, product: Product, work: Callable[..., None], inputs: dict[str, Any]) -> None:
-        draft = product.path.with_name(f".{product.path.name}.{os.getpid()}")
-        shutil.rmtree(draft, ignore_errors=True)
+        draft = product.path.with_name(f".{product.path.name}")
+        shutil.rmtree(draft, ignore_errors=True)  # what a killed process left; the lock is ours
         draft.mkdir()
         start = time.perf_counter()
         try:

@@ -112,8 +112,9 @@ def test_a_killed_stage_is_made_again(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     work = Work()
-    StageStore(tmp_path).make("a", work, {})
+    product = StageStore(tmp_path).make("a", work, {})
     assert work.calls == 1
+    assert not (product.path / "half").exists() and not list(tmp_path.glob(".a-*")), "nothing is left of it"
 
 
 @pytest.mark.parametrize("damage", ["change", "delete", "manifest"])
