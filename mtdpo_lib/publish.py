@@ -243,13 +243,19 @@ def _runs_block(home: Path) -> list[str]:
 
 def _arms_block(home: Path) -> list[str]:
     """What the study beside kept runs found, an arm a line."""
-    metrics = findings.kept(home.name, home.parent)
+    metrics, profile = findings.kept(home.name, home.parent), report.profile_of(home.name)
+    head, rows = findings.arm_rows(metrics)
+    budget = home.name.removeprefix(profile).removeprefix("-")
+    command = f"python -m mtdpo_lib study --profile {profile} --arms {','.join(row[0] for row in rows)}"
+    command += f" --set budget={budget}" if budget else ""
+    sampled = findings.pass_sentence(metrics)
     return [
-        "The same start and samples, and other ways to learn from them (`python -m mtdpo_lib study`). "
-        + findings.rests_on(metrics),
+        "The same start and samples, and other ways to learn from them. " + findings.rests_on(metrics),
         "",
-        report.markdown_table(*findings.arm_rows(metrics)),
-        *(["", one] if (one := findings.pass_sentence(metrics)) else []),
+        report.markdown_table(head, rows),
+        "",
+        *([sampled] if sampled else []),
+        f"`{command}`.",
     ]
 
 

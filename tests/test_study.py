@@ -243,6 +243,7 @@ def test_a_study_of_a_budget_is_kept_beside_its_runs_and_other_settings_are_refu
     block = "\n".join(publish._arms_block(home.parent))
     assert "n = 4 test problems, one seed (0): indicative; 95% intervals over questions." in block
     assert "| mdpo | M-DPO as the paper runs it" in block and "75.0" in block and "+50.0" in block
+    assert "`python -m mtdpo_lib study --profile small --arms mdpo,raft --set budget=reduced`." in block
     record(out, "mdpo", 0, "1101", profile="small", settings="preference.eta=0.1")
     (out / "arms" / "raft-seed0.json").unlink()
     with pytest.raises(ValueError, match=r"without --set .but for a budget.* --set preference\.eta=0\.1"):
