@@ -123,8 +123,8 @@ ARMS: dict[str, Arm] = {
               changes=_logs(lines, method="dpo"), iterations=1) for lines in LOGS),
     )
 }  # fmt: skip
-# pass@n, Figure 2: samples a question, at a temperature, on the first test problems; and the n that are told.
-PASS_SAMPLES, PASS_TEMPERATURE, PASS_PROBLEMS = 64, 0.7, 120
+# pass@n, Figure 2: samples a question, at a temperature, on some test problems, of few an eighth; and the n that are told.
+PASS_SAMPLES, PASS_TEMPERATURE, PASS_PROBLEMS, PASS_SHARE = 64, 0.7, 120, 8
 PASS_AT = (1, 2, 4, 8, 16, 32, 64)
 # Differences beside those of each arm and its rival: in accuracy after the last iteration, after the first one, and in the
 # gain over an SFT policy of one's own.

@@ -311,7 +311,7 @@ BUDGETS["qlora"] = BUDGETS["tiny"] | {"model.quantization": "nf4"}  # the same o
 BUDGETS["reduced"] = BUDGETS["qlora"] | {
     "problems.demonstrations": "800",
     "problems.gsm8k_max_steps": "2",
-    "problems.prompts_per_iteration": "480",
+    "problems.prompts_per_iteration": "240",
     "problems.development": "80",
     "problems.test": "240",
     "sft.epochs": "3",

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mtdpo_lib.arms import ARMS, PASS_PROBLEMS, PASS_SAMPLES, PASS_TEMPERATURE, Arm
+from mtdpo_lib.arms import ARMS, PASS_PROBLEMS, PASS_SAMPLES, PASS_SHARE, PASS_TEMPERATURE, Arm
 from mtdpo_lib.evaluate import Outcome
 from mtdpo_lib.findings import kept_seconds, stage_seconds, summarise
 from mtdpo_lib.iterate import DATA_SEED, Experiment, Iteration, load_pairs
@@ -205,8 +205,13 @@ def iteration_cost(iteration: Iteration, settings: PreferenceSettings) -> dict[s
     }
 
 
+def pass_questions(profile: Profile) -> int:
+    """How many test problems are sampled often: `PASS_PROBLEMS`, or an eighth of them all where that is less."""
+    return min(PASS_PROBLEMS, max(profile.problems.test // PASS_SHARE, 1))
+
+
 def sample_often(experiment: Experiment, policy: Policy) -> Product:
-    """How many of `PASS_SAMPLES` samples are right, for each of the first test problems: ``right.json``."""
+    """How many of `PASS_SAMPLES` samples are right, for each of some test problems: ``right.json``."""
     profile = experiment.profile
     inputs = {
         "policy": policy,
@@ -216,7 +221,7 @@ def sample_often(experiment: Experiment, policy: Policy) -> Product:
         "sandbox": profile.sandbox,
         "samples": PASS_SAMPLES,
         "temperature": PASS_TEMPERATURE,
-        "questions": PASS_PROBLEMS,
+        "questions": pass_questions(profile),
         "seed": experiment.seed,
     }
     return experiment._get("samples", make_samples, inputs)

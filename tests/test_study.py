@@ -162,6 +162,13 @@ def test_iterations_tell_what_changed(tmp_path):
     assert {name for name in found if not name.startswith("claim/")} <= made
 
 
+def test_few_test_problems_are_sampled_often_at_a_small_budget():
+    asked = {name: study.pass_questions(get_profile(name)) for name in ("cpu", "small", "paper", "smoke")}
+    assert asked == {"cpu": 120, "small": 120, "paper": 120, "smoke": 6}
+    assert study.pass_questions(get_profile("small", "budget=reduced")) == 30
+    assert study.pass_questions(get_profile("smoke", SMALLEST)) == 1
+
+
 def test_pass_at_n_is_paired_with_sft(tmp_path):
     many = arms.PASS_SAMPLES
     for seed, (sft, ours) in enumerate([([0, many], [many, many]), ([0, many], [0, many])]):
