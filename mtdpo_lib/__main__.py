@@ -7,9 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtdpo_lib import runner
-from mtdpo_lib.profiles import PROFILES, Profile, get_profile, setting_names
-from mtdpo_lib.stages import CorruptStage, MissingProduct, UnusableFolder
+from mtdpo_lib.common.stages import CorruptStage, MissingProduct, UnusableFolder
+from mtdpo_lib.lessons import gpu_memory
+from mtdpo_lib.lessons import run as runner
+from mtdpo_lib.profiles.overrides import get_profile, setting_names
+from mtdpo_lib.profiles.presets import PROFILES
+from mtdpo_lib.profiles.sections import Profile
+from mtdpo_lib.results import study_metrics
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,7 +101,8 @@ def dispatch(options: argparse.Namespace) -> int:
     if options.command == "study":
         return run_study(options)
 
-    from mtdpo_lib import publish, report
+    from mtdpo_lib.lessons import publish
+    from mtdpo_lib.results import report
 
     if options.command == "combine":
         runner.say(f"Report: {runner.shown(report.combine(options.runs, options.out))}")
@@ -117,7 +122,7 @@ def dispatch(options: argparse.Namespace) -> int:
 
 def run_study(options: argparse.Namespace) -> int:
     """Check the input, then plan and compute."""
-    from mtdpo_lib import arms, findings, study, workers
+    from mtdpo_lib.experiment import arms, study, workers
 
     profile = get_profile(options.profile, options.settings)
     seeds, wanted = arms.parse_seeds(options.seeds), arms.parse_arms(options.arms)
@@ -129,7 +134,7 @@ def run_study(options: argparse.Namespace) -> int:
         study.run_arms(profile, workers.unclaimed(tasks, out / "arms" / ".locks"), out, options.settings)
         return runner.OK
     if options.keep:
-        runner.say(f"Kept: {runner.shown(findings.keep(out))}")
+        runner.say(f"Kept: {runner.shown(study_metrics.keep(out))}")
         return runner.OK
     run, jobs = workers.run_here, options.jobs or workers.default_jobs(profile)
     if options.ray and not options.plan:
@@ -153,14 +158,13 @@ def show_profile(name: str) -> int:
 
 def show_memory(profile: Profile) -> int:
     """Print a step's memory by part, and what fits on some cards."""
-    from mtdpo_lib import memory
-    from mtdpo_lib.report import markdown_table
+    from mtdpo_lib.results.report import markdown_table
 
-    needs = memory.training_bytes(profile)
+    needs = gpu_memory.training_bytes(profile)
     print(f"{profile.model.base}: one pair of {profile.pairs.max_tokens} tokens a side needs, in GiB: "
-          + ", ".join(f"{name} {value / memory.GIB:.2f}" for name, value in needs.items()))  # fmt: skip
-    print(markdown_table(*memory.plan(profile)))
-    reached, length = f"{memory.EFFICIENCY:.0%}", f"{memory.TYPICAL_LENGTH:.0%}"
+          + ", ".join(f"{name} {value / gpu_memory.GIB:.2f}" for name, value in needs.items()))  # fmt: skip
+    print(markdown_table(*gpu_memory.plan(profile)))
+    reached, length = f"{gpu_memory.EFFICIENCY:.0%}", f"{gpu_memory.TYPICAL_LENGTH:.0%}"
     print(f"Estimates: a card reaches {reached} of its peak, a trajectory {length} of its limit.")
     return 0
 
@@ -169,8 +173,8 @@ def show_gsm8k(folder: str, sample: int) -> int:
     """Make demonstrations of all training solutions, each run in the sandbox; print the share kept and some of them."""
     import random
 
+    from mtdpo_lib.common.progress import Progress
     from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, sources, training_problems
-    from mtdpo_lib.progress import Progress
     from mtdpo_lib.sandbox import SandboxPool
 
     problems = training_problems(folder)

@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mtdpo_lib.profiles import PairSettings
+from mtdpo_lib.common.seeds import stream
+from mtdpo_lib.profiles.sections import PairSettings
 from mtdpo_lib.rollout.trajectory import Trajectory
-from mtdpo_lib.seeds import stream
 
 
 @dataclass(frozen=True)

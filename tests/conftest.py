@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from mtdpo_lib.models import quiet_libraries, tiny_model, train_tokenizer
-from mtdpo_lib.profiles import get_profile
+from mtdpo_lib.models.bases import quiet_libraries
+from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
+from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.sandbox import SandboxPool
 
 CHATML = (
@@ -116,7 +117,8 @@ CONVERSATIONS = [
 @pytest.fixture(scope="session")
 def overfit(smoke, pool):
     """A tiny model that has learnt `CONVERSATIONS` by heart, with its tokenizer and problems."""
-    from mtdpo_lib.chat import ChatFormat, loss_mask
+    from mtdpo_lib.chat.encoder import ChatFormat
+    from mtdpo_lib.chat.roles import loss_mask
     from mtdpo_lib.problems.base import Problem
 
     tokenizer = train_tokenizer(

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from mtdpo_lib.answers import extract_boxed, is_correct
+from mtdpo_lib.problems.answers import extract_boxed, is_correct
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mtdpo_lib.profiles import SandboxSettings
+from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool
 
 HERE = Path(__file__).parent

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mtdpo_lib.answers import is_correct
+from mtdpo_lib.problems.answers import is_correct
 from mtdpo_lib.problems.benchmarks import BENCHMARKS, FOLDER_VARIABLE, MATH_SUBJECTS, load_benchmark
 
 RECORDS = {

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mtdpo_lib import arms, claims, findings
+from mtdpo_lib.experiment import arms
+from mtdpo_lib.results import claims, study_metrics
 
 
 def measured(value, low, high):
@@ -56,7 +57,7 @@ def test_the_papers_differences_come_from_its_tables():
 
 
 def test_every_claim_names_a_metric_that_a_study_makes():
-    made = set(findings.metric_names(arms.ARMS))
+    made = set(study_metrics.metric_names(arms.ARMS))
     for claim in claims.read_claims():
         assert claim.metric in made or claim.metric == "none", claim.name
 

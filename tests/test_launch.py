@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from test_train import pairs, policy  # noqa: F401
 
-from mtdpo_lib.models import load_for_training, load_tokenizer
+from mtdpo_lib.common.seeds import small_stream
+from mtdpo_lib.experiment.processes import launch, write_job
+from mtdpo_lib.models.policy import load_for_training, load_tokenizer
 from mtdpo_lib.rollout import save_trajectories
-from mtdpo_lib.seeds import small_stream
 from mtdpo_lib.train import train_preference
-from mtdpo_lib.train.launch import launch, write_job
 
 
 @pytest.fixture

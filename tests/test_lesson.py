@@ -1,8 +1,8 @@
 """What notebooks begin with: the map and the measured cost."""
 
-from mtdpo_lib.lesson import PIPELINE, measured_cost, pipeline_map
-from mtdpo_lib.publish import NOTEBOOKS
-from mtdpo_lib.records import write_json
+from mtdpo_lib.common.files import write_json
+from mtdpo_lib.lessons.lesson import PIPELINE, measured_cost, pipeline_map
+from mtdpo_lib.lessons.publish import NOTEBOOKS
 
 
 def test_the_cost_of_a_notebook_is_what_the_kept_runs_measured(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from test_attacks import ATTACKS
 from test_sandbox_fidelity import programs
 
-from mtdpo_lib.profiles import SandboxSettings
+from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.sandbox.process import WORKER
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mtdpo_lib.chat import Role
+from mtdpo_lib.chat.roles import Role
 from mtdpo_lib.train.losses import (
     METHODS,
     different_prompts,

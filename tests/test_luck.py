@@ -11,11 +11,13 @@ import torch
 from test_train import as_trajectory, log_probability, pairs, policy  # noqa: F401 (fixtures)
 from test_trainers import ETA, agree, build, move, step, whole_batch  # noqa: F401 (fixtures)
 
-from mtdpo_lib import theory
-from mtdpo_lib.chat import ChatFormat, loss_mask
-from mtdpo_lib.models import load_for_sampling, load_for_training, load_tokenizer
+from mtdpo_lib.chat.encoder import ChatFormat
+from mtdpo_lib.chat.roles import loss_mask
+from mtdpo_lib.lessons import theory
+from mtdpo_lib.models.policy import load_for_sampling, load_for_training, load_tokenizer
 from mtdpo_lib.pairs import Pair
-from mtdpo_lib.profiles import PreferenceSettings, SettingError, get_profile
+from mtdpo_lib.profiles.overrides import get_profile
+from mtdpo_lib.profiles.sections import PreferenceSettings, SettingError
 from mtdpo_lib.rollout import Turn
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.train import ask_again, luck_features, preference_dataset, train_preference

@@ -7,23 +7,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma2Config, GemmaConfig, LlamaConfig, MistralConfig
 
-from mtdpo_lib import memory
 from mtdpo_lib.__main__ import main
-from mtdpo_lib.memory import (
-    CARDS,
-    GIB,
-    SHAPES,
-    Card,
-    Shape,
-    fit,
-    hours,
-    plan,
-    sampling_bytes,
-    shape_of,
-    training_bytes,
-)
-from mtdpo_lib.profiles import get_profile
-from mtdpo_lib.train import shared_prompt
+from mtdpo_lib.lessons import gpu_memory
+from mtdpo_lib.lessons.gpu_memory import CARDS, GIB, Card, fit, hours, plan, sampling_bytes, training_bytes
+from mtdpo_lib.models.sizes import SHAPES, Shape, shape_of
+from mtdpo_lib.profiles.overrides import get_profile
+from mtdpo_lib.train.fast import shared_prompt
 
 # transformers' own defaults are Gemma-7B and Mistral-7B-v0.1; the rest is set as published.
 CONFIGS = {
@@ -108,7 +97,7 @@ def test_activations_are_what_a_step_keeps(config):
 
 
 def test_the_head_is_counted_as_the_step_computes_it():
-    assert memory.HEAD_ROWS == shared_prompt.HEAD_ROWS
+    assert gpu_memory.HEAD_ROWS == shared_prompt.HEAD_ROWS
 
 
 def test_the_reference_costs_an_adapter_and_not_a_model():

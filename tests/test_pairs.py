@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mtdpo_lib.pairs import drop_reason, make_pairs
-from mtdpo_lib.profiles import PairSettings
+from mtdpo_lib.profiles.sections import PairSettings
 from mtdpo_lib.rollout import Trajectory, Turn
 
 

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from mtdpo_lib import plots
+from mtdpo_lib.results import figures
 
 
 def metric(name, value, low=None, high=None, n=1200, seeds=(0,)):
@@ -81,41 +81,41 @@ JUDGED = [
 ]  # fmt: skip
 
 FIGURES = {
-    "claims": lambda: plots.claims(JUDGED, "methods"),
-    "claims, nothing": lambda: plots.claims(JUDGED, "sampling"),
-    "over iterations": lambda: plots.over_iterations(
+    "claims": lambda: figures.claims(JUDGED, "methods"),
+    "claims, nothing": lambda: figures.claims(JUDGED, "sampling"),
+    "over iterations": lambda: figures.over_iterations(
         STUDY, ["right", "chosen_ratio", "covered", "x"], ["mdpo", "fixed", "kto"]
     ),
-    "over iterations, nothing": lambda: plots.over_iterations([], ["right"], ["mdpo"]),
-    "arms": lambda: plots.arms(STUDY, {"mdpo": "M-DPO", "kto": "not measured", "raft": "RAFT"}),
-    "arms, nothing": lambda: plots.arms([], {"mdpo": "M-DPO"}),
-    "doses": lambda: plots.dose_response(STUDY, (0, 2, 6)),
-    "doses, nothing": lambda: plots.dose_response([], (0, 2, 6)),
-    "start": lambda: plots.gain_by_start(STARTS, ["mdpo", "raft"]),
-    "start, nothing": lambda: plots.gain_by_start([], ["mdpo"]),
-    "pass": lambda: plots.pass_at_n(STUDY, {"mdpo/sft": "SFT", "mdpo": "M-DPO"}),
-    "pass, nothing": lambda: plots.pass_at_n([], {"mdpo": "M-DPO"}),
-    "accuracy": lambda: plots.accuracy_by_iteration(
+    "over iterations, nothing": lambda: figures.over_iterations([], ["right"], ["mdpo"]),
+    "arms": lambda: figures.arms(STUDY, {"mdpo": "M-DPO", "kto": "not measured", "raft": "RAFT"}),
+    "arms, nothing": lambda: figures.arms([], {"mdpo": "M-DPO"}),
+    "doses": lambda: figures.dose_response(STUDY, (0, 2, 6)),
+    "doses, nothing": lambda: figures.dose_response([], (0, 2, 6)),
+    "start": lambda: figures.gain_by_start(STARTS, ["mdpo", "raft"]),
+    "start, nothing": lambda: figures.gain_by_start([], ["mdpo"]),
+    "pass": lambda: figures.pass_at_n(STUDY, {"mdpo/sft": "SFT", "mdpo": "M-DPO"}),
+    "pass, nothing": lambda: figures.pass_at_n([], {"mdpo": "M-DPO"}),
+    "accuracy": lambda: figures.accuracy_by_iteration(
         FULL,
         [
             {"method": "SFT", "gsm8k": "77.5", "math": "46.1"},
             {"method": "M-DPO iteration 1", "gsm8k": 81.5, "math": 49},
         ],
     ),
-    "accuracy, SFT only": lambda: plots.accuracy_by_iteration([SFT]),
-    "accuracy, nothing": lambda: plots.accuracy_by_iteration([]),
-    "training": lambda: plots.training_curves(LOG),
-    "training, partial": lambda: plots.training_curves([{"step": 1, "loss": 0.7, "chosen_logp": None}]),
-    "training, nothing": lambda: plots.training_curves([]),
-    "sft": lambda: plots.sft_curve(LOG),
-    "sft, nothing": lambda: plots.sft_curve([]),
-    "comparison": lambda: plots.comparison(
+    "accuracy, SFT only": lambda: figures.accuracy_by_iteration([SFT]),
+    "accuracy, nothing": lambda: figures.accuracy_by_iteration([]),
+    "training": lambda: figures.training_curves(LOG),
+    "training, partial": lambda: figures.training_curves([{"step": 1, "loss": 0.7, "chosen_logp": None}]),
+    "training, nothing": lambda: figures.training_curves([]),
+    "sft": lambda: figures.sft_curve(LOG),
+    "sft, nothing": lambda: figures.sft_curve([]),
+    "comparison": lambda: figures.comparison(
         FULL, ["mdpo-2", "mdpo-2-fixed"], ["updated", "fixed"], "Reference"
     ),
-    "comparison, one": lambda: plots.comparison([SFT], ["sft", "mdpo-1"]),
-    "comparison, nothing": lambda: plots.comparison([], ["sft"]),
-    "yield": lambda: plots.pair_yield(PASSPORTS),
-    "yield by fate": lambda: plots.pair_yield(
+    "comparison, one": lambda: figures.comparison([SFT], ["sft", "mdpo-1"]),
+    "comparison, nothing": lambda: figures.comparison([], ["sft"]),
+    "yield": lambda: figures.pair_yield(PASSPORTS),
+    "yield by fate": lambda: figures.pair_yield(
         [
             {
                 "iteration": 1,
@@ -126,45 +126,45 @@ FIGURES = {
             }
         ]
     ),
-    "yield, nothing": lambda: plots.pair_yield([]),
-    "coverage": lambda: plots.coverage_curve({1: 0.0, 2: 0.3, 3: 0.41}, {6: 0.6, 12: 0.83}),
-    "coverage, nothing": lambda: plots.coverage_curve({}),
-    "mix": lambda: plots.outcome_mix(MIX),
-    "mix, nothing": lambda: plots.outcome_mix({}),
-    "memory": lambda: plots.memory_by_part(
+    "yield, nothing": lambda: figures.pair_yield([]),
+    "coverage": lambda: figures.coverage_curve({1: 0.0, 2: 0.3, 3: 0.41}, {6: 0.6, 12: 0.83}),
+    "coverage, nothing": lambda: figures.coverage_curve({}),
+    "mix": lambda: figures.outcome_mix(MIX),
+    "mix, nothing": lambda: figures.outcome_mix({}),
+    "memory": lambda: figures.memory_by_part(
         {"a": {"base": 5.0, "adapter": 1.0}, "b": {"base": 4.0, "adapter": 2.5}}, {"24 GB": 24, "80 GB": 80}
     ),
-    "memory, nothing": lambda: plots.memory_by_part({}, {}),
-    "levels": lambda: plots.quantized_weights([-1.0, -0.1, 0.0, 0.2, 1.0], [-1.0, 0.0, 1.0]),
-    "histogram": lambda: plots.histogram([1, 2, 2, 3, 9], "length (tokens)"),
-    "histogram, nothing": lambda: plots.histogram([], "length (tokens)"),
+    "memory, nothing": lambda: figures.memory_by_part({}, {}),
+    "levels": lambda: figures.quantized_weights([-1.0, -0.1, 0.0, 0.2, 1.0], [-1.0, 0.0, 1.0]),
+    "histogram": lambda: figures.histogram([1, 2, 2, 3, 9], "length (tokens)"),
+    "histogram, nothing": lambda: figures.histogram([], "length (tokens)"),
 }
 
 WORLDS = [[0.3, 0.2, 0.1], [0.4, 0.2, 0.15], [0.35, 0.25, 0.05]]
 METHODS = {"mdpo": WORLDS, "exact-v": [[0.1, 0.01, 0.001]] * 3, "learned-v": WORLDS}
 FIGURES |= {
-    "eta": lambda: plots.eta_effect([0.1, 1, 10], [[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]], WORLDS, WORLDS),
-    "identity": lambda: plots.identity_scatter(
+    "eta": lambda: figures.eta_effect([0.1, 1, 10], [[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]], WORLDS, WORLDS),
+    "identity": lambda: figures.identity_scatter(
         {"deterministic": ([0, 1], [0, 1]), "random": ([0, 1], [0.2, 1])}
     ),
-    "samples": lambda: plots.sample_error(
+    "samples": lambda: figures.sample_error(
         [10, 100, 1000], {"sure": {"mdpo": WORLDS}, "random": METHODS}, (-0.5, -0.6, -0.4)
     ),
-    "gamble": lambda: plots.gamble_policies(
+    "gamble": lambda: figures.gamble_policies(
         [1, 2], {"optimum": [0.5, 0.5], "mdpo": [0.5, 0.4], "unmasked": [0.5, 0.9]}, 0.25
     ),
-    "bias": lambda: plots.bias_by_randomness(
+    "bias": lambda: figures.bias_by_randomness(
         [0, 0.5, 1], {"bound": WORLDS, "quantile": WORLDS, "rms": WORLDS}, METHODS
     ),
-    "draws": lambda: plots.value_samples([1, 4, 16], {"sampled-v": WORLDS}, [0.2, 0.2, 0.25]),
-    "observations": lambda: plots.observation_scoring(
+    "draws": lambda: figures.value_samples([1, 4, 16], {"sampled-v": WORLDS}, [0.2, 0.2, 0.25]),
+    "observations": lambda: figures.observation_scoring(
         [0, 0.5, 1], {"foreseen": {"mdpo": WORLDS, "unmasked": WORLDS}}
     ),
-    "mirror": lambda: plots.reference_iterations(WORLDS, WORLDS, [row[1:] for row in WORLDS]),
-    "mixture": lambda: plots.coverage_and_error(
+    "mirror": lambda: figures.reference_iterations(WORLDS, WORLDS, [row[1:] for row in WORLDS]),
+    "mixture": lambda: figures.coverage_and_error(
         [0, 1 / 3, 1], WORLDS, WORLDS, {"mdpo": WORLDS, "onpolicy": WORLDS}, [100, 50]
     ),
-    "kto": lambda: plots.kto_path(
+    "kto": lambda: figures.kto_path(
         [0, 10, 100], {"mdpo": WORLDS, "mkto": WORLDS}, {"mdpo": WORLDS, "mkto": WORLDS}
     ),
 }
@@ -192,30 +192,32 @@ def test_axes_have_labels_and_the_caption_says_how_many(name):
 
 
 def test_titles_follow_the_numbers():
-    assert title(plots.accuracy_by_iteration(FULL)) == (
+    assert title(figures.accuracy_by_iteration(FULL)) == (
         "Accuracy rises by 10.0 points from SFT to M-DPO 2 (95% interval +7.0 to +13.0)"
     )
     unsure = [SFT, metric("accuracy/test/mdpo-1", 0.61), metric("gain/test/mdpo-1", 0.01, -0.01, 0.03)]
-    assert "not shown to change" in title(plots.accuracy_by_iteration(unsure))
+    assert "not shown to change" in title(figures.accuracy_by_iteration(unsure))
     worse = [SFT, metric("accuracy/test/mdpo-1", 0.50), metric("gain/test/mdpo-1", -0.10, -0.12, -0.08)]
-    assert "falls by 10.0 points" in title(plots.accuracy_by_iteration(worse))
+    assert "falls by 10.0 points" in title(figures.accuracy_by_iteration(worse))
     assert title(FIGURES["comparison"]()) == "Reference: updated is 6.0 points above fixed"
     near = [SFT, metric("accuracy/test/raft", 0.62, 0.59, 0.65)]
-    assert title(plots.comparison(near, ["sft", "raft"])).endswith(
+    assert title(figures.comparison(near, ["sft", "raft"])).endswith(
         "2.0 points above sft, within the intervals"
     )
     assert title(FIGURES["yield by fate"]()) == "30 % of the prompts give a pair"
     assert title(FIGURES["coverage"]()) == "With 3 samples 41.0 % of the prompts can yield a pair"
     assert title(FIGURES["draws"]()).endswith("V itself from K draws at no K")
     better = {"learned-v": [[0.3, 0.01, 0.01]] * 3}
-    assert title(plots.value_samples([1, 4, 16], better, [0.2, 0.2, 0.2])).endswith("learned V from K = 4 on")
+    assert title(figures.value_samples([1, 4, 16], better, [0.2, 0.2, 0.2])).endswith(
+        "learned V from K = 4 on"
+    )
     assert title(FIGURES["samples"]()).endswith("n^-0.50 (95% interval -0.60 to -0.40)")
     assert "M-DPO 40 %, single-turn 90 %" in title(FIGURES["gamble"]())
-    assert "does not fall" in title(plots.sft_curve([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]))
+    assert "does not fall" in title(figures.sft_curve([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]))
 
 
 def test_gains_are_drawn_over_where_each_seed_started():
-    (axes,) = plots.gain_by_start(STARTS, ["mdpo", "raft"]).axes
+    (axes,) = figures.gain_by_start(STARTS, ["mdpo", "raft"]).axes
     line = axes.get_lines()[0]
     assert list(line.get_xdata()) == pytest.approx([55, 70])
     assert list(line.get_ydata()) == pytest.approx([5, 20])
@@ -228,15 +230,15 @@ def test_a_study_counts_the_arms_whose_interval_lies_above_zero():
 
 
 def test_intervals_are_drawn_to_scale():
-    axes = plots.accuracy_by_iteration([SFT]).axes[0]
+    axes = figures.accuracy_by_iteration([SFT]).axes[0]
     (bars,) = [container for container in axes.containers if container.has_yerr]
     low, high = bars.lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((57, 63))
 
 
 def test_a_method_keeps_its_colour_and_no_two_methods_share_one():
-    styles = [plots.style_of(name) for name in ("sft", "mdpo-1", "mdpo-2-fixed", "mdpo-2-onpolicy", "raft")]
-    assert plots.style_of("mdpo-1") == plots.style_of("mdpo-3")
+    styles = [figures.style_of(name) for name in ("sft", "mdpo-1", "mdpo-2-fixed", "mdpo-2-onpolicy", "raft")]
+    assert figures.style_of("mdpo-1") == figures.style_of("mdpo-3")
     assert (
         len(set(styles))
         == len({colour for colour, _ in styles})
@@ -246,8 +248,10 @@ def test_a_method_keeps_its_colour_and_no_two_methods_share_one():
 
 
 def test_one_seed_is_called_indicative_and_several_are_not():
-    assert "indicative" in plots.accuracy_by_iteration([SFT]).get_supxlabel()
-    several = plots.accuracy_by_iteration([metric("accuracy/test/sft", 0.6, seeds=(0, 1, 2))]).get_supxlabel()
+    assert "indicative" in figures.accuracy_by_iteration([SFT]).get_supxlabel()
+    several = figures.accuracy_by_iteration(
+        [metric("accuracy/test/sft", 0.6, seeds=(0, 1, 2))]
+    ).get_supxlabel()
     assert "seeds 0, 1, 2" in several and "indicative" not in several
 
 

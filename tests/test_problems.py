@@ -15,7 +15,6 @@ from random import Random
 
 import pytest
 
-from mtdpo_lib.answers import is_correct
 from mtdpo_lib.problems import (
     RATES,
     SPLITS,
@@ -30,8 +29,9 @@ from mtdpo_lib.problems import (
     split_of,
     splits,
 )
-from mtdpo_lib.problems.families import build, slip
-from mtdpo_lib.problems.teacher import case_of, perform
+from mtdpo_lib.problems.answers import is_correct
+from mtdpo_lib.problems.habits.families import build, slip
+from mtdpo_lib.problems.habits.teacher import case_of, perform
 
 # Families whose most common strategy is wrong, written down here a second time on purpose.
 WRONG_MODE = {

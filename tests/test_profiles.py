@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 
-from mtdpo_lib.profiles import BUDGETS, PROFILES, SettingError, get_profile, setting_names
+from mtdpo_lib.profiles.overrides import get_profile, setting_names
+from mtdpo_lib.profiles.presets import BUDGETS, PROFILES
+from mtdpo_lib.profiles.sections import SettingError
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -7,10 +7,17 @@ import torch
 from peft import PeftModel
 from test_train import pairs, policy, shake  # noqa: F401
 
-from mtdpo_lib.chat import loss_mask
-from mtdpo_lib.models import Policy, load_base, load_for_sampling, load_for_training, load_tokenizer, merge
+from mtdpo_lib.chat.roles import loss_mask
+from mtdpo_lib.common.stages import Product
+from mtdpo_lib.models.policy import (
+    Policy,
+    load_base,
+    load_for_sampling,
+    load_for_training,
+    load_tokenizer,
+    merge,
+)
 from mtdpo_lib.problems.base import Demonstration, Problem
-from mtdpo_lib.stages import Product
 from mtdpo_lib.train import sft_dataset, train_preference
 from mtdpo_lib.train.preference import set_reference
 from mtdpo_lib.train.reference import POLICY, REFERENCE

@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from mtdpo_lib import findings, publish, report, stats
-from mtdpo_lib.records import write_json
+from mtdpo_lib.common.files import write_json
+from mtdpo_lib.lessons import publish
+from mtdpo_lib.results import report, stats, study_metrics
 
 POLICIES = ("sft", "mdpo-1", "mdpo-2", "mdpo-2-fixed")
 
@@ -237,10 +238,10 @@ def test_all_figures_are_redrawn_from_kept_records_alone(tmp_path, capsys):
         for name, value in values.items()
     ]
     with pytest.raises(ValueError, match="No study of profile smoke is kept"):
-        findings.kept("smoke", source)
+        study_metrics.kept("smoke", source)
     (home / "study").mkdir()
     write_json(home / "study" / "report.json", [*entries, {"name": "claim/mdpo-sft", "verdict": "agrees"}])
-    assert findings.kept(home.name, source) == entries
+    assert study_metrics.kept(home.name, source) == entries
     assert publish.draw_figures(out, source) == [out / home.name, out / home.name / "study"]
     assert (out / home.name / "study" / "arms.png").is_file()
     block = publish.results_block(home)

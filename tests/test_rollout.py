@@ -9,12 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig, Qwen3Config
 
-from mtdpo_lib.answers import extract_boxed
-from mtdpo_lib.chat import ChatFormat, Role
-from mtdpo_lib.rollout import CorruptData, engine, extract_code, load_trajectories, rollout, save_trajectories
+from mtdpo_lib.chat.encoder import ChatFormat
+from mtdpo_lib.chat.roles import Role
+from mtdpo_lib.common.files import CorruptData
+from mtdpo_lib.common.seeds import stream
+from mtdpo_lib.problems.answers import extract_boxed
+from mtdpo_lib.rollout import engine, extract_code, load_trajectories, rollout, save_trajectories
 from mtdpo_lib.rollout.engine import choose, uniform
 from mtdpo_lib.sandbox import Calls
-from mtdpo_lib.seeds import stream
 
 SIZE = {
     "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -13,9 +13,12 @@ import nbformat
 import pytest
 
 from mtdpo_lib import __main__ as command_line
-from mtdpo_lib import publish, records, runner
-from mtdpo_lib.profiles import SettingError, get_profile
-from mtdpo_lib.stages import CorruptStage, StageStore, UnusableFolder
+from mtdpo_lib.common.stages import CorruptStage, StageStore, UnusableFolder
+from mtdpo_lib.lessons import publish
+from mtdpo_lib.lessons import run as runner
+from mtdpo_lib.profiles.overrides import get_profile
+from mtdpo_lib.profiles.sections import SettingError
+from mtdpo_lib.results import records
 
 ROOT = Path(__file__).parent.parent
 PARAMETERS = (
@@ -105,7 +108,7 @@ def test_a_missing_product_reaches_the_user_as_it_is(tmp_path):
     notebook(
         folder,
         "05_later",
-        "from mtdpo_lib.stages import StageStore\nfrom pathlib import Path\n"
+        "from mtdpo_lib.common.stages import StageStore\nfrom pathlib import Path\n"
         "StageStore(Path(out) / 'stages').require('sft', {'a': 1}, '02_sft')",
     )
     code, lines = run(folder, tmp_path / "out", only="5")
@@ -213,7 +216,7 @@ def test_after_a_kill_the_finished_stage_is_found_and_the_half_made_one_is_not(t
     work = """
 import time
 from pathlib import Path
-from mtdpo_lib.stages import StageStore
+from mtdpo_lib.common.stages import StageStore
 store = StageStore(Path(out) / "stages")
 def work(place, name):
     (place / "product.txt").write_text(name)
@@ -275,7 +278,7 @@ def test_finished_notebooks_are_not_run_again_until_something_they_come_from_cha
     folder, out = tmp_path / "notebooks", tmp_path / "out"
     cell = """
 from pathlib import Path
-from mtdpo_lib.stages import StageStore
+from mtdpo_lib.common.stages import StageStore
 StageStore(Path(out) / "stages").make(NAME, lambda place: (place / "product.txt").write_text(NAME), {})
 with open(Path(out) / "log.txt", "a") as log:
     log.write(NAME)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mtdpo_lib.chat import ChatFormat
+from mtdpo_lib.chat.encoder import ChatFormat
 from mtdpo_lib.sandbox import SandboxPool, SandboxUnavailable, kept_pool
 from mtdpo_lib.sandbox.results import EMPTY_TEXT, cut_note
 from mtdpo_lib.sandbox.snapshot import find_libraries, find_snapshot

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pytest
 
-from mtdpo_lib.profiles import SandboxSettings
+from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.sandbox import process as sandbox_process
 

@@ -11,11 +11,13 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from mtdpo_lib.models import MissingModel, Policy
-from mtdpo_lib.profiles import SettingError, get_profile
+from mtdpo_lib.common.stages import Product
+from mtdpo_lib.models.bases import MissingModel
+from mtdpo_lib.models.policy import Policy
+from mtdpo_lib.profiles.overrides import get_profile
+from mtdpo_lib.profiles.sections import SettingError
 from mtdpo_lib.rollout import rollout
-from mtdpo_lib.rollout.served import Engine, Server
-from mtdpo_lib.stages import Product
+from mtdpo_lib.rollout.vllm import Engine, Server
 
 
 @torch.no_grad()

@@ -12,7 +12,14 @@ from transformers import (
     Qwen3Config,
 )
 
-from mtdpo_lib.train.shared_prompt import ATTENTION, common_length, pack, scored_forward, supports, visible
+from mtdpo_lib.train.fast.shared_prompt import (
+    ATTENTION,
+    common_length,
+    pack,
+    scored_forward,
+    supports,
+    visible,
+)
 
 SIZE = {
     "vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,

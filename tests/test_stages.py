@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from mtdpo_lib import stages
-from mtdpo_lib.profiles import get_profile
-from mtdpo_lib.stages import CorruptStage, MissingProduct, StageStore, UnusableFolder
+from mtdpo_lib.common import stages
+from mtdpo_lib.common.stages import CorruptStage, MissingProduct, StageStore, UnusableFolder
+from mtdpo_lib.profiles.overrides import get_profile
 
 
 class Work:

@@ -10,9 +10,12 @@ from dataclasses import asdict
 
 import pytest
 
-from mtdpo_lib import arms, claims, findings, publish, report, stats, study
 from mtdpo_lib.__main__ import main
-from mtdpo_lib.profiles import SettingError, get_profile
+from mtdpo_lib.experiment import arms, study
+from mtdpo_lib.lessons import publish
+from mtdpo_lib.profiles.overrides import get_profile
+from mtdpo_lib.profiles.sections import SettingError
+from mtdpo_lib.results import claims, report, stats, study_metrics
 
 SMALLEST = [
     "iterations=1", "problems.demonstrations=64", "problems.prompts_per_iteration=16", "problems.development=4",
@@ -101,7 +104,7 @@ def test_results_are_paired_over_seeds_and_questions(tmp_path):
     for seed, (one, other) in enumerate([("1110", "1100"), ("1111", "0101")]):
         record(tmp_path, "mdpo", seed, one, sft="1000")
         record(tmp_path, "fixed", seed, other, sft="1000")
-    file = findings.summarise(tmp_path)
+    file = study_metrics.summarise(tmp_path)
     found = {metric["name"]: metric for metric in json.loads(file.read_text())}
     assert found["accuracy/test/mdpo"]["value"] == 7 / 8
     assert found["gain/test/mdpo"]["value"] == pytest.approx(5 / 8)
@@ -118,7 +121,7 @@ def test_iterations_are_contrasted_and_claims_get_verdicts(tmp_path):
     for seed in (0, 1):
         record(tmp_path, "mdpo", seed, "1111", first="1100")
         record(tmp_path, "eta-low", seed, "1111", first="1110")
-    file = findings.summarise(tmp_path)
+    file = study_metrics.summarise(tmp_path)
     found = {metric["name"]: metric["value"] for metric in json.loads(file.read_text())}
     assert found["accuracy/2-minus-1/mdpo"] == 0.5
     assert found["accuracy/1/eta-low-minus-mdpo"] == 0.25
@@ -131,7 +134,7 @@ def test_iterations_are_contrasted_and_claims_get_verdicts(tmp_path):
 def test_gains_from_different_starts_are_compared(tmp_path):
     record(tmp_path, "mdpo", 0, "1111", sft="1100")
     record(tmp_path, "sft-2", 0, "1110", sft="0000")
-    found = {metric["name"]: metric for metric in json.loads(findings.summarise(tmp_path).read_text())}
+    found = {metric["name"]: metric for metric in json.loads(study_metrics.summarise(tmp_path).read_text())}
     assert found["gain/test/sft-2-minus-mdpo"]["value"] == 3 / 4 - 2 / 4
 
 
@@ -139,7 +142,7 @@ def test_the_last_checkpoint_is_compared_with_the_first(tmp_path):
     for seed, last in ((0, 0.75), (1, 0.5)):
         steps = {"step-9": 0.75, "step-18": 1.0, "step-100": last}
         record(tmp_path, "mdpo", seed, "1111", development=steps)
-    found = {metric["name"]: metric for metric in json.loads(findings.summarise(tmp_path).read_text())}
+    found = {metric["name"]: metric for metric in json.loads(study_metrics.summarise(tmp_path).read_text())}
     metric = found["development/last-minus-first/mdpo"]
     assert (metric["each"], metric["unit"], metric["n"]) == ([0.0, -0.25], "fraction", 2)
     assert found["claim/early-optimum"]["verdict"] == claims.TREND
@@ -153,12 +156,12 @@ def test_iterations_tell_what_changed(tmp_path):
                 {"right": 0.75 + shift, "chosen_ratio": -1.0},
             ]
             record(tmp_path, arm, seed, "11", iterations=rows)
-    found = {metric["name"]: metric for metric in json.loads(findings.summarise(tmp_path).read_text())}
+    found = {metric["name"]: metric for metric in json.loads(study_metrics.summarise(tmp_path).read_text())}
     assert found["right/1/mdpo"]["each"] == [0.5, 0.6] and found["right/1/mdpo"]["n"] == 2
     assert found["right/2-minus-1/mdpo"]["value"] == pytest.approx(0.2)
     assert found["right/2/fixed-minus-mdpo"]["value"] == pytest.approx(0.1)
     assert found["chosen_ratio/2-minus-1/fixed"]["unit"] == "nats"
-    made = set(findings.metric_names(["mdpo", "fixed"], iterations=2))
+    made = set(study_metrics.metric_names(["mdpo", "fixed"], iterations=2))
     assert {name for name in found if not name.startswith("claim/")} <= made
 
 
@@ -177,13 +180,14 @@ def test_pass_at_n_is_paired_with_sft(tmp_path):
         facts = json.loads(file.read_text()) | {"right of many": {"sft": sft, "mdpo-2": ours}}
         file.write_text(json.dumps(facts))
     found = {
-        metric["name"]: metric["value"] for metric in json.loads(findings.summarise(tmp_path).read_text())
+        metric["name"]: metric["value"]
+        for metric in json.loads(study_metrics.summarise(tmp_path).read_text())
     }
     assert (tmp_path / "figures" / "pass_at_n.png").exists()
     metrics = [row for row in json.loads((tmp_path / "report.json").read_text()) if "verdict" not in row]
-    told = findings.pass_sentence(metrics)
+    told = study_metrics.pass_sentence(metrics)
     assert told.startswith(f"Sampled {many} times, mdpo: pass@1 50.0 (") and "after; pass@64 50.0 (" in told
-    assert told.endswith("n = 2 test problems.") and findings.pass_sentence([]) == ""
+    assert told.endswith("n = 2 test problems.") and study_metrics.pass_sentence([]) == ""
     for n in arms.PASS_AT:
         assert found[f"pass/{n}/mdpo"] == 0.75 and found[f"pass/{n}/mdpo/sft"] == 0.5
         assert found[f"pass/{n}/mdpo-minus-sft"] == 0.25
@@ -193,7 +197,7 @@ def test_a_study_is_kept_without_its_stages(tmp_path):
     out, target = tmp_path / "out", tmp_path / "kept"
     (out / "stages").mkdir(parents=True)
     record(out, "mdpo", 0, "11")
-    home = findings.keep(out, target)
+    home = study_metrics.keep(out, target)
     assert home == target / "cpu" / "study"
     assert sorted(file.name for file in home.rglob("*.*")) == [
         "mdpo-seed0.json",
@@ -209,13 +213,13 @@ def test_a_first_plan_is_projected_from_the_kept_study(tmp_path, monkeypatch):
     for number, seconds in enumerate((10.0, 30.0, 20.0)):
         (out / "stages" / f"sft-{number}").mkdir(parents=True)
         (out / "stages" / f"sft-{number}" / "manifest.json").write_text(json.dumps({"seconds": seconds}))
-    findings.keep(out, reference)
-    findings.keep(out, reference)
-    assert findings.kept_seconds("smoke", reference) == {"sft": 20.0}
+    study_metrics.keep(out, reference)
+    study_metrics.keep(out, reference)
+    assert study_metrics.kept_seconds("smoke", reference) == {"sft": 20.0}
     for stage in (out / "stages").rglob("manifest.json"):
         stage.unlink()
-    findings.keep(out, reference)  # a study whose stages are gone keeps the times that are known
-    known = findings.kept_seconds("smoke", reference)
+    study_metrics.keep(out, reference)  # a study whose stages are gone keeps the times that are known
+    known = study_metrics.kept_seconds("smoke", reference)
     assert known == {"sft": 20.0}
     kinds = ("demonstrations", "rollouts", "pairs", "training", "selection", "evaluation", "samples")
     known |= dict.fromkeys(kinds, 1.0)
@@ -227,21 +231,21 @@ def test_a_first_plan_is_projected_from_the_kept_study(tmp_path, monkeypatch):
 
 def test_records_of_two_profiles_and_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match="run the study first"):
-        findings.summarise(tmp_path)
+        study_metrics.summarise(tmp_path)
     record(tmp_path, "mdpo", 0, "1")
     record(tmp_path, "fixed", 0, "1", profile="small")
     with pytest.raises(ValueError, match="one folder for each"):
-        findings.summarise(tmp_path)
+        study_metrics.summarise(tmp_path)
     record(tmp_path, "fixed", 0, "1", settings="preference.eta=0.1")
     with pytest.raises(ValueError, match="one folder for each"):
-        findings.summarise(tmp_path)
+        study_metrics.summarise(tmp_path)
 
 
 def test_a_study_of_a_budget_is_kept_beside_its_runs_and_other_settings_are_refused(tmp_path):
     out, target = tmp_path / "out", tmp_path / "kept"
     record(out, "mdpo", 0, "1101", sft="1000", profile="small", settings="budget=reduced")
     record(out, "raft", 0, "1100", sft="1000", profile="small", settings="budget=reduced")
-    home = findings.keep(out, target)
+    home = study_metrics.keep(out, target)
     assert home == target / "small-reduced" / "study"
     assert "at profile small, `--set budget=reduced`" in (home / "report.md").read_text()
     assert publish.draw_figures(tmp_path / "figures", target) == [
@@ -254,7 +258,7 @@ def test_a_study_of_a_budget_is_kept_beside_its_runs_and_other_settings_are_refu
     record(out, "mdpo", 0, "1101", profile="small", settings="preference.eta=0.1")
     (out / "arms" / "raft-seed0.json").unlink()
     with pytest.raises(ValueError, match=r"without --set .but for a budget.* --set preference\.eta=0\.1"):
-        findings.keep(out, target)
+        study_metrics.keep(out, target)
 
 
 def test_a_kept_folder_tells_its_profile():

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtdpo_lib import theory
-from mtdpo_lib.stats import mean_interval
+from mtdpo_lib.lessons import theory
+from mtdpo_lib.results.stats import mean_interval
 
 WORLDS = range(20)
 ETA = 0.5

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from test_rollout import run
 
-from mtdpo_lib.chat import ChatFormat
-from mtdpo_lib.tool_effects import below_log, disturb
+from mtdpo_lib.chat.encoder import ChatFormat
+from mtdpo_lib.sandbox.effects import below_log, disturb
 
 
 def test_noise_is_one_off_at_the_stated_rate_and_the_same_for_the_same_names():

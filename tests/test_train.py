@@ -9,13 +9,15 @@ from peft import PeftModel
 from test_pairs import trajectory
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mtdpo_lib.chat import ChatFormat, RoleTokens, loss_mask
-from mtdpo_lib.models import Policy, load_for_sampling, load_for_training, load_tokenizer, tiny_model
+from mtdpo_lib.chat.encoder import ChatFormat
+from mtdpo_lib.chat.roles import RoleTokens, loss_mask
+from mtdpo_lib.common.stages import Product
+from mtdpo_lib.models.policy import Policy, load_for_sampling, load_for_training, load_tokenizer
+from mtdpo_lib.models.tiny import tiny_model
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.problems.base import Demonstration, Problem
-from mtdpo_lib.profiles import PreferenceSettings
+from mtdpo_lib.profiles.sections import PreferenceSettings
 from mtdpo_lib.rollout import Trajectory, Turn
-from mtdpo_lib.stages import Product
 from mtdpo_lib.train import TrajectoryPairCollator, preference_dataset, sft_dataset, train_preference
 from mtdpo_lib.train.preference import set_reference
 from mtdpo_lib.train.sft import ShortFirst, fast_forward, train_sft
@@ -101,7 +103,7 @@ def trainer_for(policy, pairs, tmp_path, smoke, eta=0.3, loss_type=("sigmoid",),
     from trl import DPOConfig
 
     from mtdpo_lib.train import TrajectoryDPOTrainer
-    from mtdpo_lib.train.common import training_arguments
+    from mtdpo_lib.train.setup import training_arguments
 
     model = load_for_training(policy, smoke.model, 0)
     arguments = DPOConfig(

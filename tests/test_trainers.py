@@ -13,12 +13,14 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from mtdpo_lib.chat import Role, RoleTokens
-from mtdpo_lib.models import Policy, load_for_sampling, load_for_training, load_tokenizer, tiny_model
+from mtdpo_lib.chat.roles import Role, RoleTokens
+from mtdpo_lib.common.stages import Product
+from mtdpo_lib.models.policy import Policy, load_for_sampling, load_for_training, load_tokenizer
+from mtdpo_lib.models.tiny import tiny_model
 from mtdpo_lib.pairs import Pair
-from mtdpo_lib.profiles import PreferenceSettings, get_profile
-from mtdpo_lib.publish import README
-from mtdpo_lib.stages import Product
+from mtdpo_lib.profiles.overrides import get_profile
+from mtdpo_lib.profiles.sections import PreferenceSettings
+from mtdpo_lib.results.readme import README
 from mtdpo_lib.train import (
     TrajectoryDPOTrainer,
     TrajectoryKTOTrainer,
@@ -27,11 +29,11 @@ from mtdpo_lib.train import (
     scored_tokens,
     train_preference,
 )
-from mtdpo_lib.train.common import training_arguments
 from mtdpo_lib.train.data import prompt_of
 from mtdpo_lib.train.losses import different_prompts
 from mtdpo_lib.train.preference import set_reference
 from mtdpo_lib.train.reference import answers_as_reference
+from mtdpo_lib.train.setup import training_arguments
 
 ETA = 0.3
 TRAINERS = {"mdpo": (TrajectoryDPOTrainer, DPOConfig), "mkto": (TrajectoryKTOTrainer, KTOConfig)}

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from mtdpo_lib.__main__ import main
-from mtdpo_lib.stages import StageStore
-from mtdpo_lib.workers import in_order, take_core, unclaimed
+from mtdpo_lib.common.stages import StageStore
+from mtdpo_lib.experiment.workers import in_order, take_core, unclaimed
 
 
 @pytest.mark.parametrize(("seeds", "workers"), [([0], 1), ([0], 2), ([0, 1, 2, 3, 4], 2), ([3, 5], 3)])

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, named, normalised, tool
 from mtdpo_lib.problems.benchmarks import BENCHMARKS, load_benchmark
 from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, load_gsm8k, sources
-from mtdpo_lib.problems.splits import make_problems, split_of
-from mtdpo_lib.problems.teacher import RATES, SUITES, Progress, SessionFactory, make_demonstrations
-from mtdpo_lib.tool_effects import below_log
+from mtdpo_lib.problems.habits.generate import make_problems
+from mtdpo_lib.problems.habits.teacher import RATES, SUITES, Progress, SessionFactory, make_demonstrations
+from mtdpo_lib.problems.splits import split_of
+from mtdpo_lib.sandbox.effects import below_log
 
 if TYPE_CHECKING:
-    from mtdpo_lib.profiles import ProblemSettings
+    from mtdpo_lib.profiles.sections import ProblemSettings
 
 __all__ = [
     "BENCHMARKS",

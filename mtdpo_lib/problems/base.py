@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from mtdpo_lib.seeds import stream
+from mtdpo_lib.common.seeds import stream
 
 SPLITS = ("demonstrations", "preference", "development", "test")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtdpo_lib.answers import extract_boxed, number
+from mtdpo_lib.problems.answers import extract_boxed, number
 from mtdpo_lib.problems.base import Problem, digest
 from mtdpo_lib.problems.splits import question_id
 

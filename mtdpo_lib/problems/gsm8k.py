@@ -12,18 +12,10 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
-from mtdpo_lib.answers import is_correct, number
-from mtdpo_lib.problems.base import (
-    Demonstration,
-    Problem,
-    ask,
-    call,
-    conclude,
-    digest,
-    tool,
-)
+from mtdpo_lib.problems.answers import is_correct, number
+from mtdpo_lib.problems.base import Demonstration, Problem, ask, call, conclude, digest, tool
+from mtdpo_lib.problems.habits.teacher import Progress, SessionFactory
 from mtdpo_lib.problems.splits import check_split, question_id, split_of
-from mtdpo_lib.problems.teacher import Progress, SessionFactory
 
 FOLDER_VARIABLE = "MTDPO_GSM8K_DIR"
 NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")

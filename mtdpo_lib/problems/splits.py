@@ -5,13 +5,9 @@ from __future__ import annotations
 from bisect import bisect
 from itertools import accumulate
 
-from mtdpo_lib.answers import number
-from mtdpo_lib.problems.base import SPLITS, Problem, digest, named, normalised
-from mtdpo_lib.problems.families import build
-from mtdpo_lib.problems.teacher import SUITES
+from mtdpo_lib.problems.base import SPLITS, digest, normalised
 
 SHARES = dict(zip(SPLITS, (45, 35, 8, 12), strict=True))  # per cent of all questions
-PATIENCE = 20_000  # draws in a row without a new question after which a family counts as exhausted
 
 
 def split_of(question: str) -> str:
@@ -29,60 +25,3 @@ def check_split(split: str) -> None:
     """Raise ValueError for a name that is no split."""
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}; take one of {', '.join(SPLITS)}.")
-
-
-def family_problems(
-    suite: str, family: str, split: str, count: int, seed: int, largest_answer: int = 0
-) -> list[Problem]:
-    """Draw `count` distinct problems of one family and split; see `make_problems`."""
-    found: dict[str, Problem] = {}
-    draw, idle = named(seed, "problems", suite, family, split), 0
-    while len(found) < count:
-        key = f"{draw.getrandbits(48):012x}"
-        case = build(SUITES[suite][family], key)
-        text, idle = normalised(case.question), idle + 1
-        fits = not largest_answer or (number(case.answer) or 0) <= largest_answer
-        if fits and text not in found and split_of(case.question) == split:
-            name = f"{suite}/{split}/{family}/{question_id(case.question)}"
-            found[text] = Problem(name, suite, family, case.question, case.answer, notes=key)
-            idle = 0
-        if idle > PATIENCE:
-            raise ValueError(
-                f"Family {family!r} of {suite} has only {len(found)} distinct questions in split {split!r} "
-                f"where {count} are wanted; ask for fewer problems."
-            )
-    return list(found.values())
-
-
-def make_problems(
-    suite: str, split: str, count: int, seed: int, families: int = 0, largest_answer: int = 0
-) -> list[Problem]:
-    """Make problems of one suite, the families taking turns.
-
-    A larger count begins with the same problems: fresh prompts for several iterations are slices of one call.
-
-    Args:
-        suite: "gsm-like" or "math-like".
-        split: "demonstrations", "preference", "development" or "test". No question is in two splits.
-        count: How many.
-        seed: Which draws; the same seed gives the same problems.
-        families: Only the suite's first so many families; 0 for all.
-        largest_answer: Only problems whose answer is at most this; 0 for all.
-
-    Returns:
-        Problems with distinct questions.
-
-    Raises:
-        ValueError: For an unknown suite or split, or when a family runs out of questions.
-    """
-    check_split(split)
-    if suite not in SUITES:
-        raise ValueError(f"Unknown suite {suite!r}; take one of {', '.join(SUITES)}.")
-    names = list(SUITES[suite])[: families or None]
-    if count < 0:
-        raise ValueError(f"The number of problems is {count}; it must not be negative.")
-    columns = [
-        family_problems(suite, family, split, len(range(place, count, len(names))), seed, largest_answer)
-        for place, family in enumerate(names)
-    ]
-    return [columns[place % len(names)][place // len(names)] for place in range(count)]

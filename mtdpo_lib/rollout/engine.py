@@ -18,20 +18,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mtdpo_lib.answers import extract_boxed, is_correct
-from mtdpo_lib.chat import ChatFormat, Role
+from mtdpo_lib.chat.encoder import ChatFormat
+from mtdpo_lib.chat.roles import Role
+from mtdpo_lib.common.seeds import small_stream, stream
+from mtdpo_lib.problems.answers import extract_boxed, is_correct
 from mtdpo_lib.problems.base import Problem
-from mtdpo_lib.profiles import RolloutSettings
+from mtdpo_lib.profiles.sections import RolloutSettings
 from mtdpo_lib.rollout.trajectory import Trajectory, Turn
 from mtdpo_lib.sandbox import Calls, SandboxPool, Session, ToolResult
-from mtdpo_lib.seeds import small_stream, stream
-from mtdpo_lib.tool_effects import below_log, disturb
+from mtdpo_lib.sandbox.effects import below_log, disturb
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-    from mtdpo_lib.rollout.served import TurnSampler
+    from mtdpo_lib.rollout.vllm import TurnSampler
+
 
 _BLOCK = re.compile(r"```python\n(.*?)(?:```|\Z)", re.DOTALL)
 # Finished rows leave the cache, and waiting ones come in, once they are this share of it: each time copies the cache.

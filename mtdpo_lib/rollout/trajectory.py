@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from mtdpo_lib.chat import Role, RoleTokens
-
-
-class CorruptData(ValueError):
-    """A JSONL file with a line that cannot be read."""
+from mtdpo_lib.chat.roles import Role, RoleTokens
+from mtdpo_lib.common.files import read_jsonl, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -76,31 +71,6 @@ class Trajectory:
         """The last tool output is an error (the paper drops such winners)."""
         called = [turn for turn in self.turns if turn.output is not None]
         return bool(called) and called[-1].error is not None
-
-
-def write_jsonl(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """One JSON object a line."""
-    with file.open("w", encoding="utf8") as stream:
-        for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
-
-
-def read_jsonl(file: Path) -> list[dict[str, Any]]:
-    """All rows.
-
-    Raises:
-        CorruptData: names the file and the line.
-    """
-    rows = []
-    with file.open(encoding="utf8") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise CorruptData(
-                    f"Line {number} of {file} is not JSON: restore the file or make it again."
-                ) from error
-    return rows
 
 
 def save_trajectories(file: Path, trajectories: Iterable[Trajectory]) -> None:

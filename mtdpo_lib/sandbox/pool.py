@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from mtdpo_lib.profiles import SandboxSettings
+from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox.backends import BACKENDS, get_backend
 from mtdpo_lib.sandbox.process import WorkerDied, WorkerProcess
 from mtdpo_lib.sandbox.results import ToolResult, to_result

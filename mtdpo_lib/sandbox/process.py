@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mtdpo_lib.profiles import SandboxSettings
+from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox.backends import Backend
 from mtdpo_lib.sandbox.results import SandboxUnavailable
 from mtdpo_lib.sandbox.snapshot import environment

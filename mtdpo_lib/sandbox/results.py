@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from mtdpo_lib.profiles import SandboxSettings
+from mtdpo_lib.profiles.sections import SandboxSettings
 
 # The authors' wording for what is no ordinary output (their python_executor.py).
 TIMEOUT_TEXT = "Timeout Error"

@@ -16,8 +16,8 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mtdpo_lib.chat import Role, RoleTokens
-from mtdpo_lib.messages import MessageFormat
+from mtdpo_lib.chat.messages import MessageFormat
+from mtdpo_lib.chat.roles import Role, RoleTokens
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.train.losses import different_prompts, scored_tokens
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtdpo_lib.chat import Role
+from mtdpo_lib.chat.roles import Role
 
 ROLE_NAMES = {role: role.name.lower() for role in (Role.ASSISTANT, Role.TOOL, Role.TEMPLATE)}
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from mtdpo_lib.chat import Role, loss_mask
+from mtdpo_lib.chat.roles import Role, loss_mask
 
 # What each method trains on and which tokens it scores. "pairs": a right and a wrong trajectory of one prompt; "labels": the
 # same trajectories one by one, each with its verdict; "right": right trajectories only.

@@ -21,14 +21,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer
 from trl import DPOConfig, KTOConfig, SFTConfig
 
-from mtdpo_lib.models import Policy
+from mtdpo_lib.models.policy import Policy
 from mtdpo_lib.pairs import Pair
-from mtdpo_lib.profiles import ModelSettings, PreferenceSettings
+from mtdpo_lib.profiles.sections import ModelSettings, PreferenceSettings
 from mtdpo_lib.rollout import Trajectory
-from mtdpo_lib.train.common import ProgressCallback, clean_log, training_arguments
 from mtdpo_lib.train.data import preference_dataset, right_trajectories
 from mtdpo_lib.train.losses import METHODS
 from mtdpo_lib.train.reference import load_reference
+from mtdpo_lib.train.setup import ProgressCallback, clean_log, training_arguments
 from mtdpo_lib.train.sft import DemonstrationTrainer
 from mtdpo_lib.train.trainers import TrajectoryDPOTrainer, TrajectoryKTOTrainer
 
@@ -128,7 +128,7 @@ def train_preference(
         model_settings: precision.
         seed: order of the pairs.
         label: of the progress lines; the method's name by default.
-        luck: gives c(tau) of each trajectory [N, D] for the adaptive margin (`mtdpo_lib.train.luck`); M-DPO only.
+        luck: gives c(tau) of each trajectory [N, D] for the adaptive margin (`mtdpo_lib.train.adaptive_margin`); M-DPO only.
 
     Returns:
         The log, a row a step: loss; but for RAFT log-probabilities in nats (summed over scored tokens), margin, accuracy and

@@ -14,12 +14,13 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from mtdpo_lib.chat import ChatFormat, loss_mask
+from mtdpo_lib.chat.encoder import ChatFormat
+from mtdpo_lib.chat.roles import loss_mask
 from mtdpo_lib.problems.base import Demonstration
-from mtdpo_lib.profiles import ModelSettings, SFTSettings
-from mtdpo_lib.train.common import FullPrecisionAdapter, ProgressCallback, clean_log, training_arguments
-from mtdpo_lib.train.forward import ObservedForward
-from mtdpo_lib.train.shared_prompt import supports
+from mtdpo_lib.profiles.sections import ModelSettings, SFTSettings
+from mtdpo_lib.train.fast.forward import ObservedForward
+from mtdpo_lib.train.fast.shared_prompt import supports
+from mtdpo_lib.train.setup import FullPrecisionAdapter, ProgressCallback, clean_log, training_arguments
 
 
 def sft_dataset(

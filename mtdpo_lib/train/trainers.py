@@ -21,10 +21,10 @@ from transformers import PreTrainedModel
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.trainer.utils import use_adapter
 
-from mtdpo_lib.train.common import FullPrecisionAdapter
 from mtdpo_lib.train.data import TrajectoryLabelCollator, TrajectoryPairCollator
 from mtdpo_lib.train.diagnostics import step_diagnostics
-from mtdpo_lib.train.forward import ObservedForward
+from mtdpo_lib.train.fast.forward import ObservedForward
+from mtdpo_lib.train.fast.shared_prompt import supports
 from mtdpo_lib.train.reference import (
     POLICY,
     REFERENCE,
@@ -33,7 +33,7 @@ from mtdpo_lib.train.reference import (
     is_adapter,
     load_reference,
 )
-from mtdpo_lib.train.shared_prompt import supports
+from mtdpo_lib.train.setup import FullPrecisionAdapter
 
 logger = logging.getLogger(__name__)
 
@@ -285,7 +285,7 @@ class TrajectoryDPOTrainer(_Trajectories, DPOTrainer):
     The arguments beside TRL's are described at `_Trajectories`. The NLL term is TRL's loss type "sft"; under gradient
     accumulation its mean runs over all tokens of the step, as if the batch were one.
 
-    With the columns ``chosen_luck`` and ``rejected_luck`` (`mtdpo_lib.train.luck`) the loss gets the third term of eq. (13),
+    With the columns ``chosen_luck`` and ``rejected_luck`` (`mtdpo_lib.train.adaptive_margin`) the loss gets the third term of eq. (13),
     -log sigmoid(eta (Delta_w - Delta_l) + w . (c_w - c_l)), and learns w.
 
     Args:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mtdpo_lib.models import Policy
-from mtdpo_lib.stages import MANIFEST, Product
+from mtdpo_lib.common.stages import MANIFEST, Product
+from mtdpo_lib.models.policy import Policy
 
 
 def policy_of(row: dict[str, Any], stages: Path) -> Policy:

@@ -51,9 +51,10 @@ from trl import DPOConfig, DPOTrainer  # noqa: E402
 from trl.kernels import ChunkedLogProbFunction  # noqa: E402
 from trl.trainer.utils import FusedCausalLMOutput  # noqa: E402
 
-from mtdpo_lib.chat import Role  # noqa: E402
-from mtdpo_lib.models import quiet_libraries  # noqa: E402
-from mtdpo_lib.train import TrajectoryDPOTrainer, TrajectoryPairCollator, forward, shared_prompt  # noqa: E402
+from mtdpo_lib.chat.roles import Role  # noqa: E402
+from mtdpo_lib.models.bases import quiet_libraries  # noqa: E402
+from mtdpo_lib.train import TrajectoryDPOTrainer, TrajectoryPairCollator  # noqa: E402
+from mtdpo_lib.train.fast import forward, shared_prompt  # noqa: E402
 
 SMOLLM2 = {
     "vocab_size": 49152, "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,

@@ -36,15 +36,18 @@ import finished
 import torch
 from transformers import LogitsProcessor, PreTrainedModel
 
-from mtdpo_lib.answers import extract_boxed
-from mtdpo_lib.chat import ChatFormat, Role
-from mtdpo_lib.models import load_for_sampling, load_tokenizer, quiet_libraries
+from mtdpo_lib.chat.encoder import ChatFormat
+from mtdpo_lib.chat.roles import Role
+from mtdpo_lib.common.seeds import stream
+from mtdpo_lib.models.bases import quiet_libraries
+from mtdpo_lib.models.policy import load_for_sampling, load_tokenizer
 from mtdpo_lib.problems import Problem, load_problems
-from mtdpo_lib.profiles import RolloutSettings, get_profile
+from mtdpo_lib.problems.answers import extract_boxed
+from mtdpo_lib.profiles.overrides import get_profile
+from mtdpo_lib.profiles.sections import RolloutSettings
 from mtdpo_lib.rollout import engine, extract_code, rollout
 from mtdpo_lib.rollout.engine import choose, uniform
 from mtdpo_lib.sandbox import SandboxPool, Session
-from mtdpo_lib.seeds import stream
 
 SEED = 0
 ROUNDING = 1e-5  # of a cumulative probability in float32

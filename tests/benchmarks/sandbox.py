@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from mtdpo_lib.profiles import SandboxSettings
+from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool
 
 ROUNDS = 7

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from mtdpo_lib.profiles import SandboxSettings
+from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool, ToolResult
 
 ROOT = Path(__file__).parents[2]

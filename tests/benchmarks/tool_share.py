@@ -21,9 +21,10 @@ import psutil
 import torch
 from finished import policy_of, rollouts
 
-from mtdpo_lib.models import load_for_sampling, load_tokenizer
+from mtdpo_lib.models.policy import load_for_sampling, load_tokenizer
 from mtdpo_lib.problems import load_problems
-from mtdpo_lib.profiles import TINY_THREADS, get_profile
+from mtdpo_lib.profiles.overrides import get_profile
+from mtdpo_lib.profiles.presets import TINY_THREADS
 from mtdpo_lib.rollout import rollout
 from mtdpo_lib.sandbox import SandboxPool
 

@@ -1,0 +1,62 @@
+"""TODO: chat.show."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from mtdpo_lib.chat.roles import Role, RoleTokens, loss_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+ROLE_COLOURS = {
+    Role.PROMPT: "#e8e8e8",
+    Role.ASSISTANT: "#9fd3c7",
+    Role.TOOL: "#f6c28b",
+    Role.TEMPLATE: "#f7f7f7",
+}
+TERMINAL_COLOURS = {Role.PROMPT: "90", Role.ASSISTANT: "32", Role.TOOL: "33", Role.TEMPLATE: "2"}
+
+
+def to_html(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase, mask: Sequence[int] | None = None) -> str:
+    """A trajectory as HTML: background by role, bold and underlined where the loss looks.
+
+    Args:
+        tokens: T tokens with their roles.
+        tokenizer: to show them.
+        mask: 0 or 1 for each token, `loss_mask` of the roles unless given.
+    """
+    mask = loss_mask(tokens.roles) if mask is None else mask
+    legend = " ".join(
+        f'<span style="background:{colour};color:#222;padding:0 .4em">{role.name.lower()}</span>'
+        for role, colour in ROLE_COLOURS.items()
+    )
+    spans = []
+    for token, role, scored in zip(tokens.ids, tokens.roles, mask, strict=True):
+        text = html.escape(tokenizer.decode([token])).replace("\n", "\\n\n")
+        weight = "font-weight:600;text-decoration:underline" if scored else ""
+        spans.append(f'<span style="background:{ROLE_COLOURS[Role(role)]};color:#222;{weight}">{text}</span>')
+    head = f"<div>{legend} <small>(underlined: in the loss)</small></div>"
+    return f'{head}<pre style="white-space:pre-wrap">{"".join(spans)}</pre>'
+
+
+def to_text(
+    tokens: RoleTokens,
+    tokenizer: PreTrainedTokenizerBase,
+    mask: Sequence[int] | None = None,
+    colour: bool = False,
+) -> str:
+    """The same for a terminal: one line a run of tokens alike, ``*`` where the loss looks, in `colour` if wanted."""
+    mask = loss_mask(tokens.roles) if mask is None else mask
+    lines, start = [], 0
+    for (role, scored), run in groupby(zip(tokens.roles, mask, strict=True)):
+        end = start + len(list(run))
+        text = tokenizer.decode(tokens.ids[start:end])
+        line = f"{'*' if scored else ' '} {Role(role).name.lower():<9} {end - start:>4}  {text!r}"
+        lines.append(f"\033[{TERMINAL_COLOURS[Role(role)]}m{line}\033[0m" if colour else line)
+        start = end
+    return "\n".join(lines)

@@ -1,0 +1,50 @@
+"""Files: where the repository is, and JSON and JSON lines, each read and written in one place."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]  # of the repository
+NOTEBOOKS, DATA = ROOT / "notebooks", ROOT / "data"
+PAPER, REFERENCE_RUNS = DATA / "paper", DATA / "reference_runs"
+
+
+def write_json(file: Path, value: Any) -> Path:
+    """Write `value` so that a reader never meets half a file."""
+    draft = file.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    draft.replace(file)
+    return file
+
+
+class CorruptData(ValueError):
+    """A JSONL file with a line that cannot be read."""
+
+
+def write_jsonl(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """One JSON object a line."""
+    with file.open("w", encoding="utf8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def read_jsonl(file: Path) -> list[dict[str, Any]]:
+    """All rows.
+
+    Raises:
+        CorruptData: names the file and the line.
+    """
+    rows = []
+    with file.open(encoding="utf8") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise CorruptData(
+                    f"Line {number} of {file} is not JSON: restore the file or make it again."
+                ) from error
+    return rows

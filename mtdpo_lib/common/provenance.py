@@ -1,0 +1,66 @@
+"""Provenance: versions, commit, machine and memory, as every record states them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+from mtdpo_lib.common.files import ROOT
+
+VERSIONED = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "accelerate",
+    "pyeryx",
+    "numpy",
+)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides a result."""
+    return {"python": platform.python_version(), **{package: _version(package) for package in VERSIONED}}
+
+
+def commit() -> str:
+    """The checkout's commit, with "+" when files differ from it; "unknown" outside a checkout."""
+    try:
+        call = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **call).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "--", "mtdpo_lib"], **call).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return head + ("+" if changed else "")
+
+
+def machine() -> dict[str, Any]:
+    """What computed: processor, cores, threads, GPU."""
+    import torch
+
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024 if sys.platform != "darwin" else peak / 1024**2

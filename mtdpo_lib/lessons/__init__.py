@@ -1,0 +1,1 @@
+"""Lessons: what only notebooks and courses need."""

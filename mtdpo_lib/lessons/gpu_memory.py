@@ -1,0 +1,147 @@
+"""What a run needs of a GPU, by arithmetic: bytes of each part, what fits on a card, and for how long.
+
+An estimate before anything is loaded. Sizes follow from the model's shape and the settings; times also from the assumptions
+`EFFICIENCY` and `TYPICAL_LENGTH`.
+
+    python -m mtdpo_lib memory paper
+
+See: notebook 10_real_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mtdpo_lib.models.sizes import FULL, HALF, shape_of
+from mtdpo_lib.profiles.sections import Profile
+
+GIB = 2**30
+# bitsandbytes: a level of 4 bits a weight; a scale of 8 bits for 64 weights; a scale of 32 bits for 256 of those.
+NF4_BYTES = (4 + 8 / 64 + 32 / 64 / 256) / 8
+LEARNT = 4 * FULL  # an adapter's weight, its gradient and Adam's two means
+HEAD_ROWS, HEAD_COPIES = 256, 3  # tokens whose logits exist at a time (`train.shared_prompt`), and how often
+RESERVE = 1.5 * GIB  # CUDA's context, its libraries' workspaces, fragments
+
+EFFICIENCY = 0.35  # of a card's peak arithmetic that a QLoRA step or a decoding step reaches: assumed
+TYPICAL_LENGTH = 0.4  # of `rollout.max_tokens` that a trajectory has on average: assumed
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: memory, peak of dense bfloat16 arithmetic, and how fast it reads its memory (data sheets)."""
+
+    name: str
+    gib: float
+    flops: float  # a second
+    bytes_per_second: float
+
+
+CARDS = (
+    Card("T4, 16 GB", 15, 65e12, 0.32e12),  # float16; it has no bfloat16
+    Card("RTX 4090, 24 GB", 24, 165e12, 1.01e12),
+    Card("A100, 40 GB", 40, 312e12, 1.56e12),
+    Card("H100, 80 GB", 80, 989e12, 3.35e12),
+)
+
+
+def training_bytes(profile: Profile, pairs: int = 1, checkpointing: bool = True) -> dict[str, float]:
+    """Memory of one QLoRA step of preference learning, by part, in bytes.
+
+    Args:
+        profile: model and lengths.
+        pairs: in memory at a time, each of two trajectories of full length (`preference.rows_at_once`).
+        checkpointing: keep one hidden state a block and compute the rest again, as on a GPU.
+
+    Returns:
+        base; adapter (with gradient and optimiser); reference; activations; head.
+    """
+    model, shape = profile.model, shape_of(profile.model)
+    tokens = 2 * pairs * profile.pairs.max_tokens
+    wide = HALF if model.dtype == "bfloat16" else FULL
+    linear = NF4_BYTES if model.quantization == "nf4" else wide
+    block = shape.block_activations()
+    kept = shape.layers * HALF * shape.hidden + block if checkpointing else shape.layers * block
+    adapter = shape.adapter(model.lora_rank)
+    return {
+        "base": linear * shape.linear + wide * shape.embeddings,
+        "adapter": LEARNT * adapter,
+        "reference": FULL * adapter,
+        "activations": tokens * kept,
+        "head": HEAD_COPIES * FULL * HEAD_ROWS * shape.vocabulary + HALF * tokens * shape.hidden,
+    }
+
+
+def sampling_bytes(profile: Profile, rows: int) -> dict[str, float]:
+    """Memory of sampling `rows` trajectories of full length at a time, by part, in bytes."""
+    base = training_bytes(profile)["base"]
+    shape = shape_of(profile.model)
+    return {
+        "base": base,
+        "adapter": FULL * shape.adapter(profile.model.lora_rank),
+        "cache": rows * profile.rollout.max_tokens * shape.cache(),
+        "head": rows * shape.vocabulary * (FULL + HALF),
+    }
+
+
+def fit(profile: Profile, card: Card) -> tuple[int, int]:
+    """How many pairs fit in memory at a time, and how many trajectories can be sampled together.
+
+    Each 0 where not even one fits; at most the profile's batch sizes.
+    """
+    room = card.gib * GIB - RESERVE
+
+    def most(needs: Any, limit: int) -> int:
+        return max((count for count in range(1, limit + 1) if sum(needs(count).values()) <= room), default=0)
+
+    pairs = most(lambda count: training_bytes(profile, count), profile.preference.batch_size)
+    return pairs, most(lambda count: sampling_bytes(profile, count), profile.rollout.batch_size)
+
+
+def hours(profile: Profile, card: Card, rows: int) -> dict[str, float]:
+    """Time of each part of a run on one card, in hours, under the module's two assumptions.
+
+    Args:
+        profile: of the run.
+        card: which.
+        rows: trajectories sampled together.
+
+    Returns:
+        SFT; sampling and learning, over all iterations.
+    """
+    shape = shape_of(profile.model)
+    length = TYPICAL_LENGTH * profile.rollout.max_tokens
+    forward = 2 * (shape.linear + shape.vocabulary * shape.hidden)  # operations a token
+    peak = EFFICIENCY * card.flops
+    # Through frozen weights the gradient costs one more forward pass, checkpointing another; the reference its own.
+    sft = 3 * forward * length * profile.problems.demonstrations * profile.sft.epochs / peak
+    prompts = profile.iterations * profile.problems.prompts_per_iteration
+    learning = 2 * 4 * forward * length * prompts * profile.preference.epochs / peak
+    # A decoding step reads all weights once for all rows, and each row's cache.
+    read = (training_bytes(profile)["base"] + rows * length / 2 * shape.cache()) / card.bytes_per_second
+    step = max(read, rows * forward / card.flops) / EFFICIENCY
+    samples = prompts * (profile.rollout.samples_current + profile.rollout.samples_previous)
+    answer = samples * length / max(rows, 1) * step
+    return {"SFT": sft / 3600, "sampling": answer / 3600, "learning": learning / 3600}
+
+
+def plan(profile: Profile, cards: Sequence[Card] = CARDS) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table: what fits on each card, and for how long."""
+    head = ["card", "pairs at a time", "trajectories together", "SFT", "sampling", "learning", "in all"]
+    rows = []
+
+    def shown(value: float) -> str:
+        return (
+            f"{value:,.0f} h" if value >= 10 else f"{value:.1f} h" if value >= 1 else f"{60 * value:.0f} min"
+        )
+
+    for card in cards:
+        pairs, together = fit(profile, card)
+        if not pairs or not together:
+            rows.append([card.name, "does not fit", *[""] * (len(head) - 2)])
+            continue
+        each = hours(profile, card, together)
+        times = [shown(value) for value in (*each.values(), sum(each.values()))]
+        rows.append([card.name, str(pairs), str(together), *times])
+    return head, rows

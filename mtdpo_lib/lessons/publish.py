@@ -1,0 +1,196 @@
+"""From a run to the repository: kept records, the notebooks' outputs, and the README's table."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from mtdpo_lib.common.files import NOTEBOOKS, REFERENCE_RUNS, ROOT, write_json
+from mtdpo_lib.results import report, study_metrics
+
+# What a reader's machine does not have, or should not learn from ours.
+LOCAL_PATH = re.compile(
+    r"(?<![\w.])(?:/(?:home|root|Users|tmp|work|mnt|var/folders)/|[A-Z]:\\\\Users)[^\s'\"<>]*"
+)
+
+Say = Callable[[str], None]
+
+
+def keep(runs: Sequence[Path], target: Path = REFERENCE_RUNS) -> Path:
+    """Copy runs' records (not their stages) to ``data/reference_runs/<profile>/seed<N>`` for README, notebook 00 and
+    the runner's projections; those of a profile's named budget to ``<profile>-<budget>``.
+
+    Raises:
+        ValueError: a folder that is not a complete run of a profile at its own or a budget's settings, or several kinds.
+    """
+    loaded = [(Path(run), report.read_run(Path(run))) for run in runs]
+    for folder, run in loaded:
+        if not run["complete"]:
+            raise ValueError(f"Only a complete run can be kept, and {folder} is not one.")
+    kinds = {report.kept_name(run["profile"], run["settings"]) for _, run in loaded}
+    if len(kinds) != 1:
+        raise ValueError(
+            f"Runs that are kept together have one profile, got {', '.join(sorted(kinds)) or 'none'}."
+        )
+    home = target / kinds.pop()
+    for folder, run in loaded:
+        place = home / f"seed{run['seed']}"
+        shutil.rmtree(place, ignore_errors=True)
+        (place / "records").mkdir(parents=True)
+        for name in report.run_records(folder, run):
+            shutil.copy(folder / "records" / f"{name}.json", place / "records")
+        shutil.copy(folder / "run.json", place)
+    write_json(home / "seconds.json", loaded[0][1]["seconds"])
+    return home
+
+
+def draw_figures(out: Path, source: Path = REFERENCE_RUNS) -> list[Path]:
+    """Redraw every figure of the kept runs and studies, from their records alone.
+
+    Args:
+        out: a folder for each of them is made in it.
+        source: the kept records.
+
+    Returns:
+        The folders.
+
+    Raises:
+        ValueError: nothing is kept.
+    """
+    folders = []
+    for home in sorted(source.glob("*")):
+        if runs := sorted(home.glob("seed*")):
+            report.combine(runs, out / home.name)
+            folders.append(out / home.name)
+        if (home / "study").is_dir():
+            metrics, profile = study_metrics.kept(home.name, source), report.profile_of(home.name)
+            study_metrics.draw(metrics, profile, out / home.name / "study")
+            folders.append(out / home.name / "study")
+    if not folders:
+        raise ValueError(
+            f"There are no records in {source}: keep those of a run first (python -m mtdpo_lib keep RUN)."
+        )
+    return folders
+
+
+def source_hash(notebook: nbformat.NotebookNode) -> str:
+    """Hash of all cells' kinds and sources: outputs belong to exactly this text."""
+    text = "\x1e".join(f"{cell.cell_type}\x1f{cell.source}" for cell in notebook.cells)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def made_from(notebook: nbformat.NotebookNode, reference: Path = REFERENCE_RUNS) -> dict[str, str]:
+    """What a notebook's outputs belong to: its cells, and the kept study or real runs where it shows them."""
+    hashes = {"source_hash": source_hash(notebook)}
+    if any("study_metrics.kept()" in cell.source for cell in notebook.cells):
+        study = (reference / "cpu" / "study" / "report.json").read_bytes()
+        hashes["study_hash"] = hashlib.blake2b(study, digest_size=8).hexdigest()
+    if any("report.real_runs(" in cell.source for cell in notebook.cells):
+        files = (file for home in report.real_runs(reference) for file in sorted(home.rglob("*.json")))
+        digest = hashlib.blake2b(digest_size=8)
+        for file in files:
+            digest.update(file.relative_to(reference).as_posix().encode() + file.read_bytes())
+        hashes["real_runs_hash"] = digest.hexdigest()
+    return hashes
+
+
+def stale_notebooks(notebooks: Path = NOTEBOOKS, reference: Path = REFERENCE_RUNS) -> list[str]:
+    """Notebooks whose outputs were not made by their present cells, kept study or real runs; empty when all are fresh."""
+    stale = []
+    for file in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
+        notebook = nbformat.read(file, as_version=4)
+        if notebook.metadata.get("mtdpo") != made_from(notebook, reference):
+            stale.append(file.stem)
+    return stale
+
+
+def refresh_notebooks(
+    run: Path, notebooks: Path = NOTEBOOKS, made_with: tuple[str, int] = ("cpu", 0)
+) -> list[Path]:
+    """Put the outputs of an executed run into the committed notebooks; their cells stay as they are.
+
+    Timestamps, papermill's metadata and the injected parameters are left out. Paths below the repository become
+    relative to it; any other local path is refused.
+
+    Args:
+        run: the run folder.
+        notebooks: the committed notebooks.
+        made_with: the profile and seed whose outputs readers meet.
+
+    Raises:
+        ValueError: another profile, seed or settings; a notebook that was not run, was changed since, or shows a local path.
+    """
+    run = Path(run).resolve()
+    read = report.read_run(run)
+    if (read["profile"], read["seed"]) != made_with or read["settings"]:
+        raise ValueError(
+            f"Outputs come from profile {made_with[0]}, seed {made_with[1]}, without --set; {run} is another."
+        )
+    if not read["complete"]:
+        raise ValueError(f"Not all notebooks of {run} are finished: run without --only first.")
+    fresh = {}
+    for file in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
+        executed = run / "notebooks" / file.name
+        if not executed.exists():
+            raise ValueError(f"The run has no {file.stem}: run without --only first.")
+        fresh[file] = _refreshed(
+            nbformat.read(file, as_version=4), nbformat.read(executed, as_version=4), file.stem, run
+        )
+    for file, notebook in fresh.items():
+        nbformat.write(notebook, file)
+    return list(fresh)
+
+
+def _refreshed(
+    source: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: str, run: Path
+) -> nbformat.NotebookNode:
+    cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
+        raise ValueError(
+            f"Notebook {name} was changed after that run: run it again before taking its outputs."
+        )
+    count = 0
+    for target, done in zip(source.cells, cells, strict=True):
+        target.metadata = {key: value for key, value in target.metadata.items() if key in ("tags", "jupyter")}
+        if target.cell_type != "code":
+            continue
+        count += 1
+        target.execution_count = count
+        target.outputs = [_portable(output, name, run) for output in done.outputs]
+        for output in target.outputs:
+            if "execution_count" in output:
+                output["execution_count"] = count
+    kept = {key: source.metadata[key] for key in ("kernelspec", "language_info") if key in source.metadata}
+    source.metadata = nbformat.from_dict({**kept, "mtdpo": made_from(source)})
+    return source
+
+
+def _portable(output: nbformat.NotebookNode, name: str, run: Path) -> nbformat.NotebookNode:
+    """An output whose texts hold no path of this machine; images are left as they are."""
+
+    def clean(text: str) -> str:
+        for place, word in ((run, "RUN"), (ROOT, "")):
+            text = text.replace(f"{place}/", f"{word}/" if word else "").replace(str(place), word or ".")
+        found = LOCAL_PATH.search(text) or re.search(re.escape(str(Path.home())) + r"(?=/)\S*", text)
+        if found:
+            raise ValueError(
+                f"An output of notebook {name} shows the local path {found[0]!r}: print a relative one."
+            )
+        return text
+
+    def everywhere(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: item if key.startswith("image/") else everywhere(item) for key, item in value.items()
+            }
+        if isinstance(value, list):
+            return [everywhere(item) for item in value]
+        return clean(value) if isinstance(value, str) else value
+
+    return nbformat.from_dict(everywhere(output))

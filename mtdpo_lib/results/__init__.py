@@ -1,0 +1,1 @@
+"""Results: records to intervals, verdicts, figures and reports."""

@@ -1,0 +1,92 @@
+"""Evaluation: greedy accuracy of a policy on problems, with what its tool calls looked like. Knows nothing of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtdpo_lib.common.files import read_jsonl, write_jsonl
+from mtdpo_lib.common.progress import Progress
+from mtdpo_lib.problems.base import Problem
+from mtdpo_lib.profiles.sections import EvaluationSettings, RolloutSettings
+from mtdpo_lib.rollout import Trajectory, rollout
+from mtdpo_lib.sandbox import SandboxPool
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one trajectory on one problem went."""
+
+    problem_id: str
+    suite: str
+    sample: int
+    correct: bool
+    stop: str
+    tool_calls: int
+    tool_errors: int
+    tokens: int
+
+
+def outcome(trajectory: Trajectory) -> Outcome:
+    """The facts of a trajectory that evaluation keeps."""
+    return Outcome(
+        trajectory.problem_id,
+        trajectory.suite,
+        trajectory.sample,
+        trajectory.correct,
+        trajectory.stop,
+        trajectory.tool_calls,
+        trajectory.tool_errors,
+        len(trajectory.ids),
+    )
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    rollout_settings: RolloutSettings,
+    settings: EvaluationSettings,
+    pool: SandboxPool,
+    *,
+    policy: str,
+    seed: int,
+    samples: int = 0,
+) -> list[Outcome]:
+    """Greedy outcomes (`samples` = 0, the paper's zero-shot pass@1), or `samples` sampled ones at temperature 1."""
+    trajectories = rollout(
+        model,
+        tokenizer,
+        problems,
+        max(samples, 1),
+        replace(rollout_settings, batch_size=settings.batch_size),
+        pool,
+        policy=policy,
+        seed=seed,
+        temperature=1.0 if samples else 0.0,
+        progress=Progress(f"evaluate {policy} ({'sampled' if samples else 'greedy'})", "trajectories"),
+    )
+    return [outcome(trajectory) for trajectory in trajectories]
+
+
+def save_outcomes(file: Path, outcomes: Sequence[Outcome]) -> None:
+    write_jsonl(file, map(asdict, outcomes))
+
+
+def load_outcomes(file: Path) -> list[Outcome]:
+    return [Outcome(**row) for row in read_jsonl(file)]
+
+
+def accuracy(outcomes: Sequence[Outcome]) -> float:
+    """Share of right answers, a fraction."""
+    return sum(one.correct for one in outcomes) / len(outcomes)
+
+
+def outcome_string(outcomes: Sequence[Outcome]) -> str:
+    """One character a question, "1" for right: what comparisons across runs need."""
+    return "".join("1" if one.correct else "0" for one in outcomes)

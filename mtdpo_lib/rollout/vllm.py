@@ -1,0 +1,173 @@
+"""Rollouts through vLLM: a server by URL, or an engine in this process. The same turns, tool and stop rules as `engine`.
+
+vLLM batches requests and keeps the cache of shared beginnings itself, so trajectories go turn by turn here: all that are
+alive get their next turn, all calls of the tool run at once, and so on. Seeds are given with every request; tokens are still
+not those of the torch engine, because vLLM draws them in its own way (greedy turns agree to rounding).
+
+Needs the extra ``pip install "mtdpo[vllm]"`` and a GPU for the engine in this process; the server may be anywhere that can
+read the adapters' folders:
+
+    VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve BASE --enable-lora --max-lora-rank 32
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mtdpo_lib.models.bases import SOURCE, MissingModel
+from mtdpo_lib.models.policy import Policy, load_for_sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from mtdpo_lib.profiles.sections import ModelSettings
+
+
+REQUEST_SECONDS = 600.0  # for one turn, its wait in the server's queue included
+AT_ONCE = 256  # requests in flight; vLLM's own default of sequences in a batch
+
+
+class TurnSampler(Protocol):
+    """What samples turns."""
+
+    def turns(
+        self,
+        prompts: Sequence[list[int]],
+        room: Sequence[int],
+        seeds: Sequence[int],
+        temperature: float,
+        end_of_turn: int,
+    ) -> list[list[int]]:
+        """The next turn of each prompt: at most `room` token ids, the end of turn included where it was reached."""
+        ...
+
+
+class Server:
+    """A policy behind a server that speaks vLLM's HTTP interface; its adapter is loaded there by name.
+
+    Args:
+        url: of the server, ``http://host:port``.
+        policy: a base, or an adapter in a folder that the server can read.
+
+    Raises:
+        MissingModel: nobody answers, or the adapter cannot be loaded; the sentence says what to do.
+    """
+
+    def __init__(self, url: str, policy: Policy):
+        self.url = url.rstrip("/")
+        models = [model["id"] for model in self._ask("/v1/models")["data"]]
+        self.name = models[0]
+        if policy.base is None:
+            return
+        self.name = (
+            f"{policy.name}-{policy.product.path.name}"  # of the adapter's content, so never another's
+        )
+        if self.name not in models:
+            adapter = {"lora_name": self.name, "lora_path": str(policy.folder.resolve())}
+            self._ask("/v1/load_lora_adapter", adapter)
+
+    def turns(
+        self,
+        prompts: Sequence[list[int]],
+        room: Sequence[int],
+        seeds: Sequence[int],
+        temperature: float,
+        end_of_turn: int,
+    ) -> list[list[int]]:
+        """See `TurnSampler`."""
+
+        def one(prompt: list[int], tokens: int, seed: int) -> list[int]:
+            request = {
+                "model": self.name, "prompt": prompt, "max_tokens": tokens, "seed": seed, "temperature": temperature,
+                "top_p": 1.0, "top_k": 0, "stop_token_ids": [end_of_turn], "return_token_ids": True,
+                "add_special_tokens": False,
+            }  # fmt: skip
+            choice = self._ask("/v1/completions", request)["choices"][0]
+            if choice.get("token_ids") is None:
+                raise MissingModel(
+                    f"The server at {self.url} returns no token ids: vLLM 0.10.2 or newer does."
+                )
+            return _closed(choice["token_ids"], choice["finish_reason"], end_of_turn)
+
+        with ThreadPoolExecutor(AT_ONCE) as executor:
+            return list(executor.map(one, prompts, room, seeds))
+
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:
+                text = answer.read().decode()
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")[:300]
+            raise MissingModel(f"The server at {self.url} refuses {path} ({error.code}): {said}") from error
+        except OSError as error:
+            raise MissingModel(
+                f"No vLLM server answers at {self.url} ({error}): start it, or set rollout.sampler=torch."
+            ) from error
+        return json.loads(text) if text.startswith("{") else {}
+
+
+class Engine:
+    """A policy in a vLLM engine of this process, which has the GPU's memory as long as this object lives.
+
+    Raises:
+        MissingModel: vLLM is not installed.
+    """
+
+    def __init__(self, policy: Policy, settings: ModelSettings):
+        try:
+            from vllm import LLM
+            from vllm.lora.request import LoRARequest
+        except ImportError:
+            raise MissingModel(
+                'rollout.sampler=vllm needs vLLM: run `pip install "mtdpo[vllm]"`, or set rollout.sampler=torch.'
+            ) from None
+        folder = (policy.base or policy).folder
+        source = folder / SOURCE
+        self.engine = LLM(
+            model=source.read_text(encoding="utf8") if source.exists() else str(folder),
+            tokenizer=str(folder), dtype=settings.dtype, enable_lora=policy.base is not None,
+            max_lora_rank=settings.lora_rank, enable_prefix_caching=True,
+            quantization="bitsandbytes" if settings.quantization == "nf4" else None,
+        )  # fmt: skip
+        self.adapter = LoRARequest(policy.name, 1, str(policy.folder)) if policy.base is not None else None
+
+    def turns(
+        self,
+        prompts: Sequence[list[int]],
+        room: Sequence[int],
+        seeds: Sequence[int],
+        temperature: float,
+        end_of_turn: int,
+    ) -> list[list[int]]:
+        """See `TurnSampler`."""
+        from vllm import SamplingParams
+
+        limits = [
+            SamplingParams(
+                temperature=temperature, max_tokens=tokens, seed=seed, stop_token_ids=[end_of_turn]
+            )
+            for tokens, seed in zip(room, seeds, strict=True)
+        ]
+        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        answers = self.engine.generate(asked, limits, lora_request=self.adapter, use_tqdm=False)
+        first = [answer.outputs[0] for answer in answers]
+        return [_closed(list(one.token_ids), one.finish_reason, end_of_turn) for one in first]
+
+
+def load_sampler(policy: Policy, model: ModelSettings, sampler: str) -> PreTrainedModel | TurnSampler:
+    """The policy ready to sample with what `rollout.sampler` names: "torch", "vllm" or a server's URL."""
+    if sampler == "torch":
+        return load_for_sampling(policy, model)
+    return Engine(policy, model) if sampler == "vllm" else Server(sampler, policy)
+
+
+def _closed(ids: list[int], finish_reason: str, end_of_turn: int) -> list[int]:
+    """With the end of turn at its end, where that is why it ended."""
+    stopped = finish_reason == "stop" and (not ids or ids[-1] != end_of_turn)
+    return [*ids, end_of_turn] if stopped else list(ids)
