@@ -10,34 +10,22 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from support import CHATML, CONVERSATIONS, ETA, GEMMA, TEXTS, TRAINERS, as_trajectory, with_template
 from transformers import PreTrainedTokenizerFast
 
+from mtdpo_lib.chat import ChatFormat
+from mtdpo_lib.common.stages import Product
 from mtdpo_lib.models.bases import quiet_libraries
+from mtdpo_lib.models.policy import Policy, load_for_training, load_tokenizer
 from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
+from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.sandbox import SandboxPool
-
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-GEMMA = (
-    "{{ '<bos>' }}{% for message in messages %}{% if message['role'] not in ['user', 'assistant'] %}"
-    "{{ raise_exception('Only user and model roles are supported') }}{% endif %}"
-    "{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\n' "
-    "+ message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-)
-TEXTS = [
-    "How many apples are left? Tom has 12 apples and eats 5.",
-    "Multiply first.\n```python\nprint(3*4)\n```",
-    "The answer is \\boxed{12}.",
-    "NameError: name 'math' is not defined",
-]
-
+from mtdpo_lib.train import preference_dataset
+from mtdpo_lib.train.setup import training_arguments
 
 # Files that take minutes begin first, so that no process is left alone with one of them at the end.
-LONGEST = ("test_notebooks.py", "test_attacks.py", "test_luck.py", "test_sandbox_fidelity.py")
+LONGEST = ("test_notebooks.py", "test_attacks.py", "test_adaptive_margin.py", "test_fidelity.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,15 +44,6 @@ def one_thread():
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer(TEXTS, 400)
-
-
-def with_template(template: str, special: list[str], end: str) -> PreTrainedTokenizerFast:
-    """A copy of the tiny tokenizer that speaks another chat template."""
-    other = train_tokenizer(TEXTS, 400)
-    other.add_special_tokens({"additional_special_tokens": special})
-    other.eos_token = end
-    other.chat_template = template
-    return other
 
 
 @pytest.fixture(scope="session")
@@ -91,27 +70,6 @@ def model(tokenizer, smoke):
 def pool(smoke):
     with SandboxPool(smoke.sandbox) as pool:
         yield pool
-
-
-CONVERSATIONS = [
-    # (question, turns, gold): two tool calls with state, one error and its repair, one without the tool
-    (
-        "Half of 8 plus 3?",
-        ["Halve it.\n```python\nx = 8//2\nprint(x)\n```", "Add.\n```python\nprint(x+3)\n```", "\\boxed{7}"],
-        "7",
-    ),
-    (
-        "Root of 9?",
-        [
-            "Use sqrt.\n```python\nprint(math.sqrt(9))\n```",
-            "Import.\n```python\nimport math\nprint(math.isqrt(9))\n```",
-            "\\boxed{3}",
-        ],
-        "3",
-    ),
-    ("2 times 3?", ["That is easy: \\boxed{5}"], "6"),
-    ("Say nothing.", ["I do not know."], "1"),
-]
 
 
 @pytest.fixture(scope="session")
@@ -147,3 +105,63 @@ def overfit(smoke, pool):
         for place, (q, _, gold) in enumerate(CONVERSATIONS)
     ]
     return model.eval(), tokenizer, problems, sequences
+
+
+@pytest.fixture
+def pairs(overfit):
+    """Three pairs of multi-turn trajectories with different lengths and tool outputs."""
+    chat = ChatFormat(overfit[1])
+
+    def tokens(question, *turns):
+        made = chat.prompt(question)
+        for place, turn in enumerate(turns):
+            made += chat.assistant(turn) if place % 2 == 0 else chat.tool(turn)
+        return made
+
+    sides = [
+        (
+            ("q?", "print(1)", "12", "\\boxed{7}"),
+            ("q?", "Multiply first.", "NameError: name 'math' is not defined", "\\boxed{5}"),
+        ),
+        (("Half?", "x", "1", "yy", "3", "\\boxed{1}"), ("Half?", "\\boxed{2}")),
+        (
+            ("2 times?", "\\boxed{6}"),
+            ("2 times?", "Add. print(x+3)", "a much longer tool output 123456789", "no"),
+        ),
+    ]
+    return [
+        Pair(as_trajectory(tokens(*good), str(place), True), as_trajectory(tokens(*bad), str(place), False))
+        for place, (good, bad) in enumerate(sides)
+    ]
+
+
+@pytest.fixture
+def policy(overfit, tmp_path):
+    """The overfit model as a policy on disk."""
+    model, tokenizer, _, _ = overfit
+    folder = tmp_path / "base"
+    model.save_pretrained(folder / "late")
+    tokenizer.save_pretrained(folder / "late")
+    return Policy("sft", Product("sft", "key", folder), "late")
+
+
+@pytest.fixture
+def build(policy, smoke, tmp_path):
+    """A trainer for a method on pairs, from the overfit policy; `options` go to the trainer, `arguments` to its config."""
+
+    def make(method, rows, arguments=None, **options):
+        trainer, config = TRAINERS[method]
+        settings = {
+            **training_arguments(tmp_path / "trainer", smoke.model, 0),
+            "beta": ETA,
+            "max_length": None,
+        }
+        settings |= {"per_device_train_batch_size": len(rows), **(arguments or {})}
+        dataset = rows if hasattr(rows, "column_names") else preference_dataset(rows, method)
+        model = options.pop("model", None) or load_for_training(policy, smoke.model, 0)
+        return trainer(
+            model=model, args=config(**settings), train_dataset=dataset,
+            processing_class=load_tokenizer(policy), **options,
+        )  # fmt: skip
+
+    return make

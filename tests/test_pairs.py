@@ -4,30 +4,11 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from support import trajectory
 
 from mtdpo_lib.pairs import drop_reason, make_pairs
 from mtdpo_lib.profiles.sections import PairSettings
-from mtdpo_lib.rollout import Trajectory, Turn
-
-
-def trajectory(problem, correct, sample=0, length=5, error=None):
-    turns = [Turn("call", "x", "out", error), Turn("done")]
-    ids = [sample] * length
-    return Trajectory(
-        problem,
-        "s",
-        "q",
-        "1",
-        "p",
-        sample,
-        ids,
-        [0, 0, 1, 1, 1][:length] + [1] * (length - 5),
-        turns,
-        "1",
-        correct,
-        "answer",
-    )
-
+from mtdpo_lib.rollout import Turn
 
 SETTINGS = PairSettings(max_tokens=10)
 

@@ -22,7 +22,19 @@ def write_json(file: Path, value: Any) -> Path:
 
 
 class CorruptData(ValueError):
-    """A JSONL file with a line that cannot be read."""
+    """A file that does not hold what was written into it."""
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        CorruptData: it cannot be read, or is not JSON; names the file.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise CorruptData(f"{file} is not readable JSON: restore the file or make it again.") from error
 
 
 def write_jsonl(file: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """Ten thousand programs in a row, one in twenty hostile, from four threads.
 
 ``python tests/benchmarks/sandbox_soak.py [BACKEND [PROGRAMS]]`` writes its record to ``data/records/``. The hostile ones are
-those of ``tests/attacks``; a wrong answer, a lost one, growth, an orphan or a slow replacement is in the record, and
+those of ``tests/sandbox/attacks``; a wrong answer, a lost one, growth, an orphan or a slow replacement is in the record, and
 `tests/test_sandbox_soak.py` fails on any.
 """
 
@@ -44,7 +44,8 @@ def attacks() -> list[str]:
     }
     prelude = "\n".join(f"{name} = {value!r}" for name, value in {**names, "PREFIX": "SECRET-"}.items())
     return [
-        f"{prelude}\n{file.read_text('utf8')}" for file in sorted((ROOT / "tests" / "attacks").glob("*.py"))
+        f"{prelude}\n{file.read_text('utf8')}"
+        for file in sorted((ROOT / "tests" / "sandbox" / "attacks").glob("*.py"))
     ]
 
 

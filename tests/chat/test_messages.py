@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trl
-from conftest import TEXTS
+from support import TEXTS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AddedToken, PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_train import as_trajectory, log_probability, pairs, policy  # noqa: F401 (fixtures)
-from test_trainers import ETA, agree, build, move, step, whole_batch  # noqa: F401 (fixtures)
+from support import ETA, agree, as_trajectory, log_probability, move, step
 
 from mtdpo_lib.chat.encoder import ChatFormat
 from mtdpo_lib.chat.roles import loss_mask
@@ -97,7 +96,7 @@ def noisy_pairs(overfit):
     ]
 
 
-def test_a_tool_that_always_answers_alike_has_no_luck(noisy_pairs, policy, smoke):  # noqa: F811
+def test_a_tool_that_always_answers_alike_has_no_luck(noisy_pairs, policy, smoke):
     sides = [noisy_pairs[0].chosen, noisy_pairs[1].chosen]
     model, own = load_for_sampling(policy, smoke.model), load_tokenizer(policy)
     with SandboxPool(smoke.sandbox) as pool:
@@ -121,7 +120,7 @@ def with_luck(rows, seed=0, size=6):
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_the_loss_has_the_third_term(build, pairs, fast):  # noqa: F811
+def test_the_loss_has_the_third_term(build, pairs, fast):
     dataset = with_luck(pairs)
     trainer = build("mdpo", dataset, fast=fast)
     move(trainer)
@@ -147,7 +146,7 @@ def test_the_loss_has_the_third_term(build, pairs, fast):  # noqa: F811
     assert abs(step(trainer)[0] - loss) > 0.01
 
 
-def test_zero_luck_changes_nothing(build, pairs):  # noqa: F811
+def test_zero_luck_changes_nothing(build, pairs):
     plain = build("mdpo", pairs)
     dataset = preference_dataset(pairs)
     for side in ("chosen", "rejected"):
@@ -161,7 +160,7 @@ def test_zero_luck_changes_nothing(build, pairs):  # noqa: F811
     assert not zero.value_head.grad.any()
 
 
-def test_parts_of_a_step_share_the_margin(build, pairs):  # noqa: F811
+def test_parts_of_a_step_share_the_margin(build, pairs):
     whole, parts = build("mdpo", with_luck(pairs)), build("mdpo", with_luck(pairs), rows_at_once=1)
     grads = []
     for trainer in (whole, parts):
@@ -173,7 +172,7 @@ def test_parts_of_a_step_share_the_margin(build, pairs):  # noqa: F811
     assert torch.allclose(*grads, rtol=1e-4, atol=1e-6)
 
 
-def test_the_value_head_is_learned_kept_and_resumed(build, pairs, tmp_path):  # noqa: F811
+def test_the_value_head_is_learned_kept_and_resumed(build, pairs, tmp_path):
     arguments = {
         "max_steps": 6, "save_strategy": "steps", "save_steps": 3, "save_only_model": False, "learning_rate": 1e-3,
     }  # fmt: skip
@@ -185,7 +184,7 @@ def test_the_value_head_is_learned_kept_and_resumed(build, pairs, tmp_path):  # 
     assert torch.allclose(resumed.value_head, unbroken.value_head, atol=1e-6)
 
 
-def test_the_value_head_has_a_learning_rate_of_its_own(build, pairs):  # noqa: F811
+def test_the_value_head_has_a_learning_rate_of_its_own(build, pairs):
     """Adam's first step moves every weight by the learning rate, whatever the gradient."""
     arguments = {"max_steps": 1, "learning_rate": 1e-4, "warmup_steps": 0}
     for rate, moved in ((None, 1e-4), (0.03, 0.03)):
@@ -201,7 +200,7 @@ def test_the_value_head_has_a_learning_rate_of_its_own(build, pairs):  # noqa: F
         assert float(max(others)) == pytest.approx(1e-4, rel=1e-2)
 
 
-def test_other_losses_are_refused(build, pairs):  # noqa: F811
+def test_other_losses_are_refused(build, pairs):
     with pytest.raises(ValueError, match="loss_type=sigmoid alone"):
         build("mdpo", with_luck(pairs), {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1]})
 
@@ -215,7 +214,7 @@ def test_settings_that_do_not_fit_are_refused():
     assert get_profile("cpu").rollout.tool_noise == 0
 
 
-def test_training_with_the_correction(noisy_pairs, policy, smoke, tmp_path):  # noqa: F811
+def test_training_with_the_correction(noisy_pairs, policy, smoke, tmp_path):
     """From pairs of a noisy calculator to adapters, with the tool asked again in the sandbox."""
     logs = {}
     for draws in (0, 8):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from test_attacks import ATTACKS
-from test_sandbox_fidelity import programs
+from test_fidelity import programs
 
 from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool

@@ -6,97 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
-from test_pairs import trajectory
+from support import log_probability, shake, trajectory
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mtdpo_lib.chat.encoder import ChatFormat
-from mtdpo_lib.chat.roles import RoleTokens, loss_mask
+from mtdpo_lib.chat.roles import loss_mask
 from mtdpo_lib.common.stages import Product
 from mtdpo_lib.models.policy import Policy, load_for_sampling, load_for_training, load_tokenizer
 from mtdpo_lib.models.tiny import tiny_model
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.problems.base import Demonstration, Problem
 from mtdpo_lib.profiles.sections import PreferenceSettings
-from mtdpo_lib.rollout import Trajectory, Turn
+from mtdpo_lib.rollout import Trajectory
 from mtdpo_lib.train import TrajectoryPairCollator, preference_dataset, sft_dataset, train_preference
 from mtdpo_lib.train.preference import set_reference
 from mtdpo_lib.train.sft import ShortFirst, fast_forward, train_sft
-
-
-def as_trajectory(tokens: RoleTokens, problem: str, correct: bool) -> Trajectory:
-    return Trajectory(
-        problem,
-        "s",
-        "q",
-        "1",
-        "p",
-        0,
-        tokens.ids,
-        list(map(int, tokens.roles)),
-        [Turn("x")],
-        "1",
-        correct,
-        "answer",
-    )
-
-
-@pytest.fixture
-def pairs(overfit):
-    """Three pairs of multi-turn trajectories with different lengths and tool outputs."""
-    chat = ChatFormat(overfit[1])
-
-    def tokens(question, *turns):
-        made = chat.prompt(question)
-        for place, turn in enumerate(turns):
-            made += chat.assistant(turn) if place % 2 == 0 else chat.tool(turn)
-        return made
-
-    sides = [
-        (
-            ("q?", "print(1)", "12", "\\boxed{7}"),
-            ("q?", "Multiply first.", "NameError: name 'math' is not defined", "\\boxed{5}"),
-        ),
-        (("Half?", "x", "1", "yy", "3", "\\boxed{1}"), ("Half?", "\\boxed{2}")),
-        (
-            ("2 times?", "\\boxed{6}"),
-            ("2 times?", "Add. print(x+3)", "a much longer tool output 123456789", "no"),
-        ),
-    ]
-    return [
-        Pair(as_trajectory(tokens(*good), str(place), True), as_trajectory(tokens(*bad), str(place), False))
-        for place, (good, bad) in enumerate(sides)
-    ]
-
-
-@pytest.fixture
-def policy(overfit, tmp_path):
-    """The overfit model as a policy on disk."""
-    model, tokenizer, _, _ = overfit
-    folder = tmp_path / "base"
-    model.save_pretrained(folder / "late")
-    tokenizer.save_pretrained(folder / "late")
-    return Policy("sft", Product("sft", "key", folder), "late")
-
-
-def shake(model, seed=0, size=0.05):
-    """Move the trainable adapter away from its start."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if ".default." in name:
-                parameter.add_(size * torch.randn_like(parameter))
-
-
-def log_probability(model, trajectory, scored):
-    """Sum of log pi over scored tokens, in float64, one sequence at a time and without padding: nothing shared with TRL."""
-    with torch.no_grad():
-        logits = model(torch.tensor([trajectory.ids])).logits[0].double()
-    logs = logits.log_softmax(-1)
-    return sum(
-        logs[place - 1, trajectory.ids[place]].item()
-        for place in range(1, len(trajectory.ids))
-        if scored[place]
-    )
 
 
 def trainer_for(policy, pairs, tmp_path, smoke, eta=0.3, loss_type=("sigmoid",), weights=None):

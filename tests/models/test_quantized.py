@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
-from test_train import pairs, policy, shake  # noqa: F401
+from support import shake
 
 from mtdpo_lib.chat.roles import loss_mask
 from mtdpo_lib.common.stages import Product
@@ -39,7 +39,7 @@ def logp(model, trajectory):
     return (logps * torch.tensor([loss_mask(trajectory.roles)])[:, 1:]).sum().item()
 
 
-def sides(pairs):  # noqa: F811
+def sides(pairs):
     return [side for pair in pairs for side in (pair.chosen, pair.rejected)]
 
 
@@ -49,7 +49,7 @@ def saved(model, folder, name):
     return name
 
 
-def test_linear_layers_are_four_bit_and_only_the_adapter_trains(policy, four_bit):  # noqa: F811
+def test_linear_layers_are_four_bit_and_only_the_adapter_trains(policy, four_bit):
     whole, small = (
         load_base(policy, replace(four_bit, quantization=kind)).model.layers for kind in ("none", "nf4")
     )
@@ -63,7 +63,7 @@ def test_linear_layers_are_four_bit_and_only_the_adapter_trains(policy, four_bit
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_the_reference_is_an_adapter_and_not_a_second_model(policy, pairs, four_bit, tmp_path, quantization):  # noqa: F811
+def test_the_reference_is_an_adapter_and_not_a_second_model(policy, pairs, four_bit, tmp_path, quantization):
     settings = replace(four_bit, quantization=quantization)
     first = load_for_training(policy, settings, seed=0).eval()
     shake(first, seed=1)
@@ -86,7 +86,7 @@ def test_the_reference_is_an_adapter_and_not_a_second_model(policy, pairs, four_
 
 @pytest.mark.parametrize("method", ["mdpo", "mkto"])
 @pytest.mark.parametrize("step", ["plain", "fast"])
-def test_preference_learning_on_a_four_bit_base(policy, pairs, four_bit, smoke, tmp_path, method, step):  # noqa: F811
+def test_preference_learning_on_a_four_bit_base(policy, pairs, four_bit, smoke, tmp_path, method, step):
     settings = replace(
         smoke.preference, method=method, step=step, batch_size=3, epochs=4, checkpoints=1, learning_rate=3e-3,
         warmup_fraction=0.0,
@@ -110,7 +110,7 @@ def test_preference_learning_on_a_four_bit_base(policy, pairs, four_bit, smoke, 
             assert torch.equal(value, frozen[name]), name
 
 
-def test_steps_of_a_small_learning_rate_are_not_rounded_away(policy, pairs, four_bit, smoke, tmp_path):  # noqa: F811
+def test_steps_of_a_small_learning_rate_are_not_rounded_away(policy, pairs, four_bit, smoke, tmp_path):
     model = load_for_training(policy, four_bit, seed=0)
     shake(model)
     before = {name: one.clone() for name, one in model.named_parameters() if one.requires_grad}
@@ -127,7 +127,7 @@ def test_steps_of_a_small_learning_rate_are_not_rounded_away(policy, pairs, four
             assert (moved > 0).float().mean() > 0.5, name
 
 
-def test_sft_on_a_four_bit_base_saved_loaded_and_merged(policy, four_bit, smoke, tmp_path):  # noqa: F811
+def test_sft_on_a_four_bit_base_saved_loaded_and_merged(policy, four_bit, smoke, tmp_path):
     problem = Problem("p", "s", "f", "Twice 4?", "8")
     messages = [{"role": "user", "content": "Twice 4?"}, {"role": "assistant", "content": "\\boxed{8}"}]
     rows = [Demonstration(problem, "x", messages, True)] * 8

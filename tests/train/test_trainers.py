@@ -5,11 +5,21 @@ import math
 
 import pytest
 import torch
-from conftest import CHATML, with_template
 from peft import LoraConfig, PeftModel
-from test_train import as_trajectory, log_probability, pairs, policy, shake  # noqa: F401 (fixtures)
+from support import (
+    CHATML,
+    ETA,
+    agree,
+    as_trajectory,
+    gradient,
+    log_probability,
+    move,
+    step,
+    whole_batch,
+    with_template,
+)
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl import DPOConfig, DPOTrainer, KTOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
@@ -23,7 +33,6 @@ from mtdpo_lib.profiles.sections import PreferenceSettings
 from mtdpo_lib.results.readme import README
 from mtdpo_lib.train import (
     TrajectoryDPOTrainer,
-    TrajectoryKTOTrainer,
     pairs_from_messages,
     preference_dataset,
     scored_tokens,
@@ -35,68 +44,12 @@ from mtdpo_lib.train.preference import set_reference
 from mtdpo_lib.train.reference import answers_as_reference
 from mtdpo_lib.train.setup import training_arguments
 
-ETA = 0.3
-TRAINERS = {"mdpo": (TrajectoryDPOTrainer, DPOConfig), "mkto": (TrajectoryKTOTrainer, KTOConfig)}
-TRAINERS |= {"dpo": TRAINERS["mdpo"], "kto": TRAINERS["mkto"]}
-
-
-@pytest.fixture
-def build(policy, smoke, tmp_path):  # noqa: F811
-    """A trainer for a method on pairs, from the overfit policy; `options` go to the trainer, `arguments` to its config."""
-
-    def make(method, rows, arguments=None, **options):
-        trainer, config = TRAINERS[method]
-        settings = {
-            **training_arguments(tmp_path / "trainer", smoke.model, 0),
-            "beta": ETA,
-            "max_length": None,
-        }
-        settings |= {"per_device_train_batch_size": len(rows), **(arguments or {})}
-        dataset = rows if hasattr(rows, "column_names") else preference_dataset(rows, method)
-        model = options.pop("model", None) or load_for_training(policy, smoke.model, 0)
-        return trainer(
-            model=model, args=config(**settings), train_dataset=dataset,
-            processing_class=load_tokenizer(policy), **options,
-        )  # fmt: skip
-
-    return make
-
-
-def move(trainer, **how):
-    """As after some steps: the policy has left its reference."""
-    shake(trainer.model, **how)
-    trainer.state.global_step = 1
-
-
-def whole_batch(trainer):
-    return trainer.data_collator(list(trainer.train_dataset))
-
-
-def gradient(model):
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-
-
-def step(trainer, batch=None):
-    """Loss and gradient of one step."""
-    trainer.model.zero_grad(set_to_none=True)
-    trainer.current_gradient_accumulation_steps = 1
-    loss = trainer.training_step(trainer.model, dict(batch or whole_batch(trainer)))
-    return loss.item(), gradient(trainer.model)
-
-
-def agree(one, other, loss=1e-5):
-    """Equal losses and the gate on gradients."""
-    assert one[0] == pytest.approx(other[0], rel=loss)
-    assert torch.cosine_similarity(one[1], other[1], dim=0).item() >= 0.9999
-    assert one[1].norm().item() == pytest.approx(other[1].norm().item(), rel=1e-3)
-
-
 # --- The losses inside the trainers ---
 
 
 @pytest.mark.parametrize("method", ["mkto", "kto"])
 @pytest.mark.parametrize("fast", [False, True])
-def test_the_kto_loss_is_equation_15(build, pairs, policy, smoke, method, fast):  # noqa: F811
+def test_the_kto_loss_is_equation_15(build, pairs, policy, smoke, method, fast):
     trainer = build(method, pairs, fast=fast, reference="base")
     move(trainer, size=0.2)
     trainer.model.eval()
@@ -136,7 +89,7 @@ def unmasked_rows(dataset):
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_single_turn_dpo_is_stock_trl(build, pairs, fast):  # noqa: F811
+def test_single_turn_dpo_is_stock_trl(build, pairs, fast):
     trainer = build("dpo", pairs, fast=fast)
     move(trainer)
     ours = step(trainer)
@@ -150,7 +103,7 @@ def test_single_turn_dpo_is_stock_trl(build, pairs, fast):  # noqa: F811
     agree(ours, (loss.item(), gradient(trainer.model)))
 
 
-def test_single_turn_kto_is_stock_trl_given_the_same_kl_pairs(build, pairs):  # noqa: F811
+def test_single_turn_kto_is_stock_trl_given_the_same_kl_pairs(build, pairs):
     trainer = build("kto", pairs)
     move(trainer)
     ours = step(trainer)
@@ -175,7 +128,7 @@ def test_single_turn_kto_is_stock_trl_given_the_same_kl_pairs(build, pairs):  # 
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("method", ["mdpo", "mkto"])
-def test_padding_and_parts_change_nothing(build, pairs, method, fast):  # noqa: F811
+def test_padding_and_parts_change_nothing(build, pairs, method, fast):
     nll = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]} if method == "mdpo" else {}
     trainer = build(method, pairs, nll, fast=fast)
     move(trainer)
@@ -191,7 +144,7 @@ def test_padding_and_parts_change_nothing(build, pairs, method, fast):  # noqa: 
         agree(step(trainer, batch), whole)
 
 
-def test_accumulation_gives_the_step_of_one_batch(build, pairs, tmp_path):  # noqa: F811
+def test_accumulation_gives_the_step_of_one_batch(build, pairs, tmp_path):
     """With the NLL term too, whose mean TRL takes for each micro-batch alone."""
     adapters = []
     for size, accumulated in ((3, 1), (1, 3)):
@@ -212,7 +165,7 @@ def test_accumulation_gives_the_step_of_one_batch(build, pairs, tmp_path):  # no
 # --- The fast step in a trainer ---
 
 
-def test_the_fast_step_is_trl_s_with_the_right_mask(build, pairs):  # noqa: F811
+def test_the_fast_step_is_trl_s_with_the_right_mask(build, pairs):
     steps, logs = [], []
     for fast in (False, True):
         trainer = build("mdpo", pairs, fast=fast)
@@ -226,7 +179,7 @@ def test_the_fast_step_is_trl_s_with_the_right_mask(build, pairs):  # noqa: F811
         assert logs[1][name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
 
 
-def test_the_fast_step_under_gradient_checkpointing(build, pairs):  # noqa: F811
+def test_the_fast_step_under_gradient_checkpointing(build, pairs):
     plain = build("mdpo", pairs)
     move(plain)
     checkpointed = build("mdpo", pairs, {"gradient_checkpointing": True}, fast=True)
@@ -235,7 +188,7 @@ def test_the_fast_step_under_gradient_checkpointing(build, pairs):  # noqa: F811
     agree(step(plain), step(checkpointed))
 
 
-def test_a_model_the_fast_step_does_not_know_takes_trl_s_path(build, pairs, caplog):  # noqa: F811
+def test_a_model_the_fast_step_does_not_know_takes_trl_s_path(build, pairs, caplog):
     from transformers import OPTConfig
 
     small = OPTConfig(
@@ -253,7 +206,7 @@ def test_a_model_the_fast_step_does_not_know_takes_trl_s_path(build, pairs, capl
 
 
 @pytest.fixture
-def adapter(build, pairs, tmp_path):  # noqa: F811
+def adapter(build, pairs, tmp_path):
     """A saved adapter that is not the policy's."""
     trainer = build("mdpo", pairs)
     move(trainer, seed=3)
@@ -261,7 +214,7 @@ def adapter(build, pairs, tmp_path):  # noqa: F811
     return tmp_path / "other"
 
 
-def test_step_0_is_checked_and_said(build, pairs, caplog, policy, adapter):  # noqa: F811
+def test_step_0_is_checked_and_said(build, pairs, caplog, policy, adapter):
     caplog.set_level("INFO", logger="mtdpo_lib")
     trainer = build("mdpo", pairs)
     step(trainer)
@@ -273,14 +226,14 @@ def test_step_0_is_checked_and_said(build, pairs, caplog, policy, adapter):  # n
         step(wrong)
 
 
-def test_a_reference_is_named_by_the_folder_of_its_adapter(build, pairs, adapter):  # noqa: F811
+def test_a_reference_is_named_by_the_folder_of_its_adapter(build, pairs, adapter):
     losses = {name: step(build("mdpo", pairs, reference=name))[0] for name in ("initial", "base", adapter)}
     assert losses["initial"] == pytest.approx(math.log(2), abs=1e-5)
     assert losses["base"] == pytest.approx(math.log(2), abs=1e-5)  # a new adapter changes nothing yet
     assert abs(losses[adapter] - math.log(2)) > 1e-3
 
 
-def test_an_adapter_of_another_base_is_refused(build, pairs, adapter, smoke, tokenizer, tmp_path):  # noqa: F811
+def test_an_adapter_of_another_base_is_refused(build, pairs, adapter, smoke, tokenizer, tmp_path):
     other = tiny_model(get_profile("cpu").model, tokenizer, 320, seed=0)
     foreign = build("mdpo", pairs, model=other, peft_config=LoraConfig(r=4, target_modules="all-linear"))
     foreign.model.save_pretrained(tmp_path / "foreign")
@@ -294,7 +247,7 @@ def test_an_adapter_of_another_base_is_refused(build, pairs, adapter, smoke, tok
         build("mdpo", pairs, reference=tmp_path)
 
 
-def test_the_reference_is_computed_once_for_tokens_mask_adapter_and_precision(build, pairs, tmp_path):  # noqa: F811
+def test_the_reference_is_computed_once_for_tokens_mask_adapter_and_precision(build, pairs, tmp_path):
     folder = tmp_path / "cache"
     plain = build("mdpo", pairs)
     move(plain)
@@ -329,7 +282,7 @@ def test_the_reference_is_computed_once_for_tokens_mask_adapter_and_precision(bu
 @pytest.mark.parametrize(
     "options", [{}, {"fast": True}, {"fast": True, "rows_at_once": 2}, {"reference": "base"}]
 )
-def test_the_reference_comes_before_the_activations_of_the_policy(build, pairs, method, options):  # noqa: F811
+def test_the_reference_comes_before_the_activations_of_the_policy(build, pairs, method, options):
     """Its own would add to the peak; and it is not computed again when TRL asks for it."""
     trainer = build(method, pairs, **options)
     move(trainer)
@@ -357,7 +310,7 @@ def load_adapter_policy(rows, build, tmp_path):
 # --- Diagnostics ---
 
 
-def test_diagnostics_add_up(build, pairs, policy, smoke):  # noqa: F811
+def test_diagnostics_add_up(build, pairs, policy, smoke):
     trainer = build("mdpo", pairs)
     move(trainer)
     step(trainer)
@@ -395,7 +348,7 @@ def test_diagnostics_add_up(build, pairs, policy, smoke):  # noqa: F811
     assert found["reference_kl"] > 0
 
 
-def test_watching_tool_tokens_changes_neither_loss_nor_gradient(build, pairs):  # noqa: F811
+def test_watching_tool_tokens_changes_neither_loss_nor_gradient(build, pairs):
     steps = []
     for diagnostics in (False, True):
         trainer = build("mdpo", pairs, diagnostics=diagnostics)
@@ -408,7 +361,7 @@ def test_watching_tool_tokens_changes_neither_loss_nor_gradient(build, pairs):  
 # --- TRL's surface ---
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_does(build, pairs, tmp_path):  # noqa: F811
+def test_a_resumed_run_ends_where_an_unbroken_one_does(build, pairs, tmp_path):
     ends = []
     for name, stop in (("whole", None), ("broken", 2)):
         arguments = {
@@ -443,7 +396,7 @@ class StopAt(TrainerCallback):
 
 @pytest.mark.parametrize("method", ["mdpo", "mkto", "dpo", "kto", "raft"])
 @pytest.mark.parametrize("kind", ["plain", "fast"])
-def test_every_method_of_the_profiles_trains(policy, pairs, tmp_path, smoke, method, kind):  # noqa: F811
+def test_every_method_of_the_profiles_trains(policy, pairs, tmp_path, smoke, method, kind):
     if (method, kind) == ("raft", "fast"):
         pytest.skip("RAFT has no pairs to share a prompt")
     changes = (
@@ -536,7 +489,7 @@ def test_full_fine_tuning_with_a_second_model_as_reference(foreign_folder, tmp_p
         )
 
 
-def test_over_long_pairs_are_dropped_and_counted_never_cut(chatml, build, pairs, caplog):  # noqa: F811
+def test_over_long_pairs_are_dropped_and_counted_never_cut(chatml, build, pairs, caplog):
     short = {"chosen": RIGHT, "rejected": WRONG}
     long = {"chosen": [*RIGHT[:-1], {"role": "assistant", "content": "so " * 60}], "rejected": WRONG}
     dataset, dropped = pairs_from_messages([short, long, short], chatml, max_tokens=60)
@@ -568,7 +521,7 @@ def test_bad_messages_have_their_sentence(chatml, rows, sentence):
         pairs_from_messages(rows, chatml)
 
 
-def test_pairs_of_two_prompts_and_empty_sets_are_refused(build, pairs):  # noqa: F811
+def test_pairs_of_two_prompts_and_empty_sets_are_refused(build, pairs):
     with pytest.raises(ValueError, match="answers two different prompts"):
         preference_dataset([Pair(pairs[0].chosen, pairs[1].rejected)])
     empty = preference_dataset(pairs).select([])
@@ -576,7 +529,7 @@ def test_pairs_of_two_prompts_and_empty_sets_are_refused(build, pairs):  # noqa:
         build("mdpo", empty)
 
 
-def test_kto_refuses_a_batch_of_one(build, pairs):  # noqa: F811
+def test_kto_refuses_a_batch_of_one(build, pairs):
     with pytest.raises(ValueError, match="at least 2; got 3 pairs and a batch size of 1"):
         build("mkto", pairs, {"per_device_train_batch_size": 1})
     with pytest.raises(ValueError, match="got 1 pairs"):
@@ -585,7 +538,7 @@ def test_kto_refuses_a_batch_of_one(build, pairs):  # noqa: F811
         build("mkto", pairs, {"per_device_train_batch_size": 2})
 
 
-def test_a_reference_on_another_base_is_refused(policy, pairs, tmp_path, smoke):  # noqa: F811
+def test_a_reference_on_another_base_is_refused(policy, pairs, tmp_path, smoke):
     other = Policy("other", Product("sft", "another key", tmp_path), "late")
     with pytest.raises(ValueError, match="The reference other stands on other, but the policy sft on sft"):
         train_preference(
@@ -594,7 +547,7 @@ def test_a_reference_on_another_base_is_refused(policy, pairs, tmp_path, smoke):
         )  # fmt: skip
 
 
-def test_a_tokenizer_without_pad_and_end_token_is_refused(build, pairs, policy, smoke, tmp_path):  # noqa: F811
+def test_a_tokenizer_without_pad_and_end_token_is_refused(build, pairs, policy, smoke, tmp_path):
     tokenizer = load_tokenizer(policy)
     tokenizer.pad_token = tokenizer.eos_token = None
     with pytest.raises(

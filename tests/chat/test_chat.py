@@ -102,7 +102,7 @@ def test_a_tokenizer_without_a_template_is_refused(tokenizer):
 
 
 def test_a_template_that_drops_earlier_turns_is_refused():
-    from conftest import with_template
+    from support import with_template
 
     last_only = (
         "<|user|>{{ messages[-1]['content'] }}<|end|>{% if add_generation_prompt %}<|assistant|>{% endif %}"

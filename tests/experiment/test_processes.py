@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train import pairs, policy  # noqa: F401
 
 from mtdpo_lib.common.seeds import small_stream
 from mtdpo_lib.experiment.processes import launch, write_job
@@ -24,7 +23,7 @@ def settings(smoke):
 
 
 @pytest.fixture
-def job(policy, pairs, smoke, settings, tmp_path):  # noqa: F811
+def job(policy, pairs, smoke, settings, tmp_path):
     """The job's file; six pairs."""
     folder = tmp_path / "two"
     folder.mkdir()
@@ -37,7 +36,7 @@ def job(policy, pairs, smoke, settings, tmp_path):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(job, policy, pairs, smoke, settings, tmp_path):  # noqa: F811
+def test_two_processes_train_as_one(job, policy, pairs, smoke, settings, tmp_path):
     launch(job, 2, cpu=True)
     network = load_for_training(policy, smoke.model, small_stream(3, "adapter"))
     seed = small_stream(3, "preference")
@@ -56,7 +55,7 @@ def test_two_processes_train_as_one(job, policy, pairs, smoke, settings, tmp_pat
         assert torch.allclose(weight, weights[1][name], atol=1e-4), name
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, policy, pairs, smoke, settings, tmp_path):  # noqa: F811
+def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, policy, pairs, smoke, settings, tmp_path):
     two = SimpleNamespace(num_processes=2)
     monkeypatch.setattr("mtdpo_lib.train.preference.PartialState", lambda: two)
     network, tokenizer = load_for_training(policy, smoke.model, 0), load_tokenizer(policy)

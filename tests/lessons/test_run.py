@@ -20,7 +20,7 @@ from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import SettingError
 from mtdpo_lib.results import records
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PARAMETERS = (
     'profile: str = "cpu"\nseed: int = 0\nout: str = ""\nsettings: str = ""  # e.g. "preference.eta=0.5"'
 )

@@ -19,7 +19,7 @@ from mtdpo_lib.sandbox import SandboxPool, SandboxUnavailable, kept_pool
 from mtdpo_lib.sandbox.results import EMPTY_TEXT, cut_note
 from mtdpo_lib.sandbox.snapshot import find_libraries, find_snapshot
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BACKENDS = ["wasm", pytest.param("zygote", marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux"))]
 
 

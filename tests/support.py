@@ -1,0 +1,156 @@
+"""What several test files use: texts, templates, trajectories made by hand, and a trainer's step."""
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+from trl import DPOConfig, KTOConfig
+
+from mtdpo_lib.chat.roles import RoleTokens
+from mtdpo_lib.models.tiny import train_tokenizer
+from mtdpo_lib.rollout import Trajectory, Turn
+from mtdpo_lib.train import TrajectoryDPOTrainer, TrajectoryKTOTrainer
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+GEMMA = (
+    "{{ '<bos>' }}{% for message in messages %}{% if message['role'] not in ['user', 'assistant'] %}"
+    "{{ raise_exception('Only user and model roles are supported') }}{% endif %}"
+    "{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\n' "
+    "+ message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+
+
+TEXTS = [
+    "How many apples are left? Tom has 12 apples and eats 5.",
+    "Multiply first.\n```python\nprint(3*4)\n```",
+    "The answer is \\boxed{12}.",
+    "NameError: name 'math' is not defined",
+]
+
+
+CONVERSATIONS = [
+    # (question, turns, gold): two tool calls with state, one error and its repair, one without the tool
+    (
+        "Half of 8 plus 3?",
+        ["Halve it.\n```python\nx = 8//2\nprint(x)\n```", "Add.\n```python\nprint(x+3)\n```", "\\boxed{7}"],
+        "7",
+    ),
+    (
+        "Root of 9?",
+        [
+            "Use sqrt.\n```python\nprint(math.sqrt(9))\n```",
+            "Import.\n```python\nimport math\nprint(math.isqrt(9))\n```",
+            "\\boxed{3}",
+        ],
+        "3",
+    ),
+    ("2 times 3?", ["That is easy: \\boxed{5}"], "6"),
+    ("Say nothing.", ["I do not know."], "1"),
+]
+
+
+ETA = 0.3
+
+
+TRAINERS = {"mdpo": (TrajectoryDPOTrainer, DPOConfig), "mkto": (TrajectoryKTOTrainer, KTOConfig)}
+TRAINERS |= {"dpo": TRAINERS["mdpo"], "kto": TRAINERS["mkto"]}
+
+
+def with_template(template: str, special: list[str], end: str) -> PreTrainedTokenizerFast:
+    """A copy of the tiny tokenizer that speaks another chat template."""
+    other = train_tokenizer(TEXTS, 400)
+    other.add_special_tokens({"additional_special_tokens": special})
+    other.eos_token = end
+    other.chat_template = template
+    return other
+
+
+def trajectory(problem, correct, sample=0, length=5, error=None):
+    turns = [Turn("call", "x", "out", error), Turn("done")]
+    ids = [sample] * length
+    return Trajectory(
+        problem,
+        "s",
+        "q",
+        "1",
+        "p",
+        sample,
+        ids,
+        [0, 0, 1, 1, 1][:length] + [1] * (length - 5),
+        turns,
+        "1",
+        correct,
+        "answer",
+    )
+
+
+def as_trajectory(tokens: RoleTokens, problem: str, correct: bool) -> Trajectory:
+    return Trajectory(
+        problem,
+        "s",
+        "q",
+        "1",
+        "p",
+        0,
+        tokens.ids,
+        list(map(int, tokens.roles)),
+        [Turn("x")],
+        "1",
+        correct,
+        "answer",
+    )
+
+
+def shake(model, seed=0, size=0.05):
+    """Move the trainable adapter away from its start."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".default." in name:
+                parameter.add_(size * torch.randn_like(parameter))
+
+
+def log_probability(model, trajectory, scored):
+    """Sum of log pi over scored tokens, in float64, one sequence at a time and without padding: nothing shared with TRL."""
+    with torch.no_grad():
+        logits = model(torch.tensor([trajectory.ids])).logits[0].double()
+    logs = logits.log_softmax(-1)
+    return sum(
+        logs[place - 1, trajectory.ids[place]].item()
+        for place in range(1, len(trajectory.ids))
+        if scored[place]
+    )
+
+
+def move(trainer, **how):
+    """As after some steps: the policy has left its reference."""
+    shake(trainer.model, **how)
+    trainer.state.global_step = 1
+
+
+def whole_batch(trainer):
+    return trainer.data_collator(list(trainer.train_dataset))
+
+
+def gradient(model):
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def step(trainer, batch=None):
+    """Loss and gradient of one step."""
+    trainer.model.zero_grad(set_to_none=True)
+    trainer.current_gradient_accumulation_steps = 1
+    loss = trainer.training_step(trainer.model, dict(batch or whole_batch(trainer)))
+    return loss.item(), gradient(trainer.model)
+
+
+def agree(one, other, loss=1e-5):
+    """Equal losses and the gate on gradients."""
+    assert one[0] == pytest.approx(other[0], rel=loss)
+    assert torch.cosine_similarity(one[1], other[1], dim=0).item() >= 0.9999
+    assert one[1].norm().item() == pytest.approx(other[1].norm().item(), rel=1e-3)
