@@ -10,7 +10,7 @@ from pathlib import Path
 from mtdpo_lib.common.stages import CorruptStage, MissingProduct, UnusableFolder
 from mtdpo_lib.lessons import gpu_memory
 from mtdpo_lib.lessons import run as runner
-from mtdpo_lib.profiles.overrides import get_profile, setting_names
+from mtdpo_lib.profiles.overrides import get_profile, setting_values
 from mtdpo_lib.profiles.presets import PROFILES
 from mtdpo_lib.profiles.sections import Profile
 from mtdpo_lib.results import study_metrics
@@ -150,9 +150,8 @@ def show_profile(name: str) -> int:
     """Print every setting that ``--set`` accepts, with its value."""
     profile = get_profile(name)
     print(f"Profile {profile.name} may claim: {profile.claims}")
-    for setting in setting_names(profile):
-        section, _, inner = setting.rpartition(".")
-        print(f"  {setting} = {getattr(getattr(profile, section) if section else profile, inner)!r}")
+    for setting, value in setting_values(profile).items():
+        print(f"  {setting} = {value!r}")
     return 0
 
 

@@ -1,6 +1,10 @@
-"""Profiles: one name picks every size, model and budget; the algorithm never changes."""
+"""Profiles: one name picks every size, model and budget; the algorithm never changes.
 
-from mtdpo_lib.profiles.overrides import get_profile, parse_assignments, setting_names, settings_hash
+A `Profile` is a frozen tree of small sections. A computation receives only the sections it needs, and its stored result
+is keyed by exactly what it received (see `mtdpo_lib.common.stages`), so changing one setting redoes only what depends on it.
+"""
+
+from mtdpo_lib.profiles.overrides import get_profile, parse_assignments, setting_values, settings_hash
 from mtdpo_lib.profiles.presets import BUDGETS, PROFILES, TINY_THREADS
 from mtdpo_lib.profiles.sections import (
     EvaluationSettings,
@@ -16,21 +20,7 @@ from mtdpo_lib.profiles.sections import (
 )
 
 __all__ = [
-    "BUDGETS",
-    "PROFILES",
-    "TINY_THREADS",
-    "EvaluationSettings",
-    "ModelSettings",
-    "PairSettings",
-    "PreferenceSettings",
-    "ProblemSettings",
-    "Profile",
-    "RolloutSettings",
-    "SFTSettings",
-    "SandboxSettings",
-    "SettingError",
-    "get_profile",
-    "parse_assignments",
-    "setting_names",
-    "settings_hash",
-]
+    "BUDGETS", "PROFILES", "TINY_THREADS", "EvaluationSettings", "ModelSettings", "PairSettings", "PreferenceSettings",
+    "ProblemSettings", "Profile", "RolloutSettings", "SFTSettings", "SandboxSettings", "SettingError", "get_profile",
+    "parse_assignments", "setting_values", "settings_hash",
+]  # fmt: skip

@@ -1,23 +1,27 @@
-"""Profiles: one name picks every size, model and budget; the algorithm never changes.
-
-A `Profile` is a frozen tree of small sections. A computation receives only the sections it needs, and its stored result
-is keyed by exactly what it received (see `mtdpo_lib.common.stages`), so changing one setting redoes only what depends on it.
-
-Every value names its source: a section of arXiv 2409.02392v2, or the reason for ours.
-"""
+"""Overrides: the profile called by name, with single settings changed by text such as ``preference.eta=0.5``."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import hashlib
 import json
 import os
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.profiles.presets import BUDGETS, PROFILES
-from mtdpo_lib.profiles.sections import Profile, SettingError
+from mtdpo_lib.profiles.sections import Profile, SettingError, allowed
+
+OPTIONS = (
+    "seed",
+    "profile",
+    "out",
+)  # given beside the settings: options of a command, parameters of a notebook
+# Words that other libraries and papers use for ours.
+SYNONYMS = {"beta": "eta", "kl": "eta", "lr": "learning_rate", "n": "samples", "r": "rank", "turns": "rounds"}
+SYNONYMS |= {"timeout": "seconds", "dataset": "source"}
 
 
 def _nearest(word: str, known: list[str]) -> str:
@@ -25,97 +29,86 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
 
 
-def setting_names(profile: Profile) -> list[str]:
-    """Dotted names of all settings that `--set` accepts, e.g. ``preference.eta``."""
-    names = []
-    for item in fields(profile):
-        value = getattr(profile, item.name)
-        if dataclasses.is_dataclass(value):
-            names += [f"{item.name}.{inner.name}" for inner in fields(value)]
-        elif item.name not in ("name", "claims"):
-            names.append(item.name)
-    return names
+def _kin(guess: str, known: list[str]) -> list[str]:
+    """Known settings that a guessed name may mean, by its last part: in the guessed section if it has some, else in all.
+
+    A name fits when it is the same, begins with the guess, has it as one of its words or is written almost like it; the
+    first of these ways that finds some counts.
+    """
+    section, _, word = guess.lower().replace("-", "_").rpartition(".")
+    word = "_".join(SYNONYMS.get(part, part) for part in word.split("_"))
+    inside = [name for name in known if section and name.startswith(section)]
+    for names in (inside, known):
+        last = {name: name.rpartition(".")[2] for name in names}
+        close = difflib.get_close_matches(word, set(last.values()), n=1, cutoff=0.7)
+        ways = (
+            [name for name in names if last[name] == word],
+            [name for name in names if last[name].startswith(word)],
+            [name for name in names if word in last[name].split("_")],
+            [name for name in names if last[name] in close],
+        )
+        if best := next(filter(None, ways), []):
+            return best
+    return []
 
 
-def _parse(name: str, text: str, kind: type) -> Any:
-    """Text to a value of the setting's own type; a wrong one is refused, never coerced."""
+def _unknown(guess: str, known: list[str]) -> SettingError:
+    """The error for a name that is no setting."""
+    if guess in OPTIONS:
+        return SettingError(
+            f"The {guess} is not among the settings: give it as --{guess}, or to a notebook as its parameter {guess}."
+        )
+    kin = _kin(guess, known)
+    hint = f"did you mean {' or '.join(kin[:5])}?" if kin else _nearest(guess, known)
+    return SettingError(f"Unknown setting {guess!r}: {hint}")
+
+
+def setting_values(profile: Profile) -> dict[str, Any]:
+    """Every setting that `--set` accepts, by its dotted name, e.g. ``preference.eta``, with its value."""
+    values: dict[str, Any] = {}
+    for name, value in profile.to_dict().items():
+        if isinstance(value, dict):
+            values |= {f"{name}.{inner}": item for inner, item in value.items()}
+        elif name not in ("name", "claims"):
+            values[name] = value
+    return values
+
+
+def _read(name: str, text: str, kind: type) -> Any:
+    """The value that `text` spells. Only the setting's own type is read, and what it allows; nothing is coerced."""
+    own_type, words = allowed(name)
     try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        return kind(text)
-    except (ValueError, KeyError):
-        example = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise SettingError(f"Setting {name} wants {example}, got {text!r}.") from None
+        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        return TypeAdapter(own_type).validate_python(value, strict=True)
+    except (KeyError, ValueError):
+        raise SettingError(f"Setting {name} wants {words}, got {text}.") from None
 
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "problems.source": ("generated", "gsm8k"),
-    "model.template": ("", "mistral"),
-    "model.quantization": ("none", "nf4"),
-    "model.dtype": ("float32", "bfloat16"),
-    "sandbox.backend": ("wasm", "zygote", "monty"),
-    "preference.method": ("mdpo", "mkto", "dpo", "kto", "raft"),
-    "preference.step": ("plain", "fast"),
-    "preference.checkpoint_choice": ("best", "random"),
-    "sft.step": ("plain", "fast"),
-    "preference.reference": ("updated", "fixed"),
-}
-# Settings that may be zero; every other number must be positive.
-MAY_BE_ZERO = {
-    "problems.families",
-    "problems.largest_answer",
-    "problems.gsm8k_max_steps",
-    "sft.warmup_fraction",
-    "rollout.samples_previous",
-    "preference.nll_coefficient",
-    "preference.rows_at_once",
-    "preference.stochastic_tool_correction",
-    "problems.log_lines",
-    "rollout.log_lines",
-    "rollout.tool_noise",
-    "preference.warmup_fraction",
-    "evaluation.sampled",
-}
-
-
-def _check(name: str, value: Any) -> None:
-    if name in CHOICES and value not in CHOICES[name]:
-        raise SettingError(f"Setting {name} wants one of {', '.join(CHOICES[name])}, got {value!r}.")
-    if name == "rollout.sampler" and value not in ("torch", "vllm") and not value.startswith("http"):
-        raise SettingError(f"Setting {name} wants torch, vllm or the URL of a vLLM server, got {value!r}.")
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if name == "rollout.tool_noise" and value > 1:
-        raise SettingError(f"Setting {name} is a probability, between 0 and 1; got {value!r}.")
-    if is_number and (value < 0 or (value == 0 and name not in MAY_BE_ZERO)):
-        raise SettingError(f"Setting {name} wants a number above zero, got {value!r}.")
-
-
-def override(profile: Profile, settings: dict[str, str]) -> Profile:
+def override(profile: Profile, settings: Mapping[str, str]) -> Profile:
     """`profile` with dotted settings changed, e.g. ``{"preference.eta": "0.5"}``.
 
     Raises:
-        SettingError: unknown name (nearest known ones are named), wrong type or value.
+        SettingError: unknown name (those it may mean are named), wrong type or value.
     """
-    known = setting_names(profile)
-    settings = dict(settings)
-    budget = settings.pop("budget", None)
-    if budget is not None:
+    known, settings = setting_values(profile), dict(settings)
+    if (budget := settings.pop("budget", None)) is not None:
         if budget not in BUDGETS:
             raise SettingError(f"Unknown budget {budget!r}: {_nearest(budget, list(BUDGETS))}")
-        settings = {**BUDGETS[budget], **settings}
+        settings = BUDGETS[budget] | settings
+    changes: dict[str, Any] = {}
     for name, text in settings.items():
         if name not in known:
-            raise SettingError(f"Unknown setting {name!r}: {_nearest(name, known)}")
+            raise _unknown(name, list(known))
+        value = _read(name, text, type(known[name]))
         section, _, inner = name.rpartition(".")
-        holder = getattr(profile, section) if section else profile
-        value = _parse(name, text, type(getattr(holder, inner)))
-        _check(name, value)
-        holder = replace(holder, **{inner: value})
-        profile = replace(profile, **{section: holder}) if section else holder
-    return profile
+        if section:
+            changes.setdefault(section, {})[inner] = value
+        else:
+            changes[name] = value
+    return profile.changed(**changes)
 
 
-def parse_assignments(assignments: list[str] | str) -> dict[str, str]:
+def parse_assignments(assignments: Sequence[str] | str) -> dict[str, str]:
     """``["preference.eta=0.5"]`` (or one string, separated by spaces) to a dictionary.
 
     Raises:
@@ -131,7 +124,34 @@ def parse_assignments(assignments: list[str] | str) -> dict[str, str]:
     return settings
 
 
-def get_profile(name: str, settings: list[str] | str | dict[str, str] = ()) -> Profile:
+def _misfits(profile: Profile) -> Iterator[str]:
+    """What is wrong with settings that are right one by one: each a sentence with its remedy."""
+    model, sft, correction = profile.model, profile.sft, profile.preference.stochastic_tool_correction
+    hidden, heads, workers = model.hidden, model.heads, profile.sandbox.workers
+    if hidden % (2 * heads) or heads % max(heads // 2, 1):
+        yield f"Setting model.heads is {heads}: it must be even, and model.hidden ({hidden}) a multiple of twice its value."
+    if sft.early_epochs > sft.epochs:
+        few, many = sft.epochs, sft.early_epochs
+        yield f"Setting sft.early_epochs is {many}, more than the {few} of sft.epochs: set sft.early_epochs={few} or less."
+    if workers > (most := max(8, 4 * (os.cpu_count() or 1))):
+        yield f"Setting sandbox.workers is {workers}, more than this machine can serve: set {most} or less."
+    if correction and profile.preference.method != "mdpo":
+        yield (
+            "Setting preference.stochastic_tool_correction is a term of M-DPO's loss: set preference.method=mdpo, or leave "
+            f"it at 0; got method {profile.preference.method!r}."
+        )
+    if correction and profile.rollout.log_lines:
+        yield (
+            "Setting preference.stochastic_tool_correction asks the tool again and knows no log: set rollout.log_lines=0."
+        )
+    if profile.rollout.sampler != "torch" and model.base == "tiny":
+        yield (
+            "Setting rollout.sampler: vLLM serves adapters on a pretrained base, and the tiny model has none; leave it at "
+            "torch."
+        )
+
+
+def get_profile(name: str, settings: Sequence[str] | str | Mapping[str, str] = ()) -> Profile:
     """The profile called `name`, with `settings` changed.
 
     Args:
@@ -143,25 +163,12 @@ def get_profile(name: str, settings: list[str] | str | dict[str, str] = ()) -> P
     """
     if name not in PROFILES:
         raise SettingError(f"Unknown profile {name!r}: {_nearest(name, list(PROFILES))}")
-    changes = settings if isinstance(settings, dict) else parse_assignments(settings or [])
+    changes = settings if isinstance(settings, Mapping) else parse_assignments(settings)
     profile = override(PROFILES[name], changes)
-    if profile.preference.stochastic_tool_correction and profile.preference.method != "mdpo":
-        raise SettingError(
-            "Setting preference.stochastic_tool_correction is a term of M-DPO's loss: set preference.method=mdpo, or leave "
-            f"it at 0; got method {profile.preference.method!r}."
-        )
-    if profile.preference.stochastic_tool_correction and profile.rollout.log_lines:
-        raise SettingError(
-            "Setting preference.stochastic_tool_correction asks the tool again and knows no log: set rollout.log_lines=0."
-        )
-    if profile.rollout.sampler != "torch" and profile.model.base == "tiny":
-        raise SettingError(
-            "Setting rollout.sampler: vLLM serves adapters on a pretrained base, and the tiny model has none; leave it at "
-            "torch."
-        )
+    for sentence in _misfits(profile):
+        raise SettingError(sentence)
     if profile.problems.source == "gsm8k" and not profile.problems.gsm8k_dir:
-        folder = os.environ.get("MTDPO_GSM8K_DIR", "")
-        profile = replace(profile, problems=replace(profile.problems, gsm8k_dir=folder))
+        profile = profile.changed(problems={"gsm8k_dir": os.environ.get("MTDPO_GSM8K_DIR", "")})
     return profile
 
 
@@ -169,5 +176,4 @@ def settings_hash(profile: Profile, seed: int) -> str:
     """Short hash of all settings and the seed. Where data lie on this machine is not part of it."""
     settings = profile.to_dict()
     settings["problems"].pop("gsm8k_dir")
-    text = json.dumps({"profile": settings, "seed": seed}, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    return digest(json.dumps({"profile": settings, "seed": seed}, sort_keys=True), size=6)

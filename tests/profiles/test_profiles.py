@@ -1,12 +1,29 @@
-"""Profiles and their settings: what is refused, and how the sentence reads."""
+"""Profiles and their settings: what is refused, how the sentence reads, and that no default moved."""
 
+import copy
 import dataclasses
+import os
+import pickle
 
 import pytest
+from pydantic import ValidationError
 
-from mtdpo_lib.profiles.overrides import get_profile, setting_names
-from mtdpo_lib.profiles.presets import BUDGETS, PROFILES
-from mtdpo_lib.profiles.sections import SettingError
+from mtdpo_lib.profiles import (
+    BUDGETS,
+    PROFILES,
+    ModelSettings,
+    PreferenceSettings,
+    SettingError,
+    SFTSettings,
+    get_profile,
+    setting_values,
+    settings_hash,
+)
+from mtdpo_lib.profiles.sections import allowed
+
+
+def as_text(value):
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -17,50 +34,201 @@ def test_profiles_are_named_and_frozen(name):
         profile.iterations = 9
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("smoke", "", "36875c4533ef"),
+        ("cpu", "", "2763fcecccec"),
+        ("small", "", "7ca89de7a4c4"),
+        ("paper", "", "9ff82748621b"),
+        ("paper-codegemma", "", "8899f1078974"),
+        ("paper-mistral", "", "39f8267f6205"),
+        ("paper-gemma2", "", "ad3f6ba2f11f"),
+        ("small", "budget=tiny", "8c723e290739"),
+        ("small", "budget=qlora", "45dfc4b273f1"),
+        ("small", "budget=reduced", "80bc65dd4307"),
+    ],
+)
+def test_no_setting_of_a_profile_moves_unseen(name, settings, expected):
+    assert settings_hash(get_profile(name, settings), 0) == expected, (
+        "a name or default changed: kept records of this profile no longer belong to it"
+    )
+
+
 def test_settings_change_one_value_and_nothing_else():
-    changed, plain = get_profile("cpu", "preference.eta=0.5"), get_profile("cpu")
-    assert changed.preference.eta == 0.5
+    changed, plain = get_profile("cpu", "preference.eta=0.25"), get_profile("cpu")
+    assert changed.preference.eta == 0.25
     assert dataclasses.replace(changed, preference=plain.preference) == plain
 
 
 @pytest.mark.parametrize(
-    ("profile", "settings", "sentence"),
+    ("settings", "sentence"),
     [
-        ("cpuu", "", "Unknown profile 'cpuu': did you mean cpu?"),
-        ("cpu", "preference.etaa=1", "Unknown setting 'preference.etaa': did you mean preference.eta"),
-        ("cpu", "eta=1", "Unknown setting 'eta'"),
-        ("cpu", "preference.eta=high", "Setting preference.eta wants a number, got 'high'."),
-        ("cpu", "iterations=2.5", "Setting iterations wants a whole number, got '2.5'."),
-        ("cpu", "pairs.drop_winner_errors=maybe", "wants true or false"),
-        ("cpu", "preference.eta=-1", "wants a number above zero"),
-        ("cpu", "preference.eta=0", "wants a number above zero"),
-        ("cpu", "preference.reference=last", "wants one of updated, fixed"),
-        ("cpu", "model.quantization=int8", "wants one of none, nf4"),
-        ("cpu", "preference.eta", "A setting is written name=value"),
-        ("cpu", "budget=tinny", "Unknown budget 'tinny': did you mean tiny?"),
+        ("preference.eta=high", "Setting preference.eta wants a number above zero, got high."),
+        ("preference.eta=-1", "Setting preference.eta wants a number above zero, got -1."),
+        ("preference.eta=0", "Setting preference.eta wants a number above zero, got 0."),
+        ("preference.eta=nan", "Setting preference.eta wants a number above zero, got nan."),
+        ("preference.eta=inf", "Setting preference.eta wants a number above zero, got inf."),
+        ("preference.nll_coefficient=-inf", "wants a number, zero or more, got -inf."),
+        ("sft.warmup_fraction=5", "Setting sft.warmup_fraction wants a number between 0 and 1, got 5."),
+        ("rollout.tool_noise=1.5", "Setting rollout.tool_noise wants a number between 0 and 1, got 1.5."),
+        ("rollout.tool_noise=nan", "wants a number between 0 and 1, got nan."),
+        ("iterations=2.5", "Setting iterations wants a whole number above zero, got 2.5."),
+        ("iterations=2.0", "Setting iterations wants a whole number above zero, got 2.0."),
+        ("iterations=0", "Setting iterations wants a whole number above zero, got 0."),
+        ("rollout.samples_previous=-1", "wants a whole number, zero or more, got -1."),
+        ("problems.families=13", "Setting problems.families wants a whole number from 0 to 12, got 13."),
+        (
+            "pairs.drop_winner_errors=maybe",
+            "Setting pairs.drop_winner_errors wants true or false, got maybe.",
+        ),
+        ("sandbox.remember=1", "Setting sandbox.remember wants true or false, got 1."),
+        ("preference.reference=last", "Setting preference.reference wants one of updated, fixed, got last."),
+        ("model.quantization=int8", "wants one of none, nf4, got int8."),
+        ("model.template=gemma", "wants one of mistral, got gemma."),
+        ("sandbox.backend=docker", "wants one of wasm, zygote, got docker."),
+        ("rollout.sampler=tgi", "wants torch, vllm or the URL of a vLLM server, got tgi."),
+        ("rollout.sampler=httpd", "wants torch, vllm or the URL of a vLLM server, got httpd."),
+        ("model.heads=3", "Setting model.heads is 3: it must be even, and model.hidden (128) a multiple"),
+        ("model.hidden=100", "model.hidden (100) a multiple of twice its value."),
+        ("model.heads=128", "model.hidden (128) a multiple of twice its value."),
+        ("sft.epochs=1", "set sft.early_epochs=1 or less."),
+        (
+            "sft.early_epochs=5",
+            "sft.early_epochs is 5, more than the 4 of sft.epochs: set sft.early_epochs=4",
+        ),
+        ("preference.eta", "A setting is written name=value"),
+        ("preference.eta=", "A setting is written name=value"),
+        ("budget=tinny", "Unknown budget 'tinny': did you mean tiny?"),
+        (
+            "seed=3",
+            "The seed is not among the settings: give it as --seed, or to a notebook as its parameter",
+        ),
     ],
 )
-def test_bad_input_gets_one_sentence(profile, settings, sentence):
+def test_bad_input_gets_one_sentence(settings, sentence):
     with pytest.raises(SettingError) as caught:
-        get_profile(profile, settings)
+        get_profile("cpu", settings)
     assert sentence in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
+
+
+def test_an_unknown_profile_names_the_nearest():
+    with pytest.raises(SettingError, match=r"Unknown profile 'cpuu': did you mean cpu\?"):
+        get_profile("cpuu")
+
+
+@pytest.mark.parametrize(
+    ("guess", "meant"),
+    [
+        ("preference.etaa", "preference.eta"),
+        ("prefrence.eta", "preference.eta"),
+        ("eta", "preference.eta"),
+        ("Eta", "preference.eta"),
+        ("preference.beta", "preference.eta"),
+        ("preference.lr", "preference.learning_rate"),
+        ("pref.lr", "preference.learning_rate"),
+        ("lr", "sft.learning_rate or preference.learning_rate"),
+        ("sft.rate", "sft.learning_rate"),
+        ("rollout.samples", "rollout.samples_current or rollout.samples_previous"),
+        ("n", "rollout.samples_current or rollout.samples_previous"),
+        ("train.epochs", "sft.epochs or preference.epochs"),
+        ("sft.epoch", "sft.epochs"),
+        ("eval.batch-size", "evaluation.batch_size"),
+        ("temp", "model.template or rollout.temperature"),
+        ("rollout.temp", "rollout.temperature"),
+        ("rollout.max_turns", "rollout.max_rounds"),
+        ("model.rank", "model.lora_rank"),
+        ("model.r", "model.lora_rank"),
+        ("sandbox.timeout", "sandbox.seconds"),
+        ("sandbox.memory", "sandbox.memory_mib"),
+        ("iteration", "iterations"),
+        ("problems.max_steps", "problems.gsm8k_max_steps"),
+    ],
+)
+def test_a_guessed_name_is_told_what_it_may_mean(guess, meant):
+    with pytest.raises(SettingError) as caught:
+        get_profile("cpu", f"{guess}=1")
+    assert str(caught.value) == f"Unknown setting {guess!r}: did you mean {meant}?"
+
+
+def test_a_name_like_none_is_told_all():
+    with pytest.raises(SettingError, match=r"'xyzzy': known are iterations, problems\.source, "):
+        get_profile("cpu", "xyzzy=1")
+
+
+def test_more_workers_than_the_cores_can_serve_are_refused(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert get_profile("cpu", "sandbox.workers=16").sandbox.workers == 16
+    with pytest.raises(
+        SettingError, match=r"workers is 17, more than this machine can serve: set 16 or less"
+    ):
+        get_profile("cpu", "sandbox.workers=17")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert get_profile("cpu", "sandbox.workers=8").sandbox.workers == 8
+
+
+def test_settings_that_must_change_together_can():
+    assert get_profile("cpu", "sft.epochs=1 sft.early_epochs=1").sft.epochs == 1
+    assert get_profile("cpu", "model.heads=2 model.hidden=12").model.heads == 2
 
 
 def test_every_setting_can_be_set_to_its_own_value():
     for name, profile in PROFILES.items():
-        for setting in setting_names(profile):
-            section, _, inner = setting.rpartition(".")
-            value = getattr(getattr(profile, section) if section else profile, inner)
-            if value != "":
-                text = str(value).lower() if isinstance(value, bool) else str(value)
-                assert get_profile(name, {setting: text}).to_dict() == get_profile(name).to_dict()
+        for setting, value in setting_values(profile).items():
+            assert get_profile(name, {setting: as_text(value)}) == get_profile(name)
+
+
+def test_every_setting_says_in_words_what_it_may_be():
+    for setting, value in setting_values(PROFILES["cpu"]).items():
+        words = allowed(setting)[1]
+        starts = {bool: "true or", int: "a whole", float: "a number", str: ("one of", "a text", "torch,")}
+        assert words.startswith(starts[type(value)]), setting
+
+
+def test_sections_made_by_hand_are_checked_too():
+    for change in ({"eta": -1.0}, {"eta": "0.5"}, {"checkpoints": 2.0}, {"checkpoints": True}, {"etaa": 1.0}):
+        with pytest.raises(ValidationError):
+            dataclasses.replace(PreferenceSettings(), **change)
+
+
+def test_sections_are_values():
+    for profile in PROFILES.values():
+        for other in (copy.deepcopy(profile), pickle.loads(pickle.dumps(profile))):
+            assert other == profile and hash(other) == hash(profile)
+    assert {SFTSettings(), SFTSettings(epochs=3)} == {SFTSettings()}
+    assert ModelSettings(**dataclasses.asdict(ModelSettings(lora_rank=4))) == ModelSettings(lora_rank=4)
+
+
+def test_fields_that_enter_no_key_are_marked():
+    profile = PROFILES["cpu"]
+    marked = {
+        f"{section.name}.{item.name}"
+        for section in dataclasses.fields(profile)
+        if dataclasses.is_dataclass(getattr(profile, section.name))
+        for item in dataclasses.fields(getattr(profile, section.name))
+        if not item.metadata.get("in_stage_key", True)
+    }
+    assert marked == {
+        "rollout.samples_current",
+        "rollout.samples_previous",
+        "preference.reference",
+        "preference.checkpoint_choice",
+        "evaluation.bootstrap",
+        "evaluation.sampled",
+    }
 
 
 def test_a_budget_is_a_bundle_that_single_settings_override():
     profile = get_profile("small", "budget=tiny problems.test=5")
     assert profile.problems.test == 5
     assert profile.iterations == int(BUDGETS["tiny"]["iterations"])
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_budget_sets_what_it_says(budget):
+    values = setting_values(get_profile("paper", f"budget={budget}"))
+    assert all(values[name] == type(values[name])(text) for name, text in BUDGETS[budget].items())
 
 
 def test_gsm8k_folder_comes_from_the_environment(monkeypatch):
