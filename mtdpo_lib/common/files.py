@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,8 @@ PAPER, REFERENCE_RUNS = DATA / "paper", DATA / "reference_runs"
 
 def write_json(file: Path, value: Any) -> Path:
     """Write `value` so that a reader never meets half a file."""
-    draft = file.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
-    draft.replace(file)
+    with whole(file) as draft:
+        draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
     return file
 
 
@@ -38,25 +39,64 @@ def read_json(file: Path) -> Any:
 
 
 def write_jsonl(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """One JSON object a line."""
-    with file.open("w", encoding="utf8") as stream:
+    """One JSON object per line."""
+    with whole(file) as draft, draft.open("w", encoding="utf8") as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-def read_jsonl(file: Path) -> list[dict[str, Any]]:
-    """All rows.
+def read_jsonl(
+    file: Path,
+    read: Callable[[Any], dict[str, Any]] = dict,
+    wanted: str = "JSON",
+    remedy: str = "restore the file or make it again",
+) -> list[dict[str, Any]]:
+    """All rows; blank lines, a byte-order mark and line ends of any system are passed over.
+
+    Args:
+        file: one JSON object per line.
+        read: makes a row of what a line holds; its errors are the line's.
+        wanted: what a line should be, for the error.
+        remedy: what to do about a line that is not.
 
     Raises:
         CorruptData: names the file and the line.
     """
     rows = []
-    with file.open(encoding="utf8") as stream:
+    with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
-                rows.append(json.loads(line))
-            except ValueError as error:
+                if text := line.decode("utf-8-sig").strip():
+                    rows.append(read(json.loads(text)))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise CorruptData(
-                    f"Line {number} of {file} is not JSON: restore the file or make it again."
+                    f"Line {number} of {file} is not {wanted} ({type(error).__name__}): {remedy}."
                 ) from error
     return rows
+
+
+class UnusableFolder(OSError):
+    """An output folder that cannot be written, or whose disk is full."""
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A draft to write, which becomes `file` when all of it is written: a reader never meets half a file.
+
+    Raises:
+        UnusableFolder: the disk is full. Whatever stops the writing, the draft is removed and an older `file` stays.
+    """
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield draft
+        draft.replace(file)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = UnusableFolder(
+            f"The disk of {file.parent} is full: make room and start again; what is finished is kept."
+        )
+        full.errno = error.errno
+        raise full from error
+    finally:
+        draft.unlink(missing_ok=True)

@@ -37,15 +37,19 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: _version(package) for package in VERSIONED}}
 
 
+def _git(*arguments: str) -> str:
+    call = ["git", *arguments]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
+
+
 def commit() -> str:
     """The checkout's commit, with "+" when files differ from it; "unknown" outside a checkout."""
     try:
-        call = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 10, "check": True}
-        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **call).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--", "mtdpo_lib"], **call).stdout.strip()
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--", "mtdpo_lib") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return head + ("+" if changed else "")
 
 
 def machine() -> dict[str, Any]:

@@ -23,6 +23,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from mtdpo_lib.common.files import UnusableFolder
+
 MANIFEST = "manifest.json"
 
 # The rooms whose code decides what a stage computes; plots, reports and the runner do not.
@@ -37,10 +39,6 @@ class MissingProduct(RuntimeError):
 
 class CorruptStage(RuntimeError):
     """A kept product whose files are not those that were written."""
-
-
-class UnusableFolder(RuntimeError):
-    """The output folder cannot be written."""
 
 
 @dataclass(frozen=True)
