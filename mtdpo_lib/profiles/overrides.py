@@ -14,11 +14,8 @@ from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.profiles.presets import BUDGETS, PROFILES
 from mtdpo_lib.profiles.sections import Profile, SettingError, allowed
 
-OPTIONS = (
-    "seed",
-    "profile",
-    "out",
-)  # given beside the settings: options of a command, parameters of a notebook
+# Given beside the settings: options of a command, parameters of a notebook.
+OPTIONS = ("seed", "profile", "out")
 # Words that other libraries and papers use for ours.
 SYNONYMS = {"beta": "eta", "kl": "eta", "lr": "learning_rate", "n": "samples", "r": "rank", "turns": "rounds"}
 SYNONYMS |= {"timeout": "seconds", "dataset": "source"}

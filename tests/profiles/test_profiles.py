@@ -8,6 +8,7 @@ import pickle
 import pytest
 from pydantic import ValidationError
 
+from mtdpo_lib.problems import SUITES
 from mtdpo_lib.profiles import (
     BUDGETS,
     PROFILES,
@@ -184,6 +185,11 @@ def test_every_setting_says_in_words_what_it_may_be():
         words = allowed(setting)[1]
         starts = {bool: "true or", int: "a whole", float: "a number", str: ("one of", "a text", "torch,")}
         assert words.startswith(starts[type(value)]), setting
+
+
+def test_as_many_families_may_be_asked_as_there_are():
+    assert all(len(families) == 12 for families in SUITES.values())
+    assert get_profile("cpu", "problems.families=12").problems.families == 12
 
 
 def test_sections_made_by_hand_are_checked_too():
