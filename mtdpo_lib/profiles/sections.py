@@ -4,8 +4,8 @@ A type is checked whenever a section is made, by hand or by `dataclasses.replace
 out of range is refused. Every value names its source: a section of arXiv 2409.02392v2, or the reason for ours.
 
 A stage is keyed by the sections it receives (`mtdpo_lib.common.stages`), but for fields whose metadata say
-``{"in_stage_key": False}``: changing one must not redo a stage, so no stage may read it. What an experiment decides from such
-a field (how many samples, which reference, which checkpoint) reaches the stages as an input of its own.
+``{"in_stage_key": False}``: changing one must not redo a stage, so no stage may read it. What an experiment decides from
+such a field (how many samples, which reference, which checkpoint) reaches the stages as an input of its own.
 """
 
 from __future__ import annotations
