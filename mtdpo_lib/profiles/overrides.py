@@ -53,7 +53,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.template": ("", "mistral"),
     "model.quantization": ("none", "nf4"),
     "model.dtype": ("float32", "bfloat16"),
-    "sandbox.backend": ("wasm", "zygote", "monty"),
+    "sandbox.backend": ("wasm", "zygote"),
     "preference.method": ("mdpo", "mkto", "dpo", "kto", "raft"),
     "preference.step": ("plain", "fast"),
     "preference.checkpoint_choice": ("best", "random"),

@@ -82,10 +82,10 @@ class RolloutSettings:
 class SandboxSettings:
     """Limits of one program; generous for honest code, small enough that hostile code costs little."""
 
-    # "wasm" runs everywhere; "zygote" on Linux; "monty" knows arithmetic only. None falls back to another.
+    # "wasm" runs everywhere, "zygote" on Linux; neither falls back to the other.
     backend: str = "wasm"
     # WebAssembly instructions, counted exactly, so a program ends at the same point on a busy machine; 1000 million are
-    # 0.1 to 0.3 s. The authors allow 20 s; our programs take milliseconds. The other backends have the clock only.
+    # 0.1 to 0.3 s. The authors allow 20 s; our programs take milliseconds. The other backend has the clock only.
     million_instructions: int = 1000
     seconds: float = 10.0  # wall time, a second wall behind the first
     memory_mib: int = 256
