@@ -20,7 +20,9 @@ from pathlib import Path
 from mtdpo_lib.sandbox.results import SandboxUnavailable
 
 WORKER = Path(__file__).with_name("worker")
-SETUP = "\n".join(WORKER.joinpath(name).read_text("utf8") for name in ("preload.py", "guest.py", "light.py"))
+SETUP = "\n".join(
+    WORKER.joinpath(name).read_text("utf8") for name in ("preload.py", "guest.py", "shared_cells.py")
+)
 PACKAGES = ("sympy", "mpmath")  # what programs may import beside the standard library
 BUILD_SECONDS = 40.0  # about
 
