@@ -13,16 +13,17 @@ from dataclasses import replace
 from typing import Any
 
 from mtdpo_lib.profiles.sections import SandboxSettings
-from mtdpo_lib.sandbox.backends import BACKENDS, get_backend
-from mtdpo_lib.sandbox.process import WorkerDied, WorkerProcess
-from mtdpo_lib.sandbox.results import ToolResult, to_result
+from mtdpo_lib.sandbox.backends import WASM, get_backend
+from mtdpo_lib.sandbox.process import CLOSED, KILLED, WorkerDied, WorkerProcess
+from mtdpo_lib.sandbox.results import SandboxUnavailable, ToolResult, to_result
 
 
 class Session:
     """The tool of one trajectory: variables live from call to call.
 
     After a timeout or a crash the interpreter is gone, a worker with many sessions lets the oldest go, and cells whose
-    result is known from another session were not run; the next call then first runs the earlier good cells.
+    result is known from another session were not run; the next call then first runs the earlier good cells. So it is when
+    the interpreter dies on the way; all start from one state, and the text is the one that an undisturbed session gives.
     """
 
     def __init__(self, pool: SandboxPool, number: int):
@@ -43,6 +44,7 @@ class Session:
 
         Raises:
             RuntimeError: the pool is closed.
+            SandboxUnavailable: something on this machine ends the interpreters.
         """
         return self._wait(self._submit(code))
 
@@ -92,13 +94,7 @@ class Session:
             return known
         start, history = time.perf_counter(), (*self._cells, code)
         self._has_interpreter = True
-        try:
-            answer = self._ask(code)
-        except WorkerDied as error:
-            if self._pool.closed:
-                raise RuntimeError(CLOSED) from error
-            answer = {"status": error.status}
-        result = to_result(answer, self._pool.settings, time.perf_counter() - start)
+        result = to_result(self._ask(code), self._pool.settings, time.perf_counter() - start)
         if result.status in ("ok", "error"):
             self._cells.append(code)
             whole = history == (*self._cells,)  # a replay may have lost cells that ended badly this time
@@ -109,6 +105,27 @@ class Session:
         return result
 
     def _ask(self, code: str) -> dict[str, Any]:
+        """The worker's answer. An interpreter that died is replaced and asked again: only what kills it twice is judged.
+
+        Raises:
+            SandboxUnavailable: it was ended twice by what no program can do.
+        """
+        worker, deaths = self._lane.worker, {True: 0, False: 0}
+        while True:
+            try:
+                answer = self._ask_once(code)
+            except WorkerDied as death:
+                deaths[death.by_program] += 1
+                worker.restarts += not death.by_program
+                if deaths[death.by_program] == DEATHS and not death.by_program:
+                    raise SandboxUnavailable(KILLED.format(death)) from death
+                if deaths[death.by_program] == DEATHS:
+                    return {"status": "crashed"}
+            else:
+                worker.restarts += deaths[True]  # it did not die again, so that was not the program's doing
+                return answer
+
+    def _ask_once(self, code: str) -> dict[str, Any]:
         worker = self._lane.worker
         answer = worker.ask(self._number, len(self._cells), code)
         if answer["status"] != "gone":
@@ -121,8 +138,8 @@ class Session:
         return worker.ask(self._number, len(replayed), code)
 
 
+DEATHS = 2  # of one kind at the same cell, after which a death is no accident
 MOST_REMEMBERED = 50_000  # histories: some 20 MiB
-CLOSED = "This sandbox pool is closed: open a new one with SandboxPool(settings)."
 
 
 class _Lane:
@@ -197,7 +214,7 @@ class SandboxPool:
     See: notebook 03_tool_sandbox.
     """
 
-    protections = BACKENDS["wasm"].protections
+    protections = WASM.protections
 
     def __init__(self, settings: SandboxSettings):
         self.settings = settings
@@ -236,6 +253,11 @@ class SandboxPool:
     def run_many(self, calls: Sequence[tuple[Session, str]]) -> list[ToolResult]:
         """Run one cell in each of several sessions, all workers at once; results in the order of `calls`."""
         return self.start_many(calls).results()
+
+    @property
+    def restarts(self) -> int:
+        """Interpreters that died and were replaced though no program had ended them: short of memory, or killed."""
+        return sum(lane.worker.restarts for lane in self._lanes)
 
     def pids(self) -> list[int]:
         """Process ids of the workers."""
