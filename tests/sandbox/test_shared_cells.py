@@ -14,7 +14,7 @@ from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.sandbox.process import WORKER
 
-SETTINGS = SandboxSettings(workers=1, remember=False, million_instructions=200, memory_mib=128)
+SETTINGS = SandboxSettings(workers=1, remember=False, million_instructions=200, seconds=600.0, memory_mib=128)
 HEAVY = "{}"  # a dictionary is not on the list: from here the session has an interpreter of its own
 
 
