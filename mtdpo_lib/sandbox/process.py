@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -46,7 +48,9 @@ class WorkerDied(RuntimeError):
 
 
 class WorkerProcess:
-    """One worker; used by one thread, which also starts it: on Linux a worker ends with the thread that started it.
+    """One worker and the one thread that talks to it: calls wait in line, and an interrupted caller loses no answer.
+
+    That thread also starts it: on Linux a worker ends with the thread that started it.
 
     Args:
         backend: what runs in it.
@@ -58,14 +62,15 @@ class WorkerProcess:
         restarts: interpreters that had to be replaced though no program had ended them.
     """
 
-    _process: subprocess.Popen[bytes]
-    _answers: queue.SimpleQueue[bytes]
+    _process: subprocess.Popen[str]
+    _answers: queue.SimpleQueue[str]
 
-    def __init__(self, backend: Backend, prepared: dict[str, Any], limits: SandboxSettings):
+    def __init__(self, backend: Backend, prepared: dict[str, str], limits: SandboxSettings):
         self.backend, self.limits = backend, limits
         self.walls: list[str] = []
         self.restarts = 0
         self._settings = json.dumps({**asdict(limits), **prepared})
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
         self._closed = threading.Event()
         self._started = False
 
@@ -73,6 +78,17 @@ class WorkerProcess:
     def pid(self) -> int:
         """Process id of the worker that runs now, or ran last."""
         return self._process.pid
+
+    def submit[T](self, call: Callable[..., T], *arguments: Any) -> Future[T]:
+        """`call` this worker's methods in its thread.
+
+        Raises:
+            RuntimeError: the pool is closed.
+        """
+        try:
+            return self._thread.submit(call, *arguments)
+        except RuntimeError as error:  # shut down
+            raise RuntimeError(CLOSED) from error
 
     def start(self) -> None:
         """Start the process.
@@ -88,29 +104,32 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            encoding="utf8",
             env=environment(),
             cwd="/",
             start_new_session=True,  # Ctrl-C belongs to the notebook
         )
         self._answers = queue.SimpleQueue()
         threading.Thread(target=_read, args=(self._process, self._answers), daemon=True).start()
+        answer: dict[str, Any]
         try:
             answer = self._answer(START_SECONDS)
         except queue.Empty:
-            answer = {"why": f"it was not ready after {START_SECONDS:.0f} s"}
+            answer = {"status": "refused", "why": f"it was not ready after {START_SECONDS:.0f} s"}
         except WorkerDied as death:
             if not death.by_program and not self._closed.is_set():
                 raise SandboxUnavailable(KILLED.format(death)) from death
-            answer = {"why": "it ended before it was ready"}
-        self._started = answer.get("status") == "ready" and not self._closed.is_set()
-        if not self._started:
+            answer = {"status": "refused", "why": "it ended before it was ready"}
+        if self._closed.is_set():
             self._kill()
-            if self._closed.is_set():
-                raise RuntimeError(CLOSED)
+            raise RuntimeError(CLOSED)
+        if answer["status"] != "ready":
+            self._kill()
             raise SandboxUnavailable(
                 f"A worker of the sandbox backend {self.backend.name} did not start ({answer['why']}): "
                 f"{self.backend.advice}."
             )
+        self._started = True
         self.walls = answer["walls"]
 
     def ask(self, session: int, turn: int, code: str) -> dict[str, Any]:
@@ -131,15 +150,13 @@ class WorkerProcess:
             self.restarts += 1
         if not self._started:
             self.start()
+        self._send({"op": "run", "session": session, "turn": turn, "code": code})
         try:
-            self._send({"op": "run", "session": session, "turn": turn, "code": code})
             answer = self._answer(self.limits.seconds + GRACE_SECONDS)
         except queue.Empty:
-            self._started = False
             self._kill()
             return {"status": "timeout"}
         except WorkerDied:
-            self._started = False
             if self._closed.is_set():
                 raise RuntimeError(CLOSED) from None
             raise
@@ -155,22 +172,19 @@ class WorkerProcess:
     def close(self) -> None:
         """End the worker for good; safe from any thread."""
         self._closed.set()
+        self._thread.shutdown(wait=False, cancel_futures=True)
         if hasattr(self, "_process"):
             self._kill()
 
     def _kill(self) -> None:
         """End the process and all it forked."""
-        process = self._process
-        if process.poll() is None:
-            if hasattr(os, "killpg"):
-                with contextlib.suppress(ProcessLookupError):  # it has just ended
+        self._started = False
+        with contextlib.suppress(OSError), self._process as process:  # which closes the pipes, and waits
+            if process.poll() is None:
+                if hasattr(os, "killpg"):
                     os.killpg(process.pid, signal.SIGKILL)  # its session has a group of its own
-            else:
-                process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):
-                pipe.close()
+                else:
+                    process.kill()
 
     def _answer(self, seconds: float) -> dict[str, Any]:
         """The next answer. Raises queue.Empty after `seconds`, or WorkerDied where there is none or half of one."""
@@ -185,13 +199,12 @@ class WorkerProcess:
     def _send(self, request: dict[str, Any]) -> None:
         """Hand over a request; where nobody reads it any more, the answer will tell."""
         with contextlib.suppress(OSError, ValueError):  # the pipe is broken, or closed
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            print(json.dumps(request), file=self._process.stdin, flush=True)
 
 
-def _read(process: subprocess.Popen[bytes], answers: queue.SimpleQueue[bytes]) -> None:
+def _read(process: subprocess.Popen[str], answers: queue.SimpleQueue[str]) -> None:
     """Pass the lines on as they come, and an empty one at the end."""
     with contextlib.suppress(OSError, ValueError):  # closed while reading
-        for line in process.stdout:
+        for line in process.stdout or ():
             answers.put(line)
-    answers.put(b"")
+    answers.put("")

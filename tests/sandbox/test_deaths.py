@@ -91,7 +91,7 @@ def disturb(
     victim: Callable[[sandbox_process.WorkerProcess], int] = the_worker,
 ) -> None:
     """Send the victim one more of the signals at each request that `when` chooses by its number and code."""
-    worker, number = pool._lanes[0].worker, iter(range(10**6))
+    worker, number = pool._workers[0], iter(range(10**6))
     send, left = worker._send, list(signals)
 
     def send_and_strike(request):
@@ -139,7 +139,7 @@ def test_a_worker_that_dies_between_two_cells_changes_no_text(pool, expected):
 
 def test_a_zygotes_child_that_dies_changes_no_text(expected):
     with SandboxPool(replace(SETTINGS, backend="zygote")) as pool:
-        worker = pool._lanes[0].worker
+        worker = pool._workers[0]
         with pool.session() as session:
             assert [session.run(cell).text for cell in CELLS[:2]] == expected[:2]
             (child,) = psutil.Process(worker.pid).children()
@@ -151,7 +151,7 @@ def test_a_zygotes_child_that_dies_changes_no_text(expected):
             assert session.run(endless_in_this_child).text == "[2, 6]"
             assert [session.run(cell).text for cell in CELLS[3:]] == expected[3:]
         assert pool.restarts == 2
-        assert pool._lanes[0].worker.pid == worker.pid  # the zygote itself lives
+        assert pool._workers[0].pid == worker.pid  # the zygote itself lives
 
 
 @pytest.mark.parametrize("victim", [the_worker, the_child])

@@ -15,7 +15,7 @@ from collections import OrderedDict
 import walls
 
 LIVE_SESSIONS = (
-    256  # interpreters kept at once; of more, the least recently used is replayed when it is needed again
+    256  # interpreters kept at once; the least recently used of more is replayed when needed again
 )
 LIVE_MEMORY = 4  # and together at most this many times one program's limit
 

@@ -79,7 +79,7 @@ def _import_every_part(package):
 
 def _warm():
     """One program of each common kind: fills sympy's caches and runs its late imports."""
-    import sympy as sp
+    sp = importlib.import_module("sympy")
 
     x, y = sp.symbols("x y")
     sp.solve(x**2 - 5 * x + 6, x), sp.solve([x + y - 3, x - y - 1], [x, y]), sp.solve(x**3 - 2 * x + 1)

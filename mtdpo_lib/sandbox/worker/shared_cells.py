@@ -98,7 +98,7 @@ def _shared_report(source, limit, space):
         return None
     if tree is not None and not _only_calculates(tree):
         return None
-    report = _mtdpo_report(source, limit, space, tree)  # noqa: F821 - of guest.py
+    report = _mtdpo_report(source, limit, space, tree)  # noqa: F821  # pyrefly: ignore[unknown-name] - of guest.py, loaded first
     shown = f"{report['head']}{report['tail']}{report['message']}"
     return None if report["error"] in UNSURE or "0x" in shown else report
 

@@ -35,20 +35,16 @@ class Backend:
         )
         self.sessions = {}
         # Instances to come are made while nobody waits: that is most of a first call.
-        self.spare = self.shared = None
+        self.spare: eryx.Session | None = None
+        self.shared: eryx.Session | None = None
         self.shared_cells = {}  # of the sessions without an instance of their own
         self.placed = set()  # sessions whose variables are in the shared instance,
         self.gone = []  # and those that need theirs no more
         self.peaks = {}
-        self.empty = self._size_of_nothing()
+        # MiB of a fresh session: the runtime reports a size only when it grows, so it is made to.
+        fresh = self.factory.create_session(resource_limits=self.limits)
+        self.empty = _peak_mib(fresh.execute(f"bytearray({GROWTH_MIB << 20})")) - GROWTH_MIB
         self.walls = deny()
-
-    def _size_of_nothing(self):
-        """MiB of a fresh session: the runtime reports a size only when it grows, so it is made to."""
-        grown = self.factory.create_session(resource_limits=self.limits).execute(
-            f"bytearray({GROWTH_MIB << 20})"
-        )
-        return grown.peak_memory_bytes / 2**20 - GROWTH_MIB
 
     def run(self, number, code):
         """Run `code` in session `number`."""
@@ -64,17 +60,15 @@ class Backend:
         cells = self.shared_cells.get(number, [])
         missing = [] if number in self.placed else cells  # the instance was replaced since
         for cell in [*missing, code]:
-            self.make_ready()
+            _, shared = self.make_ready()
             try:
-                result = self.shared.execute(
-                    f"_mtdpo_shared_cell({number}, {cell!r}, {self.output}, {self.gone})"
-                )
+                result = shared.execute(f"_mtdpo_shared_cell({number}, {cell!r}, {self.output}, {self.gone})")
             except (eryx.EryxError, eryx.TimeoutError):
                 self._retire()
                 return None
             self.gone = []
             self.placed.add(number)
-            if result.peak_memory_bytes / 2**20 - self.empty > SHARED_GROWTH_MIB:
+            if _peak_mib(result) - self.empty > SHARED_GROWTH_MIB:
                 self._retire()
             if result.stdout_text == "null":
                 self.placed.discard(number)
@@ -88,11 +82,9 @@ class Backend:
 
     def _give_instance(self, number):
         """An instance for a session, with the variables of its cells so far."""
-        self.make_ready()
-        self.sessions[number], self.spare = self.spare, None
-        if number in self.placed:
-            self.placed.discard(number)
-            self.gone.append(number)
+        self.sessions[number], _ = self.make_ready()
+        self.spare = None
+        self._leave_shared(number)
         for cell in self.shared_cells.pop(number, []):
             self._run_own(number, cell)
 
@@ -106,22 +98,28 @@ class Backend:
         report = result.stdout_text
         if len(report) > REPORT_CHARACTERS * (self.output + 100):
             return {"status": "killed"}  # it wrote past the cell's own capture
-        size = TOUCHED_MIB + max(result.peak_memory_bytes / 2**20 - self.empty, 0)
+        size = TOUCHED_MIB + max(_peak_mib(result) - self.empty, 0)
         self.peaks[number] = max(self.peaks.get(number, 0), size)
         return {"status": "ran", "report": report, "mib": self.peaks[number]}
 
     def make_ready(self):
-        """Start the instances that the next cell may need."""
-        if self.spare is None:
-            self.spare = self.factory.create_session(resource_limits=self.limits)
-        if self.shared is None:
-            self.shared = self.factory.create_session(resource_limits=self.shared_limits)
+        """Start the instances that the next cell may need: one for a session of its own, and the shared one."""
+        self.spare = self.spare or self.factory.create_session(resource_limits=self.limits)
+        self.shared = self.shared or self.factory.create_session(resource_limits=self.shared_limits)
+        return self.spare, self.shared
 
     def forget(self, number):
         """Give the session's instance back."""
         self.sessions.pop(number, None)
         self.peaks.pop(number, None)
         self.shared_cells.pop(number, None)
+        self._leave_shared(number)
+
+    def _leave_shared(self, number):
         if number in self.placed:
             self.placed.discard(number)
             self.gone.append(number)
+
+
+def _peak_mib(result):
+    return (result.peak_memory_bytes or 0) / 2**20

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import walls
 
@@ -31,7 +32,7 @@ class Backend:
         self.seconds, self.output = settings["seconds"], settings["output_characters"]
         self.memory = settings["memory_mib"] << 20
         self.filter = walls.allow_only()
-        self.space = {"__name__": "sandbox"}
+        self.space: dict[str, Any] = {"__name__": "sandbox"}
         for name in ("preload.py", "guest.py"):
             exec(compile((HERE / name).read_text("utf8"), name, "exec"), self.space)
         sys.meta_path.insert(0, self.space["_OnlyOffered"])
