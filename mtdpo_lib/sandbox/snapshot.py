@@ -6,6 +6,8 @@ checksum, never downloaded.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
 import platform
@@ -14,35 +16,31 @@ import subprocess
 import sys
 import time
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 from mtdpo_lib.sandbox.results import SandboxUnavailable
 
 WORKER = Path(__file__).with_name("worker")
-SETUP = "\n".join(WORKER.joinpath(name).read_text("utf8") for name in ("preload.py", "guest.py", "light.py"))
+SETUP = "\n".join(
+    WORKER.joinpath(name).read_text("utf8") for name in ("preload.py", "guest.py", "shared_cells.py")
+)
 PACKAGES = ("sympy", "mpmath")  # what programs may import beside the standard library
 BUILD_SECONDS = 40.0  # about
 
 BUILD = """
 import sys, eryx
-eryx.SandboxFactory(site_packages=sys.argv[1], setup_code=sys.stdin.read()).save(sys.argv[2])
+eryx.SandboxFactory(site_packages=sys.argv[1], setup_code=sys.argv[3]).save(sys.argv[2])
 """
 
 
-def cache_folder() -> Path:
-    """Private folder for snapshots: ``MTDPO_CACHE``, else ``mtdpo`` under the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("MTDPO_CACHE") or Path(base) / "mtdpo")
-
-
 def private_folder() -> Path:
-    """The cache folder, made if need be.
+    """The folder for snapshots, made if need be: ``MTDPO_CACHE``, else ``mtdpo`` under the user's cache folder.
 
     Raises:
         SandboxUnavailable: others can write it.
     """
-    folder = cache_folder()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("MTDPO_CACHE") or Path(base) / "mtdpo")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if hasattr(os, "getuid") and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022):
         raise SandboxUnavailable(
@@ -68,7 +66,7 @@ def find_libraries() -> Path:
     if not folder.exists():
         draft = folder.with_suffix(f".{os.getpid()}.tmp")
         for name in PACKAGES:
-            source = Path(find_spec(name).origin).parent
+            source = str(metadata.distribution(name).locate_file(name))
             shutil.copytree(source, draft / name, ignore=shutil.ignore_patterns("tests", "__pycache__"))
         try:
             draft.replace(folder)
@@ -86,14 +84,7 @@ def find_snapshot(libraries: Path) -> Path:
     Raises:
         SandboxUnavailable: the build failed, or the cache folder is not private.
     """
-    identity = [
-        metadata.version("pyeryx"),
-        libraries.name,
-        platform.platform(),
-        platform.machine(),
-        _processor(),
-        SETUP,
-    ]
+    identity = [metadata.version("pyeryx"), libraries.name, platform.platform(), _processor(), SETUP]
     key = hashlib.sha256("|".join(identity).encode()).hexdigest()[:16]
     snapshot = private_folder() / f"sandbox-{key}.bin"
     checksum = snapshot.with_suffix(".sha256")
@@ -105,17 +96,13 @@ def find_snapshot(libraries: Path) -> Path:
 
 def environment() -> dict[str, str]:
     """All that the build and the workers learn of this process's environment: nothing of use."""
-    fixed = {
-        "PATH": "/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "PYTHONHASHSEED": "0",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    fixed = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+    python = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     # Background warm-up of the WebAssembly runtime fights for the core, and its pooling allocator keeps the memory of
     # every session that ever lived (measured: 30 MiB each).
     eryx = {"ERYX_WARM_INSTANCES": "0", "ERYX_ALLOCATOR": "on-demand"}
     windows = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
-    return {**fixed, **eryx, **windows}
+    return {**fixed, **python, **eryx, **windows}
 
 
 def _processor() -> str:
@@ -134,12 +121,17 @@ def _sha256(file: Path) -> str:
 
 def _build(libraries: Path, snapshot: Path, checksum: Path) -> None:
     draft = snapshot.with_suffix(f".{os.getpid()}.tmp")
-    command = [sys.executable, "-s", "-P", "-c", BUILD, str(libraries), str(draft)]
-    pipe = subprocess.PIPE
+    command = [sys.executable, "-s", "-P", "-c", BUILD, str(libraries), str(draft), SETUP]
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    say(f"Building the sandbox snapshot (once per machine, about {BUILD_SECONDS:.0f} s)")
+    start, errors = time.perf_counter(), None
     with subprocess.Popen(
-        command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, env=environment()
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
     ) as build:
-        errors = _wait_with_progress(build)
+        while errors is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                _, errors = build.communicate(timeout=BUILD_SECONDS / 5)
+            say(f"Sandbox snapshot: {time.perf_counter() - start:.0f} s")
     if build.returncode != 0 or not draft.exists():
         last = (errors.strip().splitlines() or ["no message"])[-1]
         raise SandboxUnavailable(
@@ -148,23 +140,4 @@ def _build(libraries: Path, snapshot: Path, checksum: Path) -> None:
     draft.chmod(0o600)
     draft.replace(snapshot)
     checksum.write_text(_sha256(snapshot))
-
-
-def _wait_with_progress(build: subprocess.Popen[str]) -> str:
-    """Hand over the setup text and report the time every few seconds; returns what the build complained of."""
-    print(
-        f"Building the sandbox snapshot (once per machine, about {BUILD_SECONDS:.0f} s)",
-        file=sys.stderr,
-        flush=True,
-    )
-    start, setup = time.perf_counter(), SETUP
-    while True:
-        try:
-            _, errors = build.communicate(setup, timeout=BUILD_SECONDS / 5)
-            print(
-                f"Sandbox snapshot: done in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True
-            )
-            return errors
-        except subprocess.TimeoutExpired:
-            setup = None
-            print(f"Sandbox snapshot: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    say("Sandbox snapshot: done")

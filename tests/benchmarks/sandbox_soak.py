@@ -2,7 +2,7 @@
 
 ``python tests/benchmarks/sandbox_soak.py [BACKEND [PROGRAMS]]`` writes its record to ``data/records/``. The hostile ones are
 those of ``tests/sandbox/attacks``; a wrong answer, a lost one, growth, an orphan or a slow replacement is in the record, and
-`tests/test_sandbox_soak.py` fails on any.
+`tests/sandbox/test_soak.py` fails on any.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Soak:
             if (result.status, result.error) == (
                 "killed",
                 "RecursionError",
-            ):  # the worker died, and was replaced
+            ):  # its worker died and was replaced
                 self.replaced.append(result.seconds)
             if self.done % (self.programs // SAMPLES) == 0:
                 self.memory.append(round(family_mib()))

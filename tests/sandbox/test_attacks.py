@@ -29,12 +29,12 @@ from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool
 
 HERE = Path(__file__).parent
-LIMITS = SandboxSettings(seconds=1.0, workers=1, remember=False)
-LATE = 3.0  # seconds an answer may come after the limit
+LIMITS = SandboxSettings(seconds=2.0, workers=1, remember=False)
+LATE = 60.0  # seconds after the limit: an answer comes, however busy the machine is
 MEMORY_MIB = 600  # of all processes together, above what they had before; the limit of one program is 256
 PROCESSES = 4  # more than before
-SLOW_MEMORY_SECONDS = 10.0  # a crowded machine gives memory slowly
-GONE_SECONDS = 2.0  # for a closed session to end its process
+SLOW_MEMORY_SECONDS = 60.0  # a crowded machine gives memory slowly
+GONE_SECONDS = 60.0  # for a closed session to end its process
 OUTPUT = 4 * LIMITS.output_characters
 PREFIX = "SECRET-"
 TOKENS = {kind: PREFIX + kind + secrets.token_hex(4) for kind in ("file", "environment", "memory")}
@@ -235,6 +235,9 @@ def test_the_attack_is_contained(attack, backend, tmp_path, capfd):
     assert result.status in attack.expect, result
 
 
+NO_ANSWER = "no answer of the kind"
+
+
 class Unprotected:
     """A sacrificial trainer with an interpreter and no sandbox (`weak.py`)."""
 
@@ -252,7 +255,7 @@ class Unprotected:
             start_new_session=True,
         )
         theirs.close()
-        ours.settimeout(5)
+        ours.settimeout(60)
         self.control, self.lines = ours, ours.makefile("rb")
 
     def run(self, code: str) -> str | None:
@@ -263,12 +266,12 @@ class Unprotected:
         except OSError:
             return None
         except ValueError:
-            return "no answer of the kind"
+            return NO_ANSWER
 
-    def is_gone(self) -> bool:
-        """Whether the trainer has died; one that is dying closes its sockets a moment before it can be waited for."""
+    def is_gone(self, silent: bool) -> bool:
+        """Whether the trainer has died; one that is dying falls silent a moment before it can be waited for."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.trainer.wait(timeout=0.5)
+            self.trainer.wait(timeout=10.0 if silent else 0.5)
         return self.trainer.returncode is not None
 
     def end(self) -> bytes:
@@ -295,7 +298,7 @@ def breaks_unprotected(attack: Attack, folder: Path) -> set[str]:
         with host.watched():
             text = weak.run(attack.code)
             broken = set()
-            if weak.is_gone():
+            if weak.is_gone(silent=text == NO_ANSWER):
                 broken.add("trainer")
             elif text is None:
                 broken.add("time")

@@ -19,7 +19,9 @@ from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.sandbox import process as sandbox_process
 
-LIMITS = SandboxSettings(million_instructions=3000, memory_mib=512, output_characters=1000, remember=False)
+LIMITS = SandboxSettings(
+    million_instructions=3000, seconds=600.0, memory_mib=512, output_characters=1000, remember=False
+)
 SYMPY = "from sympy import *\nx, y, n = symbols('x y n')\n"
 
 REFERENCE = """
@@ -197,7 +199,7 @@ def expected() -> Iterator[list[dict]]:
     guest = sandbox_process.WORKER / "guest.py"
     given = "".join(json.dumps(program) + "\n" for program in programs())
     command = [sys.executable, "-I", "-c", REFERENCE, str(guest)]
-    answer = subprocess.run(command, input=given, capture_output=True, text=True, check=True, timeout=120)
+    answer = subprocess.run(command, input=given, capture_output=True, text=True, check=True, timeout=600)
     yield [json.loads(line) for line in answer.stdout.splitlines()]
 
 

@@ -9,24 +9,24 @@ import sys
 import time
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 
 import psutil
 import pytest
 
 from mtdpo_lib.chat.encoder import ChatFormat
+from mtdpo_lib.common.files import ROOT
 from mtdpo_lib.sandbox import SandboxPool, SandboxUnavailable, kept_pool
 from mtdpo_lib.sandbox.results import EMPTY_TEXT, cut_note
 from mtdpo_lib.sandbox.snapshot import find_libraries, find_snapshot
 
-ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0  # seconds for what happens soon, on a machine that has much else to do
 BACKENDS = ["wasm", pytest.param("zygote", marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux"))]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def any_pool(request, smoke):
-    """A pool of each backend, with limits that attacks on the clock reach quickly."""
-    with SandboxPool(replace(smoke.sandbox, backend=request.param, seconds=1.0)) as pool:
+    """A pool of each backend, whose programs have all the time they need."""
+    with SandboxPool(replace(smoke.sandbox, backend=request.param, seconds=600.0)) as pool:
         yield pool
 
 
@@ -69,24 +69,24 @@ def test_what_the_model_is_shown(session, code, text, error):
     assert (result.text, result.error) == (text, error)
 
 
-def test_endless_program_is_stopped_and_its_session_goes_on(smoke):
-    by_time = replace(smoke.sandbox, million_instructions=3000, seconds=0.5)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_endless_program_is_stopped_and_its_session_goes_on(smoke, backend):
+    by_time = replace(smoke.sandbox, backend=backend, million_instructions=10**6, seconds=3.0)
     with SandboxPool(by_time) as pool, pool.session() as session:
         session.run("x = 7")
-        start = time.perf_counter()
         result = session.run("while True: pass")
         assert (result.status, result.text) == ("timeout", "Timeout Error")
-        assert time.perf_counter() - start < 3
+        assert result.seconds < PATIENCE  # what the instructions allow takes longer
         assert session.run("x").text == "7"  # earlier cells were run again
+        assert pool.restarts == 0
 
 
 def test_instructions_are_limited_whatever_the_clock_says(smoke):
-    by_count = replace(smoke.sandbox, million_instructions=50, seconds=60.0)
+    by_count = replace(smoke.sandbox, million_instructions=50, seconds=10 * PATIENCE)
     with SandboxPool(by_count) as pool, pool.session() as session:
         assert session.run("sum(range(10**4))").status == "ok"
-        start = time.perf_counter()
-        assert session.run("while True: pass").status == "timeout"
-        assert time.perf_counter() - start < 10
+        result = session.run("while True: pass")
+        assert result.status == "timeout" and result.seconds < PATIENCE
 
 
 def test_memory_is_limited_and_the_hoard_forgotten(session):
@@ -110,7 +110,7 @@ def test_an_error_has_a_class_a_message_and_a_status(session):
     assert (result.status, result.error) == ("error", "ValueError")
     assert result.message == "invalid literal for int() with base 10: 'ten'"
     assert result.text == f"ValueError: {result.message}"
-    assert 0 < result.seconds < 1
+    assert result.seconds > 0
     fine = session.run("x")
     assert (fine.status, fine.error, fine.message) == ("ok", None, None)
 
@@ -220,11 +220,11 @@ from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.sandbox import SandboxPool
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-settings = replace(get_profile("smoke").sandbox, backend=sys.argv[1], seconds=30.0)
+settings = replace(get_profile("smoke").sandbox, backend=sys.argv[1], seconds=600.0)
 with SandboxPool(settings) as pool, pool.session() as session, pool.session() as other:
     other.run("1")
     print("ready", flush=True)
-    session.run("import time\\ntime.sleep(60)")
+    session.run("import time\\ntime.sleep(600)")
 """
 
 
@@ -233,7 +233,7 @@ def test_workers_end_with_the_pool(any_pool):
         session.run("1")
         family = [psutil.Process(pid) for pid in pool.pids()]
         family += [child for process in family for child in process.children(recursive=True)]
-    assert not psutil.wait_procs(family, timeout=5)[1]
+    assert not psutil.wait_procs(family, timeout=PATIENCE)[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals of this kind exist on POSIX only")
@@ -248,13 +248,14 @@ def test_no_process_stays_when_a_busy_parent_ends(backend, end):
         cwd=ROOT,
     )
     assert parent.stdout.readline() == "ready\n"
-    time.sleep(0.3)  # now it waits for the sleeping program
-    family = psutil.Process(parent.pid).children(recursive=True)
-    assert len(family) >= (1 if backend == "wasm" else 3)
+    whole, family, deadline = (2 if backend == "wasm" else 4), [], time.monotonic() + PATIENCE
+    while len(family) < whole and time.monotonic() < deadline:  # two workers; zygotes have a child each
+        family = psutil.Process(parent.pid).children(recursive=True)
+    assert len(family) == whole
     parent.send_signal(end)
-    parent.wait(timeout=5)
+    parent.wait(timeout=PATIENCE)
     parent.stdout.close()
-    left = [process for process in psutil.wait_procs(family, timeout=5)[1] if running(process)]
+    left = [process for process in psutil.wait_procs(family, timeout=PATIENCE)[1] if running(process)]
     assert not left
 
 
@@ -282,37 +283,25 @@ def test_a_closed_pool_says_so(smoke):
         session.run("1")
 
 
-def test_arithmetic_on_the_monty_backend(smoke):
-    pytest.importorskip("pydantic_monty", reason="the optional extra `monty`")
-    with SandboxPool(replace(smoke.sandbox, backend="monty", seconds=1.0)) as pool, pool.session() as session:
-        assert session.run("x = 6\nprint(x * 7)").text == "42"
-        assert session.run("x + 1").text == "7"
-        assert session.run("1/0").text == "ZeroDivisionError: division by zero"
-        assert session.run("open('/etc/passwd').read()").error == "PermissionError"
-        assert session.run("while True: pass").status == "timeout"
-        assert session.run("'a' * 10**9").status == "memory"
-        assert session.run("x").text == "6"
-
-
 def test_a_worker_that_hangs_is_replaced_in_time(smoke, monkeypatch):
     """Whatever a program does to its worker, the caller gets an answer."""
-    monkeypatch.setattr("mtdpo_lib.sandbox.process.GRACE_SECONDS", -0.5)
-    with SandboxPool(replace(smoke.sandbox, seconds=1.0)) as pool, pool.session() as session:
+    monkeypatch.setattr("mtdpo_lib.sandbox.process.GRACE_SECONDS", -595.0)  # it hangs if it is silent for 5 s
+    with SandboxPool(replace(smoke.sandbox, seconds=600.0)) as pool, pool.session() as session:
         session.run("x = 5")
         before = pool.pids()
-        assert session.run("import time\ntime.sleep(60)").status == "timeout"
-        assert pool.pids() != before
+        assert session.run("import time\ntime.sleep(600)").status == "timeout"
         assert session.run("x").text == "5"
+        assert pool.pids() != before and pool.restarts == 0
 
 
 def test_an_unknown_backend_names_the_known_ones(smoke):
-    with pytest.raises(SandboxUnavailable, match="wasm, zygote, monty; got 'docker'"):
+    with pytest.raises(SandboxUnavailable, match="wasm, zygote; got 'docker'"):
         SandboxPool(replace(smoke.sandbox, backend="docker"))
 
 
 @pytest.mark.parametrize(
     ("backend", "package"),
-    [("wasm", "pyeryx"), ("wasm", "sympy"), ("zygote", "pyseccomp"), ("monty", "pydantic-monty")],
+    [("wasm", "pyeryx"), ("wasm", "sympy"), ("zygote", "pyseccomp")],
 )
 def test_a_missing_package_is_named_and_nothing_weaker_is_taken(smoke, monkeypatch, backend, package):
     real = metadata.version

@@ -14,7 +14,7 @@ from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.sandbox.process import WORKER
 
-SETTINGS = SandboxSettings(workers=1, remember=False, million_instructions=200, memory_mib=128)
+SETTINGS = SandboxSettings(workers=1, remember=False, million_instructions=200, seconds=600.0, memory_mib=128)
 HEAVY = "{}"  # a dictionary is not on the list: from here the session has an interpreter of its own
 
 
@@ -22,13 +22,13 @@ HEAVY = "{}"  # a dictionary is not on the list: from here the session has an in
 def guest() -> dict:
     """The names of the guest's code, loaded here to ask what is on the list; no cell runs here."""
     space: dict = {}
-    for name in ("guest.py", "light.py"):
+    for name in ("guest.py", "shared_cells.py"):
         exec(compile((WORKER / name).read_text("utf8"), name, "exec"), space)
     return space
 
 
 @pytest.fixture(scope="module")
-def light(guest):
+def calculates(guest):
     return lambda code: guest["_only_calculates"](ast.parse(code))
 
 
@@ -52,8 +52,8 @@ def fresh():
         "for _ in range(3):\n    pass",
     ],
 )
-def test_what_models_write_is_on_the_list(light, code):
-    assert light(code)
+def test_what_models_write_is_on_the_list(calculates, code):
+    assert calculates(code)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_what_models_write_is_on_the_list(light, code):
         "print(b'a')",
     ],
 )
-def test_what_could_leave_a_trace_or_see_one_is_not(light, code):
-    assert not light(code)
+def test_what_could_leave_a_trace_or_see_one_is_not(calculates, code):
+    assert not calculates(code)
 
 
 def test_of_the_attacks_only_those_on_time_and_size_are(guest):
@@ -143,14 +143,14 @@ def _cell(draw: random.Random) -> str:
     return "\n".join([*lines, draw.choice(["{}", "print({})", "b = {}\nb"]).format(_numbers(draw, 2))])
 
 
-def test_generated_cells_give_what_they_give_in_an_interpreter_of_their_own(light, fresh):
+def test_generated_cells_give_what_they_give_in_an_interpreter_of_their_own(calculates, fresh):
     draw, shared, own, errors = random.Random(0), fresh.session(), fresh.session(), set()
     start = "a = 5\nb = 3\nxs = [4, 7]"
     own.run(HEAVY)
     assert shared.run(start).text == own.run(start).text
     for number in range(1500):
         cell = _cell(draw)
-        assert light(cell), cell
+        assert calculates(cell), cell
         ours, theirs = shared.run(cell), own.run(cell)
         assert (ours.status, ours.error, ours.text) == (theirs.status, theirs.error, theirs.text), cell
         errors.add(ours.error)
@@ -162,11 +162,11 @@ def test_generated_cells_give_what_they_give_in_an_interpreter_of_their_own(ligh
     assert {None, "TypeError", "ZeroDivisionError", "ValueError", "NameError"} <= errors
 
 
-def test_the_fidelity_programs_give_the_same_in_both(light, fresh):
+def test_the_fidelity_programs_give_the_same_in_both(calculates, fresh):
     together = 0
     for program in programs():
         try:
-            together += light(program)
+            together += calculates(program)
         except SyntaxError:
             together += 1
         with fresh.session() as one, fresh.session() as other:

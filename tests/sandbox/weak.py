@@ -14,7 +14,9 @@ import select
 import socket
 import sys
 
-PATIENCE = 3.0  # seconds the trainer waits for an answer; importing sympy takes one on a busy machine
+PATIENCE = (
+    6.0  # seconds the trainer waits for an answer; importing sympy takes one, and two on a busy machine
+)
 HELD = {}  # what a trainer has in memory
 
 

@@ -5,6 +5,7 @@ private copy of descriptor 1, because a guest's raw ``os.write(1, ...)`` may lan
 off here, as is 2. It ends when its input ends or its parent does.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -14,7 +15,7 @@ from collections import OrderedDict
 import walls
 
 LIVE_SESSIONS = (
-    256  # interpreters kept at once; the least recently used of more is replayed when it is needed again
+    256  # interpreters kept at once; the least recently used of more is replayed when needed again
 )
 LIVE_MEMORY = 4  # and together at most this many times one program's limit
 
@@ -27,12 +28,21 @@ class Sessions:
         self.live = OrderedDict()
 
     def run(self, number, turn, code):
-        """Run a session's cell number `turn`; "gone" when the cells before it are not here."""
+        """Run a session's cell number `turn`.
+
+        Returns:
+            A dictionary whose "status" is "ran" (with the guest's "report"), "timeout", "killed" (the program ended its
+            interpreter, or that had to be ended), "gone" (the cells before it are not here) or "died" (the interpreter
+            ended by a signal, with its negative number as "cause", or could not be had, with the reason).
+        """
         cells, _ = self.live.get(number, (0, 0))
         if cells != turn:
             self.forget(number)
             return {"status": "gone"}
-        answer = self.backend.run(number, code)
+        try:
+            answer = self.backend.run(number, code)
+        except Exception as problem:  # no memory, no process to be had: nothing that a program did
+            answer = {"status": "died", "cause": f"{type(problem).__name__}: {problem}"}
         if answer["status"] != "ran":
             self.forget(number)
             return answer
@@ -60,17 +70,18 @@ def main():
     settings = json.loads(sys.argv[2])
     try:
         backend = importlib.import_module(sys.argv[1]).Backend(settings)
+        backend.make_ready()
     except Exception as problem:
         send({"status": "refused", "why": f"{type(problem).__name__}: {problem}"})
         return
     sessions = Sessions(backend, settings["memory_mib"])
-    backend.make_ready()
     send({"status": "ready", "walls": backend.walls})
     for line in sys.stdin:
         request = json.loads(line)
         if request["op"] == "run":
             send(sessions.run(request["session"], request["turn"], request["code"]))
-            backend.make_ready()
+            with contextlib.suppress(Exception):  # tried again when a cell needs it
+                backend.make_ready()
         else:
             sessions.forget(request["session"])
 

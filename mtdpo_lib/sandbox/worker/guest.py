@@ -1,8 +1,10 @@
 """The rules of a notebook cell, for the side where model-written code runs; never imported by the trainer.
 
 What was printed is shown, a bare last expression is echoed, an error is reduced to its class, message and line. The same
-text runs in both CPython backends: the WebAssembly snapshot is built with it and a zygote loads it, so what the model reads
-does not depend on the backend. What it defines lives in the interpreter of each session, apart from a program's names.
+text runs in both backends: the WebAssembly snapshot is built with it and a zygote loads it, so the rules do not depend on
+the backend. Programs can still tell the interpreters apart: "wasm" is CPython 3.14 on 32 bits with a small stack, a zygote
+this machine's own; they differ in some words of messages, last digits of some functions, depths of recursion, and modules
+beyond those of ``preload.py``. What it defines lives in the interpreter of each session, apart from a program's names.
 """
 
 import ast
@@ -64,9 +66,7 @@ def _mtdpo_report(source, limit, space, tree=None):
             value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), space)
             if value is not None:
                 capture.write(repr(value) + "\n")
-    except (
-        BaseException
-    ) as problem:  # SystemExit and KeyboardInterrupt too: they end the cell, not the session
+    except BaseException as problem:  # SystemExit and KeyboardInterrupt end the cell, not the session
         error = type(problem).__name__
         try:
             message = str(problem)[:limit].partition("\n")[0]

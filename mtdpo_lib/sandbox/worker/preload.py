@@ -2,6 +2,10 @@
 
 Runs once, while the snapshot is built or before the zygote forks, so that a program's own import costs nothing and its first
 equation is as fast as its second. Programs have a namespace of their own: one that forgets its import still fails.
+
+What programs may import in every backend is `STANDARD`, sympy and mpmath. Beyond it backends differ: "wasm" also finds the
+rest of the standard library as far as WebAssembly has it (``asyncio``, but no ``ctypes``), a zygote's child only what this
+machine's CPython and sympy had loaded by then (``ctypes``, but no ``asyncio``).
 """
 
 import importlib
@@ -11,11 +15,12 @@ import sys
 import types
 
 STANDARD = """
-    abc argparse array ast base64 binascii bisect calendar cmath collections collections.abc contextlib copy csv dataclasses
-    datetime decimal difflib enum fractions functools gc hashlib heapq inspect io itertools json keyword linecache locale
-    logging math numbers operator os os.path pathlib pickle platform pprint queue random re reprlib secrets shutil
-    statistics string struct sys tempfile textwrap threading time timeit token tokenize traceback types typing unicodedata
-    uuid warnings weakref zlib
+    _pylong _strptime abc argparse array ast base64 binascii bisect calendar cmath collections collections.abc
+    concurrent.futures configparser contextlib contextvars copy csv dataclasses datetime decimal difflib enum fractions
+    functools gc getopt graphlib hashlib heapq html html.parser inspect io itertools json keyword linecache locale logging
+    math numbers operator optparse os os.path pathlib pickle platform pprint queue random re reprlib sched secrets shlex
+    shutil statistics string stringprep struct sys tempfile textwrap threading time timeit token tokenize tomllib traceback
+    types typing unicodedata urllib.parse uuid warnings weakref xml.etree.ElementTree zlib zoneinfo
 """.split()
 SYMPY = """
     sympy sympy.abc sympy.combinatorics sympy.geometry sympy.ntheory sympy.solvers.diophantine sympy.solvers.inequalities
@@ -49,7 +54,7 @@ def _import_sympy():
 
 
 class _OnlyOffered:
-    """Finder that refuses what the sandbox does not offer, so that every backend has the same packages."""
+    """Finder for the zygote: refuses the packages that happen to be installed here and that "wasm" does not have."""
 
     OFFERED = sys.stdlib_module_names | {"sympy", "mpmath"}
 
@@ -74,7 +79,7 @@ def _import_every_part(package):
 
 def _warm():
     """One program of each common kind: fills sympy's caches and runs its late imports."""
-    import sympy as sp
+    sp = importlib.import_module("sympy")
 
     x, y = sp.symbols("x y")
     sp.solve(x**2 - 5 * x + 6, x), sp.solve([x + y - 3, x - y - 1], [x, y]), sp.solve(x**3 - 2 * x + 1)
@@ -90,6 +95,7 @@ def _mtdpo_seed():
     random.seed(0)
 
 
+sys.argv, sys.orig_argv = [""], []
 _import_all(STANDARD)
 _import_sympy()
 _warm()

@@ -105,9 +105,8 @@ def end_with_parent():
 
 def landlock_version():
     """Landlock's version in this kernel, 0 or less without it. Source: the kernel's userspace-api/landlock."""
-    return ctypes.CDLL(None).syscall(
-        444, None, 0, 1
-    )  # landlock_create_ruleset, LANDLOCK_CREATE_RULESET_VERSION
+    # landlock_create_ruleset, LANDLOCK_CREATE_RULESET_VERSION
+    return ctypes.CDLL(None).syscall(444, None, 0, 1)
 
 
 def landlock_nothing():

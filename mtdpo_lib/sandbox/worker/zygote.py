@@ -15,12 +15,14 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import walls
 
 HERE = Path(__file__).parent
 REPORT_BYTES = 20  # read of a report, per character of output: JSON may write one character as twelve bytes
 COPIED_MIB = 8  # of the zygote's pages, once a child has run a few cells
+ENDING_SECONDS = 1.0  # after the program's own limit: for a child that is ending to be gone
 
 
 class Backend:
@@ -30,11 +32,12 @@ class Backend:
         self.seconds, self.output = settings["seconds"], settings["output_characters"]
         self.memory = settings["memory_mib"] << 20
         self.filter = walls.allow_only()
-        self.space = {"__name__": "sandbox"}
+        self.space: dict[str, Any] = {"__name__": "sandbox"}
         for name in ("preload.py", "guest.py"):
             exec(compile((HERE / name).read_text("utf8"), name, "exec"), self.space)
         sys.meta_path.insert(0, self.space["_OnlyOffered"])
-        self.space["_import_every_part"](sys.modules["sympy"])
+        for package in ("sympy", "encodings"):
+            self.space["_import_every_part"](sys.modules[package])
         gc.collect()
         gc.freeze()  # collections in the children leave the shared pages alone
         self.children, self.calls = {}, 0
@@ -55,42 +58,48 @@ class Backend:
             self.children[number] = self._fork()
         pid, channel = self.children[number]
         self.calls += 1
+        deadline = time.monotonic() + self.seconds
         try:
             os.kill(pid, signal.SIGCONT)
             channel.sendall(json.dumps([self.calls, code]).encode() + b"\n")
-            call, _, report = self._read(channel).partition(" ")
-            if call != str(self.calls):
-                raise OSError("the report of another call: this program wrote one of its own")
-            os.kill(pid, signal.SIGSTOP)
-            mib = self._mib(pid)
+            call, _, report = self._read(channel, deadline).partition(" ")
         except TimeoutError:
             return {"status": "timeout"}
-        except OSError:
-            return {"status": "crashed" if self._signal(pid) == signal.SIGSEGV else "killed"}
-        return {"status": "ran", "report": report, "mib": mib}
+        except ConnectionError:
+            return self._ended(number, deadline + ENDING_SECONDS)
+        if call != str(
+            self.calls
+        ):  # too much, or the report of another call: this program wrote one of its own
+            return {"status": "killed"}
+        os.kill(pid, signal.SIGSTOP)
+        return {"status": "ran", "report": report, "mib": self._mib(pid)}
 
-    def _read(self, channel):
-        """One line from a child. Raises TimeoutError, or OSError when it ended or wrote what is no report."""
-        deadline, report = time.monotonic() + self.seconds, b""
+    def _read(self, channel, deadline):
+        """One line from a child, empty if it is too long. Raises TimeoutError, or ConnectionError where there is no more."""
+        report = b""
         while not report.endswith(b"\n"):
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([channel], [], [], left)[0]:
                 raise TimeoutError
             part = channel.recv(1 << 16)
+            if not part:
+                raise ConnectionResetError
             report += part
-            if not part or len(report) > REPORT_BYTES * (self.output + 100):
-                raise OSError("no report")
+            if len(report) > REPORT_BYTES * (self.output + 100):
+                return ""
         return report.decode("utf8", "replace")
 
-    def _signal(self, pid):
-        """The signal that ended a child, 0 if none did."""
-        for _ in range(20):
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                self.children = {n: child for n, child in self.children.items() if child[0] != pid}
-                return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    def _ended(self, number, deadline):
+        """Why a child has no more to say: a signal ended it, or it ended itself, or it closed its channel and lives on."""
+        pid, channel = self.children[number]
+        while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                return {"status": "killed"}
             time.sleep(0.005)
-        return 0
+        channel.close()
+        del self.children[number]
+        code = os.waitstatus_to_exitcode(ended[1])
+        return {"status": "killed"} if code >= 0 else {"status": "died", "cause": code}
 
     def _mib(self, pid):
         """Memory of a child beyond the zygote's, in MiB: what it asked for and what it copied of the zygote's."""

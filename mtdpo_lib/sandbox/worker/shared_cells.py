@@ -42,7 +42,7 @@ def _may_be_bound(name):
     return name == "_" or not (name.startswith("_") or hasattr(builtins, name))
 
 
-def _is_light(node, called, consumed):
+def _may_share(node, called, consumed):
     """Whether one node is on the list.
 
     Args:
@@ -84,11 +84,11 @@ def _only_calculates(tree):
             )
             if uses_up:
                 consumed.update(map(id, node.args[:1]))  # sum's second argument may come back as it is
-    return all(_is_light(node, called, consumed) for node in nodes)
+    return all(_may_share(node, called, consumed) for node in nodes)
 
 
-def _light_report(source, limit, space):
-    """The report of a cell that only calculates, None for any other and where the interpreter may have shown."""
+def _shared_report(source, limit, space):
+    """The report of a cell that only calculates; None for any other, and where its text may tell the interpreter."""
     tree = None
     try:
         tree = ast.parse(source, "<cell>")
@@ -98,7 +98,7 @@ def _light_report(source, limit, space):
         return None
     if tree is not None and not _only_calculates(tree):
         return None
-    report = _mtdpo_report(source, limit, space, tree)  # noqa: F821 - of guest.py
+    report = _mtdpo_report(source, limit, space, tree)  # noqa: F821  # pyrefly: ignore[unknown-name] - of guest.py, loaded first
     shown = f"{report['head']}{report['tail']}{report['message']}"
     return None if report["error"] in UNSURE or "0x" in shown else report
 
@@ -106,7 +106,7 @@ def _light_report(source, limit, space):
 _SPACES = {}  # the variables of each session that shares this interpreter
 
 
-def _mtdpo_light(number, source, limit, gone):
+def _mtdpo_shared_cell(number, source, limit, gone):
     """Run a cell of session `number` and write its report, or ``null`` if it needs an interpreter of its own.
 
     Args:
@@ -114,7 +114,7 @@ def _mtdpo_light(number, source, limit, gone):
     """
     for old in gone:
         _SPACES.pop(old, None)
-    report = _light_report(source, limit, _SPACES.setdefault(number, {"__name__": "__main__"}))
+    report = _shared_report(source, limit, _SPACES.setdefault(number, {"__name__": "__main__"}))
     if report is None:
         del _SPACES[number]
     sys.stdout.write(json.dumps(report))
