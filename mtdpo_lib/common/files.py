@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +38,37 @@ def read_json(file: Path) -> Any:
 
 
 def write_jsonl(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """One JSON object a line."""
+    """One JSON object per line."""
     with file.open("w", encoding="utf8") as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-def read_jsonl(file: Path) -> list[dict[str, Any]]:
-    """All rows.
+def read_jsonl(
+    file: Path,
+    read: Callable[[Any], dict[str, Any]] = dict,
+    wanted: str = "JSON",
+    remedy: str = "restore the file or make it again",
+) -> list[dict[str, Any]]:
+    """All rows; blank lines, a byte-order mark and line ends of any system are passed over.
+
+    Args:
+        file: one JSON object per line.
+        read: makes a row of what a line holds; its errors are the line's.
+        wanted: what a line should be, for the error.
+        remedy: what to do about a line that is not.
 
     Raises:
         CorruptData: names the file and the line.
     """
     rows = []
-    with file.open(encoding="utf8") as stream:
+    with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
-                rows.append(json.loads(line))
-            except ValueError as error:
+                if text := line.decode("utf-8-sig").strip():
+                    rows.append(read(json.loads(text)))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise CorruptData(
-                    f"Line {number} of {file} is not JSON: restore the file or make it again."
+                    f"Line {number} of {file} is not {wanted} ({type(error).__name__}): {remedy}."
                 ) from error
     return rows
