@@ -8,13 +8,13 @@ folder that MTDPO_BENCHMARKS_DIR names.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtdpo_lib.common.files import read_jsonl
 from mtdpo_lib.problems.answers import extract_boxed, number
 from mtdpo_lib.problems.base import Problem, digest
 from mtdpo_lib.problems.splits import question_id
@@ -111,13 +111,13 @@ def load_benchmark(
     benchmark, folder = BENCHMARKS[name], str(folder) or os.environ.get(FOLDER_VARIABLE, "")
     records = _from_folder(name, Path(folder)) if folder else _from_hub(name, benchmark)
     problems: dict[str, Problem] = {}
-    for place, record in enumerate(records, 1):
+    for position, record in enumerate(records, 1):
         try:
             question, answer = benchmark.question(record).strip(), benchmark.answer(record)
             family = benchmark.family(record)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"Record {place} of {name} is not one of {benchmark.hub} ({type(error).__name__}: {error}): "
+                f"Record {position} of {name} is not one of {benchmark.hub} ({type(error).__name__}: {error}): "
                 "fetch the set again."
             ) from error
         if answer is not None:
@@ -133,14 +133,7 @@ def _from_folder(name: str, folder: Path) -> list[Record]:
             f"The test set {name} is not in {str(folder)!r}: put {name}.jsonl there, with the fields of "
             f"{BENCHMARKS[name].hub}, or leave {FOLDER_VARIABLE} empty to take it from the hub."
         )
-    records = []
-    for place, line in enumerate(file.read_text(encoding="utf8").splitlines(), 1):
-        try:
-            if line.strip():
-                records.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{file.name}, line {place} is no JSON: fetch the file again.") from error
-    return records
+    return read_jsonl(file, remedy="fetch the file again")
 
 
 def _from_hub(name: str, benchmark: Benchmark) -> Iterable[Record]:

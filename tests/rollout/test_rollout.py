@@ -269,5 +269,5 @@ def test_trajectories_survive_the_disk(overfit, pool, smoke, tmp_path):
 def test_a_corrupt_line_is_named(tmp_path):
     file = tmp_path / "t.jsonl"
     file.write_text('{"a": 1}\n{"b": \n')
-    with pytest.raises(CorruptData, match=r"Line 2 of .*t.jsonl is not JSON"):
+    with pytest.raises(CorruptData, match=r"Line 2 of .*t.jsonl is not a JSON object"):
         load_trajectories(file)
