@@ -1,4 +1,4 @@
-"""TODO: models.sizes."""
+"""Sizes: how many weights a model has and how many bytes its parts take, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Shape:
         return self.layers * rank * sum(inputs + outputs for inputs, outputs in self.projections)
 
     def block_activations(self) -> int:
-        """Bytes that one block keeps for the gradient, a token, under bfloat16 autocast with LoRA.
+        """Bytes per token that one block keeps for the gradient, under bfloat16 autocast with LoRA.
 
         What its two norms read (in float32), each projection's input as its adapter casts it, queries, keys, values and what
         attention gives, and three parts of the gated layer.
@@ -80,7 +80,7 @@ class Shape:
         return norms + casts + attention + HALF * 3 * self.intermediate
 
     def cache(self) -> int:
-        """Bytes of keys and values, a token."""
+        """Bytes of keys and values per token."""
         return 2 * HALF * self.layers * self.key_value_heads * self.head_size
 
 

@@ -1,4 +1,4 @@
-"""TODO: models.tiny."""
+"""Tiny models: a tokenizer and a Llama of about a million weights, made on the spot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mtdpo_lib.models.bases import quiet_libraries
+from mtdpo_lib.models.quiet import quiet_libraries
 from mtdpo_lib.profiles.sections import ModelSettings
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def tiny_model(
         intermediate_size=settings.intermediate,
         max_position_embeddings=max(2 * max_tokens, 512),
         tie_word_embeddings=True,
-        initializer_range=settings.hidden**-0.5
-        * 0.7,  # 0.02, the usual value, is for wide models and learns copying late
+        # 0.02, the usual value, is for wide models and learns copying late
+        initializer_range=settings.hidden**-0.5 * 0.7,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,

@@ -13,12 +13,19 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AddedToken, PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from mtdpo_lib.chat.encoder import ChatFormat, require_padding
-from mtdpo_lib.chat.messages import MessageFormat
-from mtdpo_lib.chat.roles import ChatTemplateError, Role, RoleTokens, loss_mask
-from mtdpo_lib.chat.show import to_html, to_text
+from mtdpo_lib.chat import (
+    ChatFormat,
+    ChatTemplateError,
+    MessageFormat,
+    Role,
+    RoleTokens,
+    loss_mask,
+    require_padding,
+    to_html,
+    to_text,
+)
 from mtdpo_lib.lessons.mask_mistakes import MISTAKES
-from mtdpo_lib.models.tiny import train_tokenizer
+from mtdpo_lib.models import train_tokenizer
 
 SHIPPED = {
     path.stem: path.read_text(encoding="utf8")

@@ -6,12 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mtdpo_lib.chat.encoder import ChatFormat
-from mtdpo_lib.chat.roles import Role
+from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.common.stages import Product
-from mtdpo_lib.models.bases import MissingModel, check_loadable, prepare_base
-from mtdpo_lib.models.policy import Policy, load_base, load_for_sampling, load_for_training, load_tokenizer
-from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
+from mtdpo_lib.models import (
+    MissingModel,
+    Policy,
+    check_loadable,
+    load_base,
+    load_for_sampling,
+    load_for_training,
+    load_tokenizer,
+    prepare_base,
+    tiny_model,
+    train_tokenizer,
+)
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import ModelSettings
 

@@ -9,13 +9,19 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig, Qwen3Config
 
-from mtdpo_lib.chat.encoder import ChatFormat
-from mtdpo_lib.chat.roles import Role
+from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.common.files import CorruptData
 from mtdpo_lib.common.seeds import stream
-from mtdpo_lib.problems.answers import extract_boxed
-from mtdpo_lib.rollout import engine, extract_code, load_trajectories, rollout, save_trajectories
-from mtdpo_lib.rollout.engine import choose, uniform
+from mtdpo_lib.problems import extract_boxed
+from mtdpo_lib.rollout import (
+    choose,
+    engine,
+    extract_code,
+    load_trajectories,
+    rollout,
+    save_trajectories,
+    uniform,
+)  # fmt: skip
 from mtdpo_lib.sandbox import Calls
 
 SIZE = {
