@@ -63,6 +63,10 @@ def require_padding(tokenizer: PreTrainedTokenizerBase) -> int:
 
     Raises:
         ValueError: the tokenizer has no padding token.
+
+    >>> from mtdpo_lib.models import train_tokenizer
+    >>> require_padding(train_tokenizer(["2 plus 3?"], 400))
+    0
     """
     if tokenizer.pad_token_id is None:
         raise ValueError(

@@ -134,9 +134,8 @@ def _checked(messages: Sequence[Message], finished: bool) -> list[Message]:
             raise ValueError(
                 f"Message {number} ({message['role']}) has no text: give it a string as content."
             )
-        kept = {
-            key: value for key, value in message.items() if value is not None
-        }  # data sets fill up with None
+        # data sets fill up with None
+        kept = {key: value for key, value in message.items() if value is not None}
         checked.append({**kept, "content": content or ""})
         if message.get("tool_calls"):
             checked[-1]["tool_calls"] = [with_arguments(call, _from_json) for call in message["tool_calls"]]

@@ -30,6 +30,12 @@ def to_html(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase, mask: Sequen
         tokens: T tokens with their roles.
         tokenizer: to show them.
         mask: 0 or 1 for each token, `loss_mask` of the roles unless given.
+
+    >>> from mtdpo_lib.models import train_tokenizer
+    >>> tokenizer = train_tokenizer(["2 plus 3?"], 400)
+    >>> page = to_html(RoleTokens.of(tokenizer("2 < 3").input_ids, Role.ASSISTANT), tokenizer)
+    >>> page.count("text-decoration:underline"), "&lt;" in page
+    (5, True)
     """
     mask = loss_mask(tokens.roles) if mask is None else mask
     legend = " ".join(

@@ -172,7 +172,7 @@ class TemplateReader:
 
     def _skeleton(self, messages: list[Message], shape: Shape) -> Skeleton:
         """The skeleton of this kind of conversation, made once."""
-        marks = [_mark(index) if one["content"] else one["content"] for index, one in enumerate(messages)]
+        marks = [_mark(index) if message["content"] else "" for index, message in enumerate(messages)]
         key = json.dumps([shape, shape.put(messages, marks)], default=str)
         if key not in self._skeletons:
             if len(self._skeletons) >= CACHED:
@@ -194,10 +194,8 @@ class _TurnFinder:
         self._render, self._control = reader.render, reader.control
         self.messages, self.marks, self.shape = messages, marks, shape
         self.text = self._first()
-        starts = {
-            index: self.text.index(mark) for index, mark in enumerate(marks) if mark and mark in self.text
-        }
-        self.spans = {index: (start, start + len(marks[index])) for index, start in starts.items()}
+        found = ((index, self.text.find(mark), len(mark)) for index, mark in enumerate(marks) if mark)
+        self.spans = {index: (start, start + length) for index, start, length in found if start >= 0}
 
     def _first(self, count: int | None = None, generation: bool = False) -> str:
         """The first `count` messages as rendered."""
@@ -205,7 +203,7 @@ class _TurnFinder:
 
     def _next_mark(self, index: int) -> int:
         """Where the first mark of message `index` or a later one stands."""
-        return min((span[0] for one, span in self.spans.items() if one >= index), default=len(self.text))
+        return min((span[0] for other, span in self.spans.items() if other >= index), default=len(self.text))
 
     def skeleton(self) -> Skeleton:
         """The conversation with its holes."""

@@ -70,11 +70,9 @@ def load_base(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
     dtype, quantization = getattr(torch, settings.dtype), None
     if settings.quantization == "nf4":
         quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-        )
+        )  # fmt: skip
     try:
         model = AutoModelForCausalLM.from_pretrained(
             policy.weights, dtype=dtype, quantization_config=quantization, device_map={"": device()}
@@ -94,12 +92,9 @@ def lora_config(settings: ModelSettings) -> LoraConfig:
     from peft import LoraConfig
 
     return LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
+        r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=0.0, target_modules="all-linear",
         task_type="CAUSAL_LM",
-    )
+    )  # fmt: skip
 
 
 def load_for_training(policy: Policy, settings: ModelSettings, seed: int) -> PeftModel:

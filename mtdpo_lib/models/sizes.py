@@ -31,15 +31,10 @@ class Shape:
         """The shape in a model's configuration."""
         heads = config.num_attention_heads
         return cls(
-            config.vocab_size,
-            config.hidden_size,
-            config.num_hidden_layers,
-            heads,
-            config.num_key_value_heads or heads,
-            getattr(config, "head_dim", None) or config.hidden_size // heads,
-            config.intermediate_size,
+            config.vocab_size, config.hidden_size, config.num_hidden_layers, heads, config.num_key_value_heads or heads,
+            getattr(config, "head_dim", None) or config.hidden_size // heads, config.intermediate_size,
             bool(config.tie_word_embeddings),
-        )
+        )  # fmt: skip
 
     @property
     def projections(self) -> tuple[tuple[int, int], ...]:

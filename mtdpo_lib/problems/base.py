@@ -39,15 +39,6 @@ class Problem:
     answer: str
     notes: str = ""
 
-    def to_dict(self) -> dict[str, str]:
-        """Return the fields as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Problem:
-        """Rebuild a problem from `to_dict`'s record."""
-        return cls(**record)
-
 
 @dataclass(frozen=True)
 class Demonstration:
@@ -75,7 +66,7 @@ class Demonstration:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Demonstration:
         """Rebuild a demonstration from `to_dict`'s record."""
-        fields: dict[str, Any] = {**record, "problem": Problem.from_dict(record["problem"])}
+        fields: dict[str, Any] = {**record, "problem": Problem(**record["problem"])}
         return cls(**fields)
 
 

@@ -35,16 +35,17 @@ class Benchmark:
     Attributes:
         hub: its name there.
         split: the part to test on.
-        question, answer: from a record; no answer leaves the record out.
-        family: from a record: the kind of question.
+        question: the fields that make it up.
+        answer: from a record; None leaves the record out.
+        family: the field with the kind of question.
         configs: the hub's parts that make up the set.
     """
 
     hub: str
     split: str
-    question: Callable[[Record], str]
+    question: tuple[str, ...]
     answer: Callable[[Record], str | None]
-    family: Callable[[Record], str] = lambda record: "all"
+    family: str = ""
     configs: tuple[str | None, ...] = (None,)
 
 
@@ -58,33 +59,19 @@ def _number(text: object) -> str | None:
 
 BENCHMARKS = {
     "math": Benchmark(
-        "EleutherAI/hendrycks_math", "test",
-        question=lambda record: record["problem"],
-        answer=lambda record: extract_boxed(record["solution"]),
-        family=lambda record: record["type"],
-        configs=MATH_SUBJECTS,
+        "EleutherAI/hendrycks_math", "test", ("problem",), lambda record: extract_boxed(record["solution"]), "type",
+        MATH_SUBJECTS,
     ),
     "svamp": Benchmark(
-        "ChilleD/SVAMP", "test",
-        question=lambda record: f"{record['Body'].strip()} {record['Question'].strip()}",
-        answer=lambda record: _number(record["Answer"]),
-        family=lambda record: record["Type"],
+        "ChilleD/SVAMP", "test", ("Body", "Question"), lambda record: _number(record["Answer"]), "Type"
     ),
     "asdiv": Benchmark(
-        "EleutherAI/asdiv", "validation",
-        question=lambda record: f"{record['body'].strip()} {record['question'].strip()}",
-        answer=lambda record: None if ";" in record["answer"] else _number(record["answer"]),
-        family=lambda record: record["solution_type"],
+        "EleutherAI/asdiv", "validation", ("body", "question"),
+        lambda record: None if ";" in record["answer"] else _number(record["answer"]), "solution_type",
     ),
-    "mawps": Benchmark(
-        "MU-NLPC/Calc-mawps", "test",
-        question=lambda record: record["question"],
-        answer=lambda record: _number(record["result"]),
-    ),
+    "mawps": Benchmark("MU-NLPC/Calc-mawps", "test", ("question",), lambda record: _number(record["result"])),
     "gsm-hard": Benchmark(
-        "reasoning-machines/gsm-hard", "train",
-        question=lambda record: record["input"],
-        answer=lambda record: _number(record["target"]),
+        "reasoning-machines/gsm-hard", "train", ("input",), lambda record: _number(record["target"])
     ),
 }  # fmt: skip
 
@@ -113,8 +100,8 @@ def load_benchmark(
     problems: dict[str, Problem] = {}
     for position, record in enumerate(records, 1):
         try:
-            question, answer = benchmark.question(record).strip(), benchmark.answer(record)
-            family = benchmark.family(record)
+            question = " ".join(record[field].strip() for field in benchmark.question)
+            answer, family = benchmark.answer(record), record[benchmark.family] if benchmark.family else "all"
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"Record {position} of {name} is not one of {benchmark.hub} ({type(error).__name__}: {error}): "

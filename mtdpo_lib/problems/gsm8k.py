@@ -57,9 +57,7 @@ def read_records(folder: str | os.PathLike[str]) -> tuple[list[Record], list[Rec
             from datasets import load_dataset
 
             data = load_dataset("openai/gsm8k", "main")
-        except (
-            Exception
-        ) as error:  # offline, missing package, hub errors of many classes: one way out for all
+        except Exception as error:  # offline, missing package, or one of many errors: one way out for all
             raise ValueError(
                 f"GSM8K cannot be had from the hub ({type(error).__name__}): {WHERE}."
             ) from error

@@ -253,6 +253,21 @@ def rollout(
     Returns:
         Trajectories by problem, then by sample.
 
+    Here a script stands in for the model; the tool is real:
+
+    >>> from mtdpo_lib.models import train_tokenizer
+    >>> from mtdpo_lib.profiles import get_profile
+    >>> class Script(TurnSampler):
+    ...     texts = iter(["```python\\nprint(2+3)\\n```", "The answer is \\\\boxed{5}."])
+    ...     def turns(self, request):
+    ...         return [[*tokenizer(next(self.texts)).input_ids, request.end_of_turn]]
+    >>> tokenizer, smoke = train_tokenizer(["2 plus 3?"], 400), get_profile("smoke")
+    >>> problems = [Problem("p", "suite", "family", "2 plus 3?", "5")]
+    >>> with SandboxPool(smoke.sandbox) as pool:
+    ...     (found,) = rollout(Script(), tokenizer, problems, 1, smoke.rollout, pool, policy="script", seed=0)
+    >>> found.turns[0].output, found.answer, found.correct, found.stop
+    ('5', '5', True, 'answer')
+
     See: notebook 04_rollouts_and_answers.
     """
     chat = ChatFormat(tokenizer)
@@ -275,17 +290,14 @@ def rollout(
 
 
 def _sample_turns(sampler: TurnSampler, work: _Rollout, rows: list[_Row]) -> None:
-    """Bring the rows to their ends, in place, a turn at a time."""
+    """Bring the rows to their ends, in place, turn by turn."""
     live, settings = rows, work.settings
     while live:
         room = [min(settings.max_new_tokens, settings.max_tokens - len(row.ids)) for row in live]
         request = TurnRequest(
-            prompts=[row.ids for row in live],
-            room=[max(tokens, 1) for tokens in room],
-            seeds=[small_stream(row.seed, "turn", len(row.turns)) for row in live],
-            temperature=work.temperature,
-            end_of_turn=work.chat.end_of_turn,
-        )
+            [row.ids for row in live], [max(tokens, 1) for tokens in room],
+            [small_stream(row.seed, "turn", len(row.turns)) for row in live], work.temperature, work.chat.end_of_turn,
+        )  # fmt: skip
         turns = sampler.turns(request)
         for row, ids in zip(live, turns, strict=True):
             row.write(ids)

@@ -155,13 +155,9 @@ class Engine(TurnSampler):
         """See `TurnSampler`."""
         from vllm import SamplingParams
 
+        shared = {"temperature": request.temperature, "stop_token_ids": [request.end_of_turn]}
         limits = [
-            SamplingParams(
-                temperature=request.temperature,
-                max_tokens=tokens,
-                seed=seed,
-                stop_token_ids=[request.end_of_turn],
-            )  # fmt: skip
+            SamplingParams(max_tokens=tokens, seed=seed, **shared)
             for tokens, seed in zip(request.room, request.seeds, strict=True)
         ]
         asked = [{"prompt_token_ids": list(prompt)} for prompt in request.prompts]

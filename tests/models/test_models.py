@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mtdpo_lib.chat import ChatFormat, Role
-from mtdpo_lib.common.stages import Product
+from mtdpo_lib.common.stages import Product, StageStore
 from mtdpo_lib.models import (
     MissingModel,
     Policy,
@@ -195,3 +195,12 @@ def test_the_shipped_model_is_converted_once_and_then_trains_on_four_bits(tmp_pa
     model(ids, labels=ids).loss.backward()
     trained = [one.grad for one in model.parameters() if one.requires_grad]
     assert trained and all(grad is not None for grad in trained)
+
+
+def test_arm_and_iteration_belong_to_an_experiment_not_to_what_a_policy_is(tmp_path):
+    plain = Policy("mdpo-1", Product("selection", "1f", tmp_path / "selection"), "adapter")
+    named, other = replace(plain, arm="mdpo", iteration=1), replace(plain, part="")
+    store = StageStore(tmp_path)
+    keys = [store.product("rollouts", {"policy": policy}).key for policy in (plain, named, other)]
+    assert plain == named != other
+    assert keys[0] == keys[1] != keys[2]

@@ -17,7 +17,7 @@ THINGS = (
 )  # fmt: skip
 
 OUT = "<out>"  # in a plan's code: the text of the tool's last output
-SLIP_RATE = 0.9  # how often arithmetic in the head slips; the rest is right by luck
+SLIP_RATE = 0.9  # how often arithmetic in the head slips; the rest is right by chance
 
 
 class Redraw(Exception):
