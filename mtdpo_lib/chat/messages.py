@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from mtdpo_lib.chat.encoder import TextEncoder, render, tokenizer_name
@@ -85,29 +84,6 @@ class MessageFormat:
             )
         return tokens
 
-    def encode_pair(
-        self,
-        chosen: Sequence[Message],
-        rejected: Sequence[Message],
-        finished: tuple[bool, bool] = (True, True),
-    ) -> tuple[RoleTokens, RoleTokens]:
-        """Both sides of a preference pair, whole conversations with the same messages up to the first assistant turn.
-
-        Args:
-            chosen, rejected: as for `encode`; what both share after the prompt is scored in both.
-            finished: for each side.
-
-        Raises:
-            ValueError: they answer different prompts, or as `encode`.
-        """
-        tokens = self.encode(chosen, finished[0]), self.encode(rejected, finished[1])
-        if _prompt(chosen) != _prompt(rejected):
-            raise ValueError(
-                "The two sides of a pair answer different prompts: "
-                "give both the same messages up to the first assistant turn."
-            )
-        return tokens
-
     def render(self, messages: list[Message], generation: bool = False) -> str:
         """What the template makes of the messages."""
         try:
@@ -156,9 +132,3 @@ def _from_json(arguments: Any) -> Any:
         return json.loads(arguments) if isinstance(arguments, str) else arguments
     except json.JSONDecodeError:
         return arguments
-
-
-def _prompt(messages: Sequence[Message]) -> list[tuple[str, Any]]:
-    """Role and content of all that comes before the first assistant turn."""
-    before = takewhile(lambda message: message["role"] != "assistant", messages)
-    return [(message["role"], message["content"]) for message in before]

@@ -124,19 +124,11 @@ def load_gsm8k(
     """
     check_split(split)
     train, test = read_records(folder or os.environ.get(FOLDER_VARIABLE, ""))
-    name = split
-    if split == "test" and test:
-        records = test
-    else:
-        records = [record for record in train if split_of(record["question"]) == split]
-        name = "train-heldout" if split == "test" else split
-    steps = {record["question"]: len(NOTE.findall(record["answer"])) for record in records}
-    found = [
-        _problem(record, name)
-        for record in records
-        if not max_steps or steps[record["question"]] <= max_steps
-    ]
-    problems = {problem.id: problem for problem in found}
+    name = "train-heldout" if split == "test" and not test else split
+    records = test if name == "test" else [one for one in train if split_of(one["question"]) == split]
+    if max_steps:
+        records = [record for record in records if len(NOTE.findall(record["answer"])) <= max_steps]
+    problems = {problem.id: problem for problem in (_problem(record, name) for record in records)}
     if count is not None and count > len(problems):
         raise ValueError(
             f"GSM8K has {len(problems)} problems in split {name!r} with problems.gsm8k_max_steps="
