@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mtdpo_lib.chat import ChatFormat
 from mtdpo_lib.common.stages import Product
-from mtdpo_lib.models.bases import quiet_libraries
+from mtdpo_lib.models import quiet_libraries
 from mtdpo_lib.models.policy import Policy, load_for_training, load_tokenizer
 from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
 from mtdpo_lib.pairs import Pair

@@ -7,16 +7,18 @@ very tokens that sampling produces, for any chat template that can be split into
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from mtdpo_lib.chat.roles import ChatTemplateError, Message, Role, RoleTokens
+from mtdpo_lib.chat.roles import ChatTemplateError, Message, Role, RoleTokens, say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+QUESTION = "Qqq7"  # stands for a question where the template is read
 
 
 def tokenizer_name(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -38,11 +40,33 @@ def require_template(tokenizer: PreTrainedTokenizerBase) -> str:
     return tokenizer.get_chat_template()
 
 
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    generation: bool = False,
+    **arguments: Any,
+) -> str:
+    """What the chat template makes of the messages, with the header of an answer to come if `generation`."""
+    text = tokenizer.apply_chat_template(
+        list(messages), tokenize=False, add_generation_prompt=generation, **arguments
+    )
+    return cast(str, text)
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, control: bool = True) -> str:
+    """The text of one sequence of ids, with or without its special tokens."""
+    return cast(str, tokenizer.decode(list(ids), skip_special_tokens=not control))
+
+
 def require_padding(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id that fills up short rows of a batch.
 
     Raises:
         ValueError: the tokenizer has no padding token.
+
+    >>> from mtdpo_lib.models import train_tokenizer
+    >>> require_padding(train_tokenizer(["2 plus 3?"], 400))
+    0
     """
     if tokenizer.pad_token_id is None:
         raise ValueError(
@@ -114,8 +138,8 @@ class TextEncoder:
         if written.isdisjoint(ids):
             return ids
         ids = []
-        for place, part in enumerate(re.split(f"({forbidden.pattern})", text)):
-            for character in part if place % 2 else [part] if part else []:
+        for index, part in enumerate(re.split(f"({forbidden.pattern})", text)):
+            for character in part if index % 2 else [part] if part else []:  # a control token is spelt
                 ids += self._section(character, "text" if ids else after)
         return ids
 
@@ -123,11 +147,11 @@ class TextEncoder:
         """Text up to a control token of the template, and that token; at the end the rest and None."""
         text, before = "", None
         for piece in pieces:
-            place = 0
+            end = 0
             for match in self.control.finditer(piece.text) if piece.own else ():
-                yield self._strip(text + piece.text[place : match.start()], before, match[0]), match[0]
-                text, place, before = "", match.end(), match[0]
-            text += piece.text[place:]
+                yield self._strip(text + piece.text[end : match.start()], before, match[0]), match[0]
+                text, end, before = "", match.end(), match[0]
+            text += piece.text[end:]
         yield self._strip(text, before, None), None
 
     def _strip(self, text: str, before: str | None, after: str | None) -> str:
@@ -158,7 +182,7 @@ def _any_of(strings: Iterable[str]) -> re.Pattern[str]:
 
 def tool_as_user(text: str) -> Message:
     """The tool's turn where a template has no tool role, as in the paper (sec. 3.1)."""
-    return {"role": "user", "content": f"```output\n{text}\n```"}
+    return say("user", f"```output\n{text}\n```")
 
 
 class ChatFormat:
@@ -173,49 +197,50 @@ class ChatFormat:
     Raises:
         ChatTemplateError: no template, or one whose turns cannot be told apart.
 
+    >>> from mtdpo_lib.models import train_tokenizer
+    >>> tokenizer = train_tokenizer(["2 plus 3?"], 400)
+    >>> chat = ChatFormat(tokenizer)
+    >>> tokens = chat.prompt("2 plus 3?") + chat.assistant("print(2+3)") + chat.tool("5")
+    >>> tokenizer.decode(tokens.ids)
+    '<|user|>2 plus 3?<|end|><|assistant|>print(2+3)<|end|><|tool|>5<|end|><|assistant|>'
+
+    What follows the tool's text belongs to the template; the policy wrote its turn and the token that ends it:
+
+    >>> chat.text([token for token, role in zip(tokens.ids, tokens.roles) if role == Role.ASSISTANT])
+    'print(2+3)'
+
     See: notebook 04_rollouts_and_answers.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
         self._text = TextEncoder(tokenizer)
-        self.tool_as_user = False
-        pieces = self._cut()
-        if pieces is None:
-            self.tool_as_user = True
-            pieces = self._cut()
+        pieces = self._cut(lambda text: say("tool", text)) or self._cut(tool_as_user)
+        name = tokenizer_name(tokenizer)
         if pieces is None:
             raise ChatTemplateError(
-                f"The chat template of {tokenizer.name_or_path} cannot be split into turns: "
+                f"The chat template of {name} cannot be split into turns: "
                 "it changes or drops earlier turns. Use a template that renders every turn alike."
             )
-        self._before_tool, self._after_tool = (self._encode(piece) for piece in pieces)
+        self._before_tool, self._after_tool = (
+            tokenizer(piece, add_special_tokens=False).input_ids for piece in pieces
+        )
         self.end_of_turn = self._before_tool[0]
-        if self.end_of_turn not in tokenizer.all_special_ids and not self._is_added(self.end_of_turn):
+        if self.end_of_turn not in {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}:
             raise ChatTemplateError(
-                f"The chat template of {tokenizer.name_or_path} does not end a turn with a special token: "
+                f"The chat template of {name} does not end a turn with a special token: "
                 "a sampled turn would have no end."
             )
 
-    def _is_added(self, token: int) -> bool:
-        return token in self.tokenizer.added_tokens_decoder
-
-    def _tool_message(self, text: str) -> Message:
-        return tool_as_user(text) if self.tool_as_user else {"role": "tool", "content": text}
-
-    def _render(self, messages: list[Message], generation: bool) -> str:
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
-
-    def _cut(self) -> tuple[str, str] | None:
+    def _cut(self, tool: Callable[[str], Message]) -> tuple[str, str] | None:
         """Text between an assistant turn and the tool's, and between the tool's and the next assistant turn."""
-        question, turns, tools = "Qqq7", ["Aaa7", "Bbb7", "Ccc7"], ["Ttt7", "Uuu7"]
-        messages = [{"role": "user", "content": question}]
-        for turn, tool in zip(turns, tools, strict=False):
-            messages += [{"role": "assistant", "content": turn}, self._tool_message(tool)]
+        turns, tools = ["Aaa7", "Bbb7", "Ccc7"], ["Ttt7", "Uuu7"]
+        question, answers = say("user", QUESTION), [say("assistant", turn) for turn in turns]
+        messages = [question, answers[0], tool(tools[0]), answers[1], tool(tools[1])]
         try:
-            text = self._render(messages, generation=True)
-            whole = self._render([*messages, {"role": "assistant", "content": turns[2]}], generation=False)
-            prompt = self._render(messages[:1], generation=True)
+            text = render(self.tokenizer, messages, generation=True)
+            whole = render(self.tokenizer, [*messages, answers[2]])
+            prompt = render(self.tokenizer, [question], generation=True)
         except Exception:  # templates raise what they like when a role is unknown to them
             return None
         if any(text.count(marker) != 1 for marker in (*turns[:2], *tools)):
@@ -225,14 +250,12 @@ class ChatFormat:
         built = prompt + turns[0] + before + tools[0] + after + turns[1] + before + tools[1] + after
         return (before, after) if built == text and whole.startswith(built + turns[2]) else None
 
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
-
     def prompt(self, question: str) -> RoleTokens:
         """The question, as plain text, and the header of the first assistant turn."""
-        marker = "Qqq7"
-        before, _, after = self._render([{"role": "user", "content": marker}], True).partition(marker)
-        whole = self._render([{"role": "user", "content": question}], True)
+        asked = [
+            render(self.tokenizer, [say("user", text)], generation=True) for text in (QUESTION, question)
+        ]
+        (before, _, after), whole = asked[0].partition(QUESTION), asked[1]
         text = whole[len(before) : len(whole) - len(after)]
         if before + text + after != whole:
             raise ChatTemplateError(
@@ -244,20 +267,17 @@ class ChatFormat:
 
     def assistant(self, text: str) -> RoleTokens:
         """A written assistant turn and its end-of-turn token."""
-        ids = [*self._text.plain(text, Role.ASSISTANT), self.end_of_turn]
-        return RoleTokens(ids, [Role.ASSISTANT] * len(ids))
+        return RoleTokens.of([*self._text.plain(text, Role.ASSISTANT), self.end_of_turn], Role.ASSISTANT)
 
     @property
     def tool_header(self) -> RoleTokens:
         """What follows an end-of-turn token when the tool was called, whatever the tool then says."""
-        before = self._before_tool[1:]
-        return RoleTokens(before, [Role.TEMPLATE] * len(before))
+        return RoleTokens.of(self._before_tool[1:], Role.TEMPLATE)
 
     def tool_answer(self, text: str) -> RoleTokens:
         """What follows `tool_header`: the tool's text and the header of the next assistant turn."""
         content = self._text.plain(text, Role.TOOL)  # template tokens written in it cannot forge a turn
-        after = self._after_tool
-        return RoleTokens(content + after, [Role.TOOL] * len(content) + [Role.TEMPLATE] * len(after))
+        return RoleTokens.of(content, Role.TOOL) + RoleTokens.of(self._after_tool, Role.TEMPLATE)
 
     def tool(self, text: str) -> RoleTokens:
         """What follows an end-of-turn token: the tool's turn and the header of the next assistant turn."""
@@ -270,18 +290,17 @@ class ChatFormat:
             ValueError: another order of roles.
         """
         roles = [message["role"] for message in messages]
-        expected = ["user"] + [
-            "assistant" if place % 2 == 0 else "tool" for place in range(len(messages) - 1)
-        ]
-        if roles != expected or len(messages) < 2:
+        turns = ["assistant", "tool"] * len(roles)
+        if len(roles) < 2 or roles != ["user", *turns[: len(roles) - 1]]:
             raise ValueError(
                 f"A trajectory is user, assistant, tool, assistant, ...; got {', '.join(roles) or 'no message'}."
             )
-        tokens = self.prompt(messages[0]["content"])
-        for message in messages[1:]:
-            tokens += (
-                self.assistant(message["content"])
-                if message["role"] == "assistant"
-                else self.tool(message["content"])
-            )
+        encode = {"user": self.prompt, "assistant": self.assistant, "tool": self.tool}
+        tokens = RoleTokens([], [])
+        for message in messages:
+            tokens += encode[message["role"]](message["content"])
         return tokens
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What the policy wrote with these ids, without the end of its turn."""
+        return decode(self.tokenizer, ids, control=False)

@@ -1,4 +1,4 @@
-"""TODO: chat.roles."""
+"""Roles: who wrote which token. Every loss mask is a lookup in them, so nothing downstream has to find turns again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,21 @@ from typing import Any
 Message = dict[str, Any]  # at least role and content
 
 
+def say(role: str, text: str) -> Message:
+    """A message.
+
+    >>> say("user", "2 plus 3?")
+    {'role': 'user', 'content': '2 plus 3?'}
+    """
+    return {"role": role, "content": text}
+
+
 class Role(IntEnum):
-    """Who wrote a token."""
+    """Who wrote a token.
+
+    >>> [role.name for role in Role]
+    ['PROMPT', 'ASSISTANT', 'TOOL', 'TEMPLATE']
+    """
 
     PROMPT = 0  # x, with the template up to the first assistant token
     ASSISTANT = 1  # a_h, with its end-of-turn token: what the policy samples
@@ -25,10 +38,20 @@ class ChatTemplateError(ValueError):
 
 @dataclass(frozen=True)
 class RoleTokens:
-    """Token ids and the role of each, both of length T."""
+    """Token ids and the role of each, both of length T. Pieces of a conversation add up to the whole.
+
+    >>> question = RoleTokens.of([5, 6, 7], Role.PROMPT)
+    >>> question + RoleTokens.of([8, 9], Role.ASSISTANT)
+    RoleTokens(ids=[5, 6, 7, 8, 9], roles=[0, 0, 0, 1, 1])
+    """
 
     ids: list[int]
     roles: list[int]
+
+    @classmethod
+    def of(cls, ids: list[int], role: Role) -> RoleTokens:
+        """Tokens of one role."""
+        return cls(ids, [int(role)] * len(ids))
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.roles):
@@ -44,5 +67,9 @@ class RoleTokens:
 
 
 def loss_mask(roles: Sequence[int]) -> list[int]:
-    """1 for tokens the policy wrote, 0 for all others: the sum over h of eq. (14) runs over the ones."""
+    """1 for tokens the policy wrote, 0 for all others: the sum over h of eq. (14) runs over the ones.
+
+    >>> loss_mask([Role.PROMPT, Role.ASSISTANT, Role.TEMPLATE, Role.TOOL, Role.TEMPLATE, Role.ASSISTANT])
+    [0, 1, 0, 0, 0, 1]
+    """
     return [int(role == Role.ASSISTANT) for role in roles]

@@ -1,4 +1,4 @@
-"""TODO: chat.show."""
+"""Trajectories to look at: who wrote what, and where the loss looks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from mtdpo_lib.chat.encoder import decode
 from mtdpo_lib.chat.roles import Role, RoleTokens, loss_mask
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ def to_html(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase, mask: Sequen
         tokens: T tokens with their roles.
         tokenizer: to show them.
         mask: 0 or 1 for each token, `loss_mask` of the roles unless given.
+
+    >>> from mtdpo_lib.models import train_tokenizer
+    >>> tokenizer = train_tokenizer(["2 plus 3?"], 400)
+    >>> page = to_html(RoleTokens.of(tokenizer("2 < 3").input_ids, Role.ASSISTANT), tokenizer)
+    >>> page.count("text-decoration:underline"), "&lt;" in page
+    (5, True)
     """
     mask = loss_mask(tokens.roles) if mask is None else mask
     legend = " ".join(
@@ -37,7 +44,7 @@ def to_html(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase, mask: Sequen
     )
     spans = []
     for token, role, scored in zip(tokens.ids, tokens.roles, mask, strict=True):
-        text = html.escape(tokenizer.decode([token])).replace("\n", "\\n\n")
+        text = html.escape(decode(tokenizer, [token])).replace("\n", "\\n\n")
         weight = "font-weight:600;text-decoration:underline" if scored else ""
         spans.append(f'<span style="background:{ROLE_COLOURS[Role(role)]};color:#222;{weight}">{text}</span>')
     head = f"<div>{legend} <small>(underlined: in the loss)</small></div>"
@@ -50,12 +57,21 @@ def to_text(
     mask: Sequence[int] | None = None,
     colour: bool = False,
 ) -> str:
-    """The same for a terminal: one line a run of tokens alike, ``*`` where the loss looks, in `colour` if wanted."""
+    """The same for a terminal: one line per run of tokens alike, ``*`` where the loss looks, in `colour` if wanted.
+
+    >>> from mtdpo_lib.chat import ChatFormat
+    >>> from mtdpo_lib.models import train_tokenizer
+    >>> tokenizer = train_tokenizer(["2 plus 3?"], 400)
+    >>> chat = ChatFormat(tokenizer)
+    >>> print(to_text(chat.prompt("2 plus 3?") + chat.assistant("5"), tokenizer))
+      prompt       8  '<|user|>2 plus 3?<|end|><|assistant|>'
+    * assistant    2  '5<|end|>'
+    """
     mask = loss_mask(tokens.roles) if mask is None else mask
     lines, start = [], 0
     for (role, scored), run in groupby(zip(tokens.roles, mask, strict=True)):
         end = start + len(list(run))
-        text = tokenizer.decode(tokens.ids[start:end])
+        text = decode(tokenizer, tokens.ids[start:end])
         line = f"{'*' if scored else ' '} {Role(role).name.lower():<9} {end - start:>4}  {text!r}"
         lines.append(f"\033[{TERMINAL_COLOURS[Role(role)]}m{line}\033[0m" if colour else line)
         start = end

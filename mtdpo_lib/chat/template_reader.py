@@ -1,4 +1,10 @@
-"""How a chat template writes a conversation: rendered with marks in place of texts, and cut where turns begin and end."""
+"""How a chat template writes a conversation: rendered with marks in place of texts, and cut where turns begin and end.
+
+The template is rendered with a mark in place of every text, and for each turn as it stands before and after that turn; how
+far these renderings agree says where a turn begins and ends. What the template does to a text, such as trimming or quoting
+it, is read off a rendering with that text alone. A conversation for which all this does not add up to exactly what the
+template renders is refused, never guessed.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +15,23 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
-from mtdpo_lib.chat.encoder import tool_as_user
-from mtdpo_lib.chat.roles import Message, Role
+from mtdpo_lib.chat.encoder import Piece, tool_as_user
+from mtdpo_lib.chat.roles import Message, Role, say
+
+CACHED = 1000  # kinds of conversations remembered: texts do not count, tool calls do
+NO_END = "does not end a turn with a special token"
+Render = Callable[[list[Message], bool], str]  # messages, and whether the header of an answer to come follows
 
 
-class _Refusal(Exception):
+class Refusal(Exception):
     """Why a template cannot be read: a clause about "it"."""
 
 
-class _Misfit(_Refusal):
+class Misfit(Refusal):
     """The template does not take the messages in this shape; another one may do."""
 
 
-class _Shape(NamedTuple):
+class Shape(NamedTuple):
     """How messages are put to a template that does not take them as they are."""
 
     in_parts: bool  # content as a list of text parts
@@ -29,9 +39,37 @@ class _Shape(NamedTuple):
     tool_as_user: bool  # no tool role: the tool speaks as user
     calls_as_json: bool  # arguments of tool calls as JSON text
 
+    def put(self, messages: Sequence[Message], contents: Sequence[str]) -> list[Message]:
+        """The messages with these contents, in this shape."""
+        shaped: list[Message] = []
+        for index, (message, content) in enumerate(zip(messages, contents, strict=True)):
+            new: Message = {**message, "content": content}
+            if self.tool_as_user and new["role"] == "tool":
+                new = tool_as_user(content)
+                if index and messages[index - 1]["role"] == "tool":  # several tools answer in one turn
+                    new["content"] = f"{shaped.pop()['content']}\n{new['content']}"
+            if self.calls_as_json and new.get("tool_calls"):
+                new["tool_calls"] = [with_arguments(call, _to_json) for call in new["tool_calls"]]
+            if self.system_in_user and index == 1 and new["role"] == "user":
+                new["content"] = f"{shaped.pop()['content']}\n\n{content}"
+            shaped.append(new)
+        if self.in_parts:
+            for new in shaped:
+                new["content"] = [{"type": "text", "text": new["content"]}]
+        return shaped
+
+
+def _shapes(messages: list[Message]) -> Iterator[Shape]:
+    """Ways to put the messages to a template, the plainest first."""
+    system = messages[0]["role"] == "system"
+    tool = any(message["role"] == "tool" for message in messages)
+    calls = any(message.get("tool_calls") for message in messages)
+    options = ((False, True) if needed else (False,) for needed in (True, system, tool, calls))
+    return (Shape(*choice) for choice in product(*options))
+
 
 @dataclass(frozen=True)
-class _Hole:
+class Hole:
     """Where one message's text stands in a skeleton."""
 
     message: int
@@ -44,120 +82,198 @@ class _Hole:
 
 
 @dataclass(frozen=True)
-class _Skeleton:
+class Skeleton:
     """A conversation as the template writes it, with marks in the holes; `added` is an end that it leaves out."""
 
     text: str
-    holes: list[_Hole]
+    holes: list[Hole]
     marks: list[str]
     added: str = ""
 
     def fill(self, texts: dict[int, str]) -> str:
-        parts, place = [], 0
+        """The conversation with these texts in its holes."""
+        parts, end = [], 0
         for hole in self.holes:
-            parts += [self.text[place : hole.start], texts[hole.message]]
-            place = hole.end
-        return "".join([*parts, self.text[place:]])
+            parts += [self.text[end : hole.start], texts[hole.message]]
+            end = hole.end
+        return "".join([*parts, self.text[end:]])
+
+    def pieces(self, texts: dict[int, str], finished: bool) -> Iterator[Piece]:
+        """The conversation cut by role, up to the end of its last turn."""
+        end, between = 0, Role.PROMPT
+        last = self.holes[-1]
+        for hole in self.holes:
+            yield Piece(self.text[end : hole.start], between, own=True)
+            text = texts[hole.message]
+            lead = _shared(hole.lead, text)
+            tail = _shared(hole.tail[::-1], text[lead:][::-1])
+            yield Piece(text[:lead], hole.role, own=True)
+            yield Piece(text[lead : len(text) - tail], hole.role, own=False)
+            if hole.role == Role.ASSISTANT and (finished or hole is not last):
+                tail_and_end = text[len(text) - tail :] + self.text[hole.end : hole.stop]
+                yield Piece(tail_and_end, hole.role, own=True)
+            end = hole.end
+            if hole.role == Role.ASSISTANT:
+                between, end = Role.TEMPLATE, hole.stop
+        if last.role != Role.ASSISTANT:
+            yield Piece(self.text[end:], between, own=True)
 
 
-class _Reader:
+class TemplateReader:
+    """Reads what a template makes of conversations.
+
+    Args:
+        render: messages to text.
+        control: finds control tokens in the template's own text.
+    """
+
+    def __init__(self, render: Render, control: re.Pattern[str]):
+        self.render, self.control = render, control
+        self._skeletons: dict[str, Skeleton | Refusal] = {}
+
+    def read(self, messages: list[Message], finished: bool) -> Iterator[Piece]:
+        """A conversation cut by role, up to the end of its last turn.
+
+        Raises:
+            Misfit: the messages fit in no shape.
+            Refusal: they are not written in a way that can be told apart.
+        """
+        misfits = []
+        for shape in _shapes(messages):
+            try:
+                skeleton = self._skeleton(messages, shape)
+                return skeleton.pieces(self._texts(messages, shape, skeleton), finished)
+            except Misfit as reason:
+                misfits.append(reason)
+        raise misfits[0]
+
+    def _texts(self, messages: list[Message], shape: Shape, skeleton: Skeleton) -> dict[int, str]:
+        """The text of every hole as the template writes it."""
+        contents = [message["content"] for message in messages]
+        rendered = self.render(shape.put(messages, contents), False) + skeleton.added
+        for form in (str, str.strip):
+            texts = {
+                hole.message: hole.lead + form(contents[hole.message]) + hole.tail for hole in skeleton.holes
+            }
+            if skeleton.fill(texts) == rendered:
+                return texts
+        for hole in skeleton.holes:  # each from a rendering in which it is the only real one
+            mixed = [*skeleton.marks]
+            mixed[hole.message] = contents[hole.message]
+            text = self.render(shape.put(messages, mixed), False) + skeleton.added
+            before, after = skeleton.text[: hole.start], skeleton.text[hole.end :]
+            texts[hole.message] = text[len(before) : len(text) - len(after)]
+            if before + texts[hole.message] + after != text:
+                name = _name(messages, hole.message)
+                raise Refusal(f"writes other text differently because of that of {name}")
+        if skeleton.fill(texts) != rendered:
+            raise Refusal("writes one message differently because of the text of another")
+        return texts
+
+    def _skeleton(self, messages: list[Message], shape: Shape) -> Skeleton:
+        """The skeleton of this kind of conversation, made once."""
+        marks = [_mark(index) if message["content"] else "" for index, message in enumerate(messages)]
+        key = json.dumps([shape, shape.put(messages, marks)], default=str)
+        if key not in self._skeletons:
+            if len(self._skeletons) >= CACHED:
+                self._skeletons.clear()
+            try:
+                self._skeletons[key] = _TurnFinder(self, messages, marks, shape).skeleton()
+            except Refusal as reason:
+                self._skeletons[key] = reason
+        found = self._skeletons[key]
+        if isinstance(found, Refusal):
+            raise found
+        return found
+
+
+class _TurnFinder:
     """Finds the turns of one kind of conversation in what the template makes of its marks."""
 
-    def __init__(
-        self,
-        render: Callable[[list[Message], bool], str],
-        control: re.Pattern[str],
-        messages: list[Message],
-        marks: list[str],
-        shape: _Shape,
-    ):
-        self._render, self._control = render, control
+    def __init__(self, reader: TemplateReader, messages: list[Message], marks: list[str], shape: Shape):
+        self._render, self._control = reader.render, reader.control
         self.messages, self.marks, self.shape = messages, marks, shape
         self.text = self._first()
-        self.places = {
-            place: self.text.index(mark) for place, mark in enumerate(marks) if mark and mark in self.text
-        }
+        found = ((index, self.text.find(mark), len(mark)) for index, mark in enumerate(marks) if mark)
+        self.spans = {index: (start, start + length) for index, start, length in found if start >= 0}
 
     def _first(self, count: int | None = None, generation: bool = False) -> str:
         """The first `count` messages as rendered."""
-        return self._render(_written(self.messages[:count], self.marks[:count], self.shape), generation)
+        return self._render(self.shape.put(self.messages[:count], self.marks[:count]), generation)
 
-    def _next_mark(self, place: int) -> int:
-        """Where the first mark of message `place` or a later one stands."""
-        return min((at for one, at in self.places.items() if one >= place), default=len(self.text))
+    def _next_mark(self, index: int) -> int:
+        """Where the first mark of message `index` or a later one stands."""
+        return min((span[0] for other, span in self.spans.items() if other >= index), default=len(self.text))
 
-    def skeleton(self) -> _Skeleton:
+    def skeleton(self) -> Skeleton:
+        """The conversation with its holes."""
         self._check_texts()
-        holes: list[_Hole] = []
+        holes: list[Hole] = []
         floor, added = 0, ""  # what lies before floor belongs to earlier messages
-        for place, message in enumerate(self.messages):
-            start = self.places.get(place)
-            stop = None if start is None else start + len(self.marks[place])
+        for index, message in enumerate(self.messages):
+            span = self.spans.get(index)
             if message["role"] == "assistant":
                 if message.get("tool_calls"):
-                    self._check_tool_calls(place)
-                begin = self._begin(place, floor)
-                end, floor, added = self._end(place, begin if stop is None else stop)
+                    self._check_tool_calls(index)
+                begin = self._begin(index, floor)
+                end, floor, added = self._end(index, span[1] if span else begin)
                 token, calls = self.text[end:floor], str(message.get("tool_calls"))
                 if token in self.text[begin:end] or token in calls:
-                    raise _Refusal(f"finds its own end-of-turn token {token!r} inside {self._name(place)}")
-                lead, tail = (begin, end), (end, end)
-                if start is not None:
-                    lead, tail = (begin, start), (stop, end)
-                parts = self.text[slice(*lead)], self.text[slice(*tail)]
-                holes.append(_Hole(place, Role.ASSISTANT, begin, end, *parts, floor))
-            elif start is not None:
+                    raise Refusal(f"finds its own end-of-turn token {token!r} inside {self._name(index)}")
+                first, last = span or (end, end)
+                lead, tail = self.text[begin:first], self.text[last:end]
+                holes.append(Hole(index, Role.ASSISTANT, begin, end, lead, tail, floor))
+            elif span:
                 role = Role.TOOL if message["role"] == "tool" else Role.PROMPT
-                holes.append(_Hole(place, role, start, stop))
-                floor = stop
-        return _Skeleton(self.text, holes, self.marks, added)
+                holes.append(Hole(index, role, *span))
+                floor = span[1]
+        return Skeleton(self.text, holes, self.marks, added)
 
-    def _name(self, place: int) -> str:
-        return _name(self.messages, place)
+    def _name(self, index: int) -> str:
+        return _name(self.messages, index)
 
     def _check_texts(self) -> None:
         if self.shape.in_parts and re.search(r"""["']type["']: ["']text["']""", self.text):
-            raise _Misfit("takes no content in parts")
-        for place, mark in enumerate(self.marks):
+            raise Misfit("takes no content in parts")
+        for index, mark in enumerate(self.marks):
             count = self.text.count(mark) if mark else 1
             if count != 1:
-                raise _Misfit(f"{'repeats' if count else 'drops'} the text of {self._name(place)}")
-        if list(self.places.values()) != sorted(self.places.values()):
-            raise _Refusal("changes the order of the messages")
+                raise Misfit(f"{'repeats' if count else 'drops'} the text of {self._name(index)}")
+        if list(self.spans.values()) != sorted(self.spans.values()):
+            raise Refusal("changes the order of the messages")
 
-    def _check_tool_calls(self, place: int) -> None:
+    def _check_tool_calls(self, index: int) -> None:
         others = [{**message} for message in self.messages]
-        del others[place]["tool_calls"]
+        del others[index]["tool_calls"]
         try:
-            dropped = self._render(_written(others, self.marks, self.shape), False) == self.text
-        except _Refusal:
+            dropped = self._render(self.shape.put(others, self.marks), False) == self.text
+        except Refusal:
             return  # it cannot do without them, so it reads them
         if dropped:
-            raise _Refusal(f"drops the tool call of {self._name(place)}")
+            raise Refusal(f"drops the tool call of {self._name(index)}")
 
-    def _begin(self, place: int, floor: int) -> int:
+    def _begin(self, index: int, floor: int) -> int:
         """Where sampling would have begun this turn: behind the generation prompt."""
-        limit = self._next_mark(place)
-        asked = self._first(place, generation=True)
-        header = asked[_shared(asked, self._first(place)) :]
+        limit = self._next_mark(index)
+        asked, header = self._first(index, generation=True), self._header(index)
         begin = self._agree(asked, self.text)
         if not floor <= begin <= limit:  # earlier turns are written differently now
             opening = self._control.match(header)
-            place_of = self.text.rfind(opening[0], floor, limit) if opening else -1
-            if place_of < 0:
-                raise _Refusal(f"rewrites the turns before {self._name(place)} when later ones follow")
-            begin = place_of + self._agree(header, self.text[place_of:limit])
+            start = self.text.rfind(opening[0], floor, limit) if opening else -1
+            if start < 0:
+                raise Refusal(f"rewrites the turns before {self._name(index)} when later ones follow")
+            begin = start + self._agree(header, self.text[start:limit])
         if header:
             return begin
-        # asked without a header, but it may be written with one
-        written = self._usual_header() or self._silent_header()
+        # asked without a header, but it may be written with one, such as the first turn's
+        first = next(n for n, message in enumerate(self.messages) if message["role"] == "assistant")
+        written = self._header(first) or self._silent_header()
         return begin + len(written) if self.text.startswith(written, begin) else begin
 
-    def _usual_header(self) -> str:
-        """The generation prompt of the first turn."""
-        first = next(n for n, message in enumerate(self.messages) if message["role"] == "assistant")
-        asked = self._first(first, generation=True)
-        return asked[_shared(asked, self._first(first)) :]
+    def _header(self, index: int) -> str:
+        """The generation prompt of a turn."""
+        asked = self._first(index, generation=True)
+        return asked[_shared(asked, self._first(index)) :]
 
     def _silent_header(self) -> str:
         """What stands between a question and an answer; spaces alone are the policy's."""
@@ -165,9 +281,9 @@ class _Reader:
         between = answer[self._agree(question, answer) :].partition(_mark(1))[0]
         return between if between.strip() else ""
 
-    def _end(self, place: int, written: int) -> tuple[int, int, str]:
+    def _end(self, index: int, written: int) -> tuple[int, int, str]:
         """Where the end-of-turn token begins and ends, the first at `written` at most; and that token, if it was added."""
-        count = place + 1
+        count = index + 1
         is_last = count == len(self.messages)
         last = self._first(count)
         if not self._writes_ends():  # the policy stops with the token that begins the next header
@@ -176,7 +292,7 @@ class _Reader:
                 return len(last), len(last) + len(added), added
             match = self._control.match(self.text, len(last)) if self.text.startswith(last) else None
             if match is None:
-                raise _Refusal("does not end a turn with a special token")
+                raise Refusal(NO_END)
             return match.start(), match.end(), ""
         follow = self._followed(last, count) if is_last else self.text
         limit = self._next_mark(count)
@@ -187,7 +303,7 @@ class _Reader:
             closing = [match[0] for match in self._control.finditer(last)][-1:]
             found = [match for match in after if match[0] in closing][:1] or after[:1]
         if not found:
-            raise _Refusal("does not end a turn with a special token")
+            raise Refusal(NO_END)
         return found[0].start(), found[0].end(), ""
 
     def _followed(self, last: str, count: int) -> str:
@@ -195,8 +311,8 @@ class _Reader:
         for role in ("user", "tool"):
             more = [*self.messages[:count], {"role": role}]
             try:
-                text = self._render(_written(more, [*self.marks[:count], _mark(count)], self.shape), False)
-            except _Refusal:
+                text = self._render(self.shape.put(more, [*self.marks[:count], _mark(count)]), False)
+            except Refusal:
                 continue
             if _mark(count) in text:
                 return text
@@ -204,8 +320,8 @@ class _Reader:
 
     def _probe(self, *roles: str) -> str:
         """A short conversation as rendered."""
-        marks = [_mark(place) for place in range(len(roles))]
-        return self._render(_written([{"role": role} for role in roles], marks, self.shape), False)
+        marks = [_mark(index) for index in range(len(roles))]
+        return self._render(self.shape.put([say(role, "") for role in roles], marks), False)
 
     def _writes_ends(self) -> bool:
         """Whether the template writes a control token behind the text of a last turn."""
@@ -216,7 +332,7 @@ class _Reader:
         answer, question = self._probe("user", "assistant"), self._probe("user", "assistant", "user")
         match = self._control.match(question, len(answer)) if question.startswith(answer) else None
         if match is None:
-            raise _Refusal("does not end a turn with a special token")
+            raise Refusal(NO_END)
         return match[0]
 
     def _agree(self, one: str, other: str) -> int:
@@ -229,55 +345,27 @@ class _Reader:
         return shared
 
 
-def _mark(place: int) -> str:
+def _mark(index: int) -> str:
     """Stands for the text of a message; survives trimming, quoting and changes of case at its ends."""
-    return f"Zq{place}qZ"
+    return f"Zq{index}qZ"
+
+
+def _name(messages: list[Message], index: int) -> str:
+    return f"message {index + 1} ({messages[index]['role']})"
 
 
 def _shared(one: str, other: str) -> int:
     """Length of the prefix that two texts share."""
     pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _with_arguments(call: dict[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+def with_arguments(call: dict[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
     """A tool call with its arguments converted, wherever they stand."""
     if "function" in call:
-        return {**call, "function": _with_arguments(call["function"], convert)}
+        return {**call, "function": with_arguments(call["function"], convert)}
     return {**call, "arguments": convert(call["arguments"])} if "arguments" in call else call
 
 
 def _to_json(arguments: Any) -> Any:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-
-
-def _shapes(messages: list[Message]) -> Iterator[_Shape]:
-    """Ways to put the messages to a template, the plainest first."""
-    system = (False, True) if messages[0]["role"] == "system" else (False,)
-    tool = (False, True) if any(message["role"] == "tool" for message in messages) else (False,)
-    calls = (False, True) if any(message.get("tool_calls") for message in messages) else (False,)
-    return (_Shape(*shape) for shape in product((False, True), system, tool, calls))
-
-
-def _written(messages: Sequence[Message], contents: Sequence[str], shape: _Shape) -> list[Message]:
-    """The messages with these contents, as `shape` puts them."""
-    written: list[Message] = []
-    for place, (message, content) in enumerate(zip(messages, contents, strict=True)):
-        one = {**message, "content": content}
-        if shape.tool_as_user and one["role"] == "tool":
-            one = tool_as_user(content)
-            if place and messages[place - 1]["role"] == "tool":  # several tools answer in one turn
-                one["content"] = f"{written.pop()['content']}\n{one['content']}"
-        if shape.calls_as_json and one.get("tool_calls"):
-            one["tool_calls"] = [_with_arguments(call, _to_json) for call in one["tool_calls"]]
-        if shape.system_in_user and place == 1 and one["role"] == "user":
-            one["content"] = f"{written.pop()['content']}\n\n{content}"
-        written.append(one)
-    if shape.in_parts:
-        for one in written:
-            one["content"] = [{"type": "text", "text": one["content"]}]
-    return written
-
-
-def _name(messages: list[Message], place: int) -> str:
-    return f"message {place + 1} ({messages[place]['role']})"

@@ -48,7 +48,7 @@ def write_jsonl(file: Path, rows: Iterable[dict[str, Any]]) -> None:
 def read_jsonl(
     file: Path,
     read: Callable[[Any], dict[str, Any]] = dict,
-    wanted: str = "JSON",
+    wanted: str = "a JSON object",
     remedy: str = "restore the file or make it again",
 ) -> list[dict[str, Any]]:
     """All rows; blank lines, a byte-order mark and line ends of any system are passed over.

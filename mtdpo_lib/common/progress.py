@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+
+OnProgress = Callable[[int, int], None]  # what long work calls with (done, total)
 
 
 class Progress:

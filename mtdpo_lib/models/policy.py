@@ -1,15 +1,16 @@
-"""Models: tokenizers, bases and policies. A policy is a base and, mostly, one named LoRA adapter on it."""
+"""Policies: a base and, mostly, one named LoRA adapter on it; how they are loaded and merged."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from mtdpo_lib.common.stages import Product
-from mtdpo_lib.models.bases import SOURCE, _missing, quiet_libraries
+from mtdpo_lib.models.bases import SOURCE, missing_model, read_tokenizer
+from mtdpo_lib.models.quiet import quiet_libraries
 from mtdpo_lib.profiles.sections import ModelSettings
 
 if TYPE_CHECKING:
@@ -21,17 +22,27 @@ if TYPE_CHECKING:
 class Policy:
     """A policy by name: `part` of `product` is a whole model, or an adapter on `base`.
 
-    Two policies with equal products and parts are the same policy wherever they are stored.
+    Two policies with equal products and parts are the same policy wherever they are stored, and whichever `arm` and
+    `iteration` of an experiment they came from.
     """
 
     name: str
     product: Product
     part: str = ""
     base: Policy | None = None
+    arm: str = field(default="", compare=False)
+    iteration: int | None = field(default=None, compare=False)
 
     @property
     def folder(self) -> Path:
+        """Where the model or the adapter is."""
         return self.product.path / self.part
+
+    @property
+    def weights(self) -> str:
+        """Where the base's weights are: its folder, or the folder or hub name that it notes."""
+        note = (self.base or self).folder / SOURCE
+        return note.read_text(encoding="utf8") if note.exists() else str(note.parent)
 
 
 def device() -> torch.device:
@@ -41,10 +52,7 @@ def device() -> torch.device:
 
 def load_tokenizer(policy: Policy) -> PreTrainedTokenizerBase:
     """The tokenizer of the policy's base; every policy on one base shares it."""
-    from transformers import AutoTokenizer
-
-    folder = (policy.base or policy).folder
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = read_tokenizer((policy.base or policy).folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -59,26 +67,18 @@ def load_base(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet_libraries()
-    folder = (policy.base or policy).folder
-    source = folder / SOURCE
-    place = source.read_text(encoding="utf8") if source.exists() else str(folder)
-    quantization = None
+    dtype, quantization = getattr(torch, settings.dtype), None
     if settings.quantization == "nf4":
         quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
-        )
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )  # fmt: skip
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            place,
-            dtype=getattr(torch, settings.dtype),
-            quantization_config=quantization,
-            device_map={"": device()},
+            policy.weights, dtype=dtype, quantization_config=quantization, device_map={"": device()}
         )
     except OSError as error:
-        raise _missing(place, error) from error
+        raise missing_model(policy.weights, error) from error
     for module in model.modules():
         # On some CPUs the first forward pass in evaluation mode would repack the 4-bit weights with coarser scales, for
         # good: the policy that samples would not be the one that is trained.
@@ -92,12 +92,9 @@ def lora_config(settings: ModelSettings) -> LoraConfig:
     from peft import LoraConfig
 
     return LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
+        r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=0.0, target_modules="all-linear",
         task_type="CAUSAL_LM",
-    )
+    )  # fmt: skip
 
 
 def load_for_training(policy: Policy, settings: ModelSettings, seed: int) -> PeftModel:
@@ -117,9 +114,9 @@ def load_for_sampling(policy: Policy, settings: ModelSettings) -> PreTrainedMode
 
     model = load_base(policy, settings)
     if policy.base is not None:
-        model = PeftModel.from_pretrained(model, policy.folder)
-        if settings.quantization == "none":
-            model = model.merge_and_unload()
+        adapted = PeftModel.from_pretrained(model, policy.folder)
+        whole = adapted.merge_and_unload() if settings.quantization == "none" else adapted
+        model = cast("PreTrainedModel", whole)
     return model.eval().requires_grad_(False)
 
 

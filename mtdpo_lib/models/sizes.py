@@ -1,4 +1,4 @@
-"""TODO: models.sizes."""
+"""Sizes: how many weights a model has and how many bytes its parts take, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -31,15 +31,10 @@ class Shape:
         """The shape in a model's configuration."""
         heads = config.num_attention_heads
         return cls(
-            config.vocab_size,
-            config.hidden_size,
-            config.num_hidden_layers,
-            heads,
-            config.num_key_value_heads or heads,
-            getattr(config, "head_dim", None) or config.hidden_size // heads,
-            config.intermediate_size,
+            config.vocab_size, config.hidden_size, config.num_hidden_layers, heads, config.num_key_value_heads or heads,
+            getattr(config, "head_dim", None) or config.hidden_size // heads, config.intermediate_size,
             bool(config.tie_word_embeddings),
-        )
+        )  # fmt: skip
 
     @property
     def projections(self) -> tuple[tuple[int, int], ...]:
@@ -69,7 +64,7 @@ class Shape:
         return self.layers * rank * sum(inputs + outputs for inputs, outputs in self.projections)
 
     def block_activations(self) -> int:
-        """Bytes that one block keeps for the gradient, a token, under bfloat16 autocast with LoRA.
+        """Bytes per token that one block keeps for the gradient, under bfloat16 autocast with LoRA.
 
         What its two norms read (in float32), each projection's input as its adapter casts it, queries, keys, values and what
         attention gives, and three parts of the gated layer.
@@ -80,7 +75,7 @@ class Shape:
         return norms + casts + attention + HALF * 3 * self.intermediate
 
     def cache(self) -> int:
-        """Bytes of keys and values, a token."""
+        """Bytes of keys and values per token."""
         return 2 * HALF * self.layers * self.key_value_heads * self.head_size
 
 

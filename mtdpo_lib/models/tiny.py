@@ -1,4 +1,4 @@
-"""TODO: models.tiny."""
+"""Tiny models: a tokenizer and a Llama of about a million weights, made on the spot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mtdpo_lib.models.bases import quiet_libraries
+from mtdpo_lib.models.quiet import quiet_libraries
 from mtdpo_lib.profiles.sections import ModelSettings
 
 if TYPE_CHECKING:
@@ -36,12 +36,9 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
     )
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<|pad|>",
-        eos_token="<|end|>",
-        additional_special_tokens=TINY_SPECIAL[2:],
-        clean_up_tokenization_spaces=False,
-    )
+        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>",
+        additional_special_tokens=TINY_SPECIAL[2:], clean_up_tokenization_spaces=False,
+    )  # fmt: skip
     fast.chat_template = TINY_TEMPLATE
     return fast
 
@@ -55,20 +52,14 @@ def tiny_model(
     quiet_libraries()
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=settings.hidden,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=max(settings.heads // 2, 1),
-        intermediate_size=settings.intermediate,
-        max_position_embeddings=max(2 * max_tokens, 512),
+        vocab_size=len(tokenizer), hidden_size=settings.hidden, num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads, num_key_value_heads=max(settings.heads // 2, 1),
+        intermediate_size=settings.intermediate, max_position_embeddings=max(2 * max_tokens, 512),
         tie_word_embeddings=True,
-        initializer_range=settings.hidden**-0.5
-        * 0.7,  # 0.02, the usual value, is for wide models and learns copying late
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
+        # 0.02, the usual value, is for wide models and learns copying late
+        initializer_range=settings.hidden**-0.5 * 0.7,
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
     model = LlamaForCausalLM(config)
     _attend_to_likes(model)
     return model
@@ -85,7 +76,6 @@ def _attend_to_likes(model: PreTrainedModel) -> None:
     for layer in model.model.layers:
         attention = layer.self_attn
         for own, shared in ((attention.q_proj, attention.k_proj), (attention.o_proj, attention.v_proj)):
-            each = (
-                shared.weight.unflatten(0, (pairs, -1)).repeat_interleave(heads // pairs, dim=0).flatten(0, 1)
-            )
+            groups = shared.weight.unflatten(0, (pairs, -1))
+            each = groups.repeat_interleave(heads // pairs, dim=0).flatten(0, 1)
             own.weight.copy_(each if own is attention.q_proj else each.T)

@@ -6,11 +6,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, named, normalised, tool
+from mtdpo_lib.chat import say
+from mtdpo_lib.common.progress import OnProgress
+from mtdpo_lib.problems.answers import extract_boxed, is_correct
+from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, SessionFactory, named, normalised
 from mtdpo_lib.problems.benchmarks import BENCHMARKS, load_benchmark
 from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, load_gsm8k, sources
-from mtdpo_lib.problems.habits.generate import make_problems
-from mtdpo_lib.problems.habits.teacher import RATES, SUITES, Progress, SessionFactory, make_demonstrations
+from mtdpo_lib.problems.habits import RATES, SUITES, make_demonstrations, make_problems, taking_turns
 from mtdpo_lib.problems.splits import split_of
 from mtdpo_lib.sandbox.effects import below_log
 
@@ -18,22 +20,10 @@ if TYPE_CHECKING:
     from mtdpo_lib.profiles.sections import ProblemSettings
 
 __all__ = [
-    "BENCHMARKS",
-    "RATES",
-    "SPLITS",
-    "SUITES",
-    "Demonstration",
-    "Problem",
-    "gsm8k_demonstrations",
-    "load_benchmark",
-    "load_demonstrations",
-    "load_gsm8k",
-    "load_problems",
-    "make_demonstrations",
-    "make_problems",
-    "normalised",
-    "split_of",
-]
+    "BENCHMARKS", "RATES", "SPLITS", "SUITES", "Demonstration", "Problem", "extract_boxed", "gsm8k_demonstrations",
+    "is_correct", "load_benchmark", "load_demonstrations", "load_gsm8k", "load_problems", "make_demonstrations",
+    "make_problems", "normalised", "split_of",
+]  # fmt: skip
 
 
 def load_problems(settings: ProblemSettings, split: str, count: int, seed: int) -> list[Problem]:
@@ -55,22 +45,16 @@ def load_problems(settings: ProblemSettings, split: str, count: int, seed: int) 
         return load_gsm8k(settings.gsm8k_dir, split, count, seed, settings.gsm8k_max_steps)
     if settings.source != "generated":
         raise ValueError(f"Unknown problems.source {settings.source!r}; take 'generated' or 'gsm8k'.")
+    sizes = [len(range(first, count, len(SUITES))) for first in range(len(SUITES))]
     suites = [
-        make_problems(
-            suite,
-            split,
-            len(range(place, count, len(SUITES))),
-            seed,
-            settings.families,
-            settings.largest_answer,
-        )
-        for place, suite in enumerate(SUITES)
+        make_problems(suite, split, size, seed, settings.families, settings.largest_answer)
+        for suite, size in zip(SUITES, sizes, strict=True)
     ]
-    return [suites[place % len(suites)][place // len(suites)] for place in range(count)]
+    return taking_turns(suites, count)
 
 
 def load_demonstrations(
-    settings: ProblemSettings, seed: int, session_factory: SessionFactory, progress: Progress | None = None
+    settings: ProblemSettings, seed: int, session_factory: SessionFactory, progress: OnProgress | None = None
 ) -> tuple[list[Demonstration], dict[str, Any]]:
     """Make the demonstrations that supervised fine-tuning starts from.
 
@@ -116,7 +100,9 @@ def below_logs(demonstration: Demonstration, most: int, seed: int) -> Demonstrat
     names = (seed, "demonstration", demonstration.problem.id)
     lines = named(*names, "log").randint(0, most)
     messages = [
-        tool(below_log(message["content"], lines, *names, turn)) if message["role"] == "tool" else message
+        say("tool", below_log(message["content"], lines, *names, turn))
+        if message["role"] == "tool"
+        else message
         for turn, message in enumerate(demonstration.messages)
     ]
     return replace(demonstration, messages=messages)
@@ -124,17 +110,13 @@ def below_logs(demonstration: Demonstration, most: int, seed: int) -> Demonstrat
 
 def summary(demonstrations: list[Demonstration]) -> dict[str, Any]:
     """Count demonstrations, all and right, by suite, family and strategy."""
-    groups: dict[str, Counter[str]] = {"suite": Counter(), "family": Counter(), "strategy": Counter()}
-    right: dict[str, Counter[str]] = {"suite": Counter(), "family": Counter(), "strategy": Counter()}
+    tables: dict[str, dict[str, Counter[str]]] = {"suite": {}, "family": {}, "strategy": {}}
     for one in demonstrations:
         suite, family = one.problem.suite, f"{one.problem.suite}/{one.problem.family}"
         for group, name in (("suite", suite), ("family", family), ("strategy", f"{family}/{one.strategy}")):
-            groups[group][name] += 1
-            right[group][name] += one.correct
-    tables = {
-        group: {
-            name: {"total": total, "correct": right[group][name]} for name, total in sorted(counts.items())
-        }
-        for group, counts in groups.items()
+            count = tables[group].setdefault(name, Counter(total=0, correct=0))
+            count.update(total=1, correct=int(one.correct))
+    counts = {
+        group: {name: dict(count) for name, count in sorted(table.items())} for group, table in tables.items()
     }
-    return {"total": len(demonstrations), "correct": sum(one.correct for one in demonstrations), **tables}
+    return {"total": len(demonstrations), "correct": sum(one.correct for one in demonstrations), **counts}

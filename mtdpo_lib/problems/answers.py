@@ -14,7 +14,11 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(/\d+)?")
 
 
 def extract_boxed(text: str) -> str | None:
-    """Content of the last complete ``\\boxed{...}`` of `text`; None when there is none."""
+    r"""Content of the last complete ``\boxed{...}`` of `text`; None when there is none.
+
+    >>> print(extract_boxed(r"First \boxed{3}, no: the answer is \boxed{\frac{1}{2}}."))
+    \frac{1}{2}
+    """
     start = text.rfind("\\boxed{")
     while start >= 0:
         depth, begin = 0, start + len("\\boxed")
@@ -27,7 +31,11 @@ def extract_boxed(text: str) -> str | None:
 
 
 def number(text: str) -> Fraction | None:
-    """Read "42", "1,200", "$3.50", "80%" or "3/4" as an exact number; None when it is not one."""
+    """Read "42", "1,200", "$3.50", "80%" or "3/4" as an exact number; None when it is not one.
+
+    >>> number("$3.50"), number("x")
+    (Fraction(7, 2), None)
+    """
     plain = text.strip().replace(",", "").replace("$", "").replace("\\%", "").rstrip("%.")
     if not _NUMBER.fullmatch(plain):
         return None
@@ -36,9 +44,14 @@ def number(text: str) -> Fraction | None:
 
 
 def is_correct(answer: str | None, gold: str) -> bool:
-    """True when `answer` equals `gold`: as exact numbers where both are numbers, else by math-verify.
+    r"""True when `answer` equals `gold`: as exact numbers where both are numbers, else by math-verify.
 
     Strict where the authors' grader is lenient: a factor of 100 is not forgiven, and no answer outside a box counts.
+
+    >>> is_correct("1,200.0", "1200"), is_correct("0.5", "50"), is_correct(None, "50")
+    (True, False, False)
+    >>> is_correct(r"\frac{2}{4}", "0.5")
+    True
     """
     if answer is None or not answer:
         return False
@@ -65,5 +78,5 @@ def _math_verify(answer: str, gold: str) -> bool:
         )
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     config = [LatexExtractionConfig()]
-    parsed = [parse(f"${text}$", extraction_config=config, parsing_timeout=2) for text in (gold, answer)]
-    return bool(all(parsed)) and bool(verify(*parsed, timeout_seconds=2))
+    right, ours = (parse(f"${text}$", extraction_config=config, parsing_timeout=2) for text in (gold, answer))
+    return bool(right and ours and verify(right, ours, timeout_seconds=2))

@@ -1,19 +1,21 @@
-"""What travels out of this package: a problem, and a demonstration of how a teacher works it out."""
+"""What travels out of this room: a problem, and a demonstration of how a teacher works it out."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from mtdpo_lib.chat import Message, say
 from mtdpo_lib.common.seeds import stream
+from mtdpo_lib.sandbox import Session
 
 SPLITS = ("demonstrations", "preference", "development", "test")
 
-Message = dict[str, str]
+SessionFactory = Callable[[], Session]
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,6 @@ class Problem:
     question: str
     answer: str
     notes: str = ""
-
-    def to_dict(self) -> dict[str, str]:
-        """Return the fields as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Problem:
-        """Rebuild a problem from `to_dict`'s record."""
-        return cls(**record)
 
 
 @dataclass(frozen=True)
@@ -73,22 +66,8 @@ class Demonstration:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Demonstration:
         """Rebuild a demonstration from `to_dict`'s record."""
-        return cls(**{**record, "problem": Problem.from_dict(record["problem"])})
-
-
-class ToolResult(Protocol):
-    """What a run of code gives back."""
-
-    text: str
-    error: str | None
-
-
-class Session(Protocol):
-    """A sandbox session: variables live from one run to the next."""
-
-    def run(self, code: str) -> ToolResult:
-        """Run one block of code."""
-        ...
+        fields: dict[str, Any] = {**record, "problem": Problem(**record["problem"])}
+        return cls(**fields)
 
 
 def digest(*names: object, size: int = 8) -> str:
@@ -107,22 +86,12 @@ def normalised(question: str) -> str:
     return re.sub(r"\s+", " ", question).strip().lower()
 
 
-def ask(question: str) -> Message:
-    """Return the user's message."""
-    return {"role": "user", "content": question}
-
-
 def call(sentence: str, code: str) -> Message:
     """Return an assistant's message: one sentence of reasoning, then a block of Python for the tool."""
-    return {"role": "assistant", "content": f"{sentence}\n```python\n{code}\n```"}
-
-
-def tool(text: str) -> Message:
-    """Return the tool's message, exactly the sandbox's text."""
-    return {"role": "tool", "content": text}
+    return say("assistant", f"{sentence}\n```python\n{code}\n```")
 
 
 def conclude(answer: str, sentence: str = "") -> Message:
     """Return the assistant's last message, with the boxed answer."""
     lead = f"{sentence}\n" if sentence else ""
-    return {"role": "assistant", "content": f"{lead}The answer is \\boxed{{{answer}}}."}
+    return say("assistant", f"{lead}The answer is \\boxed{{{answer}}}.")

@@ -8,13 +8,13 @@ folder that MTDPO_BENCHMARKS_DIR names.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtdpo_lib.common.files import read_jsonl
 from mtdpo_lib.problems.answers import extract_boxed, number
 from mtdpo_lib.problems.base import Problem, digest
 from mtdpo_lib.problems.splits import question_id
@@ -35,16 +35,17 @@ class Benchmark:
     Attributes:
         hub: its name there.
         split: the part to test on.
-        question, answer: from a record; no answer leaves the record out.
-        family: from a record: the kind of question.
+        question: the fields that make it up.
+        answer: from a record; None leaves the record out.
+        family: the field with the kind of question.
         configs: the hub's parts that make up the set.
     """
 
     hub: str
     split: str
-    question: Callable[[Record], str]
+    question: tuple[str, ...]
     answer: Callable[[Record], str | None]
-    family: Callable[[Record], str] = lambda record: "all"
+    family: str = ""
     configs: tuple[str | None, ...] = (None,)
 
 
@@ -58,33 +59,19 @@ def _number(text: object) -> str | None:
 
 BENCHMARKS = {
     "math": Benchmark(
-        "EleutherAI/hendrycks_math", "test",
-        question=lambda record: record["problem"],
-        answer=lambda record: extract_boxed(record["solution"]),
-        family=lambda record: record["type"],
-        configs=MATH_SUBJECTS,
+        "EleutherAI/hendrycks_math", "test", ("problem",), lambda record: extract_boxed(record["solution"]), "type",
+        MATH_SUBJECTS,
     ),
     "svamp": Benchmark(
-        "ChilleD/SVAMP", "test",
-        question=lambda record: f"{record['Body'].strip()} {record['Question'].strip()}",
-        answer=lambda record: _number(record["Answer"]),
-        family=lambda record: record["Type"],
+        "ChilleD/SVAMP", "test", ("Body", "Question"), lambda record: _number(record["Answer"]), "Type"
     ),
     "asdiv": Benchmark(
-        "EleutherAI/asdiv", "validation",
-        question=lambda record: f"{record['body'].strip()} {record['question'].strip()}",
-        answer=lambda record: None if ";" in record["answer"] else _number(record["answer"]),
-        family=lambda record: record["solution_type"],
+        "EleutherAI/asdiv", "validation", ("body", "question"),
+        lambda record: None if ";" in record["answer"] else _number(record["answer"]), "solution_type",
     ),
-    "mawps": Benchmark(
-        "MU-NLPC/Calc-mawps", "test",
-        question=lambda record: record["question"],
-        answer=lambda record: _number(record["result"]),
-    ),
+    "mawps": Benchmark("MU-NLPC/Calc-mawps", "test", ("question",), lambda record: _number(record["result"])),
     "gsm-hard": Benchmark(
-        "reasoning-machines/gsm-hard", "train",
-        question=lambda record: record["input"],
-        answer=lambda record: _number(record["target"]),
+        "reasoning-machines/gsm-hard", "train", ("input",), lambda record: _number(record["target"])
     ),
 }  # fmt: skip
 
@@ -111,13 +98,13 @@ def load_benchmark(
     benchmark, folder = BENCHMARKS[name], str(folder) or os.environ.get(FOLDER_VARIABLE, "")
     records = _from_folder(name, Path(folder)) if folder else _from_hub(name, benchmark)
     problems: dict[str, Problem] = {}
-    for place, record in enumerate(records, 1):
+    for position, record in enumerate(records, 1):
         try:
-            question, answer = benchmark.question(record).strip(), benchmark.answer(record)
-            family = benchmark.family(record)
+            question = " ".join(record[field].strip() for field in benchmark.question)
+            answer, family = benchmark.answer(record), record[benchmark.family] if benchmark.family else "all"
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"Record {place} of {name} is not one of {benchmark.hub} ({type(error).__name__}: {error}): "
+                f"Record {position} of {name} is not one of {benchmark.hub} ({type(error).__name__}: {error}): "
                 "fetch the set again."
             ) from error
         if answer is not None:
@@ -133,14 +120,7 @@ def _from_folder(name: str, folder: Path) -> list[Record]:
             f"The test set {name} is not in {str(folder)!r}: put {name}.jsonl there, with the fields of "
             f"{BENCHMARKS[name].hub}, or leave {FOLDER_VARIABLE} empty to take it from the hub."
         )
-    records = []
-    for place, line in enumerate(file.read_text(encoding="utf8").splitlines(), 1):
-        try:
-            if line.strip():
-                records.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{file.name}, line {place} is no JSON: fetch the file again.") from error
-    return records
+    return read_jsonl(file, remedy="fetch the file again")
 
 
 def _from_hub(name: str, benchmark: Benchmark) -> Iterable[Record]:

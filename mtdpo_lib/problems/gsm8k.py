@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
+import operator
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
+from mtdpo_lib.chat import say
+from mtdpo_lib.common.files import read_jsonl
+from mtdpo_lib.common.progress import OnProgress
 from mtdpo_lib.problems.answers import is_correct, number
-from mtdpo_lib.problems.base import Demonstration, Problem, ask, call, conclude, digest, tool
-from mtdpo_lib.problems.habits.teacher import Progress, SessionFactory
+from mtdpo_lib.problems.base import Demonstration, Problem, SessionFactory, call, conclude, digest
 from mtdpo_lib.problems.splits import check_split, question_id, split_of
 
 FOLDER_VARIABLE = "MTDPO_GSM8K_DIR"
@@ -31,30 +33,17 @@ PUBLISHED = {
     "test.jsonl": "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
 }
 
+SIGNS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+}  # fmt: skip
+
 Record = dict[str, str]
 
 
-def read_jsonl(path: Path) -> list[Record]:
-    """Read question and answer of every line.
-
-    Raises:
-        ValueError: Naming file and line, for a line that is not a GSM8K record.
-    """
-    records = []
-    for line_number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            record = {"question": record["question"], "answer": record["answer"]}
-            final_answer(record["answer"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path.name}, line {line_number} is no GSM8K record ({type(error).__name__}): a line needs "
-                f'JSON with "question" and an "answer" that ends in "#### number"; fetch it again or {WHERE}.'
-            ) from error
-        records.append(record)
-    return records
+def _record(row: Record) -> Record:
+    """Question and answer of a line; an error for one that is not a GSM8K record."""
+    final_answer(row["answer"])
+    return {"question": row["question"], "answer": row["answer"]}
 
 
 def read_records(folder: str | os.PathLike[str]) -> tuple[list[Record], list[Record]]:
@@ -68,9 +57,7 @@ def read_records(folder: str | os.PathLike[str]) -> tuple[list[Record], list[Rec
             from datasets import load_dataset
 
             data = load_dataset("openai/gsm8k", "main")
-        except (
-            Exception
-        ) as error:  # offline, missing package, hub errors of many classes: one way out for all
+        except Exception as error:  # offline, missing package, or one of many errors: one way out for all
             raise ValueError(
                 f"GSM8K cannot be had from the hub ({type(error).__name__}): {WHERE}."
             ) from error
@@ -80,7 +67,10 @@ def read_records(folder: str | os.PathLike[str]) -> tuple[list[Record], list[Rec
         raise ValueError(f"There is no GSM8K folder {str(folder)!r}: {WHERE}.")
     if not train.is_file():
         raise ValueError(f"The GSM8K folder {str(folder)!r} has no train.jsonl: {WHERE}.")
-    return read_jsonl(train), read_jsonl(test) if test.is_file() else []
+    wanted = 'a GSM8K record, JSON with "question" and an "answer" that ends in "#### number"'
+    remedy = f"fetch it again or {WHERE}"
+    records = read_jsonl(train, _record, wanted, remedy)
+    return records, read_jsonl(test, _record, wanted, remedy) if test.is_file() else []
 
 
 def sources(folder: str | os.PathLike[str]) -> dict[str, str]:
@@ -134,19 +124,11 @@ def load_gsm8k(
     """
     check_split(split)
     train, test = read_records(folder or os.environ.get(FOLDER_VARIABLE, ""))
-    name = split
-    if split == "test" and test:
-        records = test
-    else:
-        records = [record for record in train if split_of(record["question"]) == split]
-        name = "train-heldout" if split == "test" else split
-    steps = {record["question"]: len(NOTE.findall(record["answer"])) for record in records}
-    found = [
-        _problem(record, name)
-        for record in records
-        if not max_steps or steps[record["question"]] <= max_steps
-    ]
-    problems = {problem.id: problem for problem in found}
+    name = "train-heldout" if split == "test" and not test else split
+    records = test if name == "test" else [one for one in train if split_of(one["question"]) == split]
+    if max_steps:
+        records = [record for record in records if len(NOTE.findall(record["answer"])) <= max_steps]
+    problems = {problem.id: problem for problem in (_problem(record, name) for record in records)}
     if count is not None and count > len(problems):
         raise ValueError(
             f"GSM8K has {len(problems)} problems in split {name!r} with problems.gsm8k_max_steps="
@@ -184,17 +166,11 @@ def evaluated(expression: str) -> Fraction:
             case ast.Expression(body=body):
                 return value(body)
             case ast.Constant(value=int() | float()):
-                return Fraction(ast.get_source_segment(expression, node))
+                return Fraction(ast.get_source_segment(expression, node) or "")  # exact: 0.1 is 1/10
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -value(operand)
-            case ast.BinOp(left=left, op=ast.Add(), right=right):
-                return value(left) + value(right)
-            case ast.BinOp(left=left, op=ast.Sub(), right=right):
-                return value(left) - value(right)
-            case ast.BinOp(left=left, op=ast.Mult(), right=right):
-                return value(left) * value(right)
-            case ast.BinOp(left=left, op=ast.Div(), right=right):
-                return value(left) / value(right)
+            case ast.BinOp(left=left, op=sign, right=right) if type(sign) in SIGNS:
+                return SIGNS[type(sign)](value(left), value(right))
         raise ValueError("not plain arithmetic")
 
     try:
@@ -225,9 +201,10 @@ def program(solution: str, question: str = "") -> tuple[str, str]:
     named = {Fraction(word) for word in NUMBER.findall(question.replace(",", ""))}
     lines: list[str] = []
     steps: dict[Fraction, str] = {}
-    for note in notes:
-        expression = re.sub(r"(?<![\d.])0+(?=\d)", "", note[1].replace(",", "").strip())
-        result, name = evaluated(expression), f"step_{len(lines) + 1}"
+    expressions = [re.sub(r"(?<![\d.])0+(?=\d)", "", note[1].replace(",", "").strip()) for note in notes]
+    results = [evaluated(expression) for expression in expressions]
+    for position, (note, expression, result) in enumerate(zip(notes, expressions, results, strict=True), 1):
+        name = f"step_{position}"
         after = AFTER_NOTE.match(solution, note.end())
         comment = " ".join(after[1].split()[:5]) if after else ""
         line = f"{name} = {with_steps(expression, steps)}"
@@ -236,9 +213,9 @@ def program(solution: str, question: str = "") -> tuple[str, str]:
             steps[result] = name
     if not re.search(r"[\d.)]\s*[-+*/]", notes[-1][1]):
         raise ValueError("the last note computes nothing")
-    shown = expression if len(notes) == 1 else name
+    shown = expressions[0] if len(notes) == 1 else f"step_{len(notes)}"
     if re.search(r"[/.]", "".join(note[1] for note in notes)):  # a float: print 72, not 72.0
-        shown = f"round({shown})" if result.denominator == 1 else f"round({shown}, 4)"
+        shown = f"round({shown})" if results[-1].denominator == 1 else f"round({shown}, 4)"
     if len(notes) == 1:
         return "One step is enough.", f"print({shown})"
     return f"I work it out in {len(notes)} steps.", "\n".join([*lines, f"print({shown})"])
@@ -254,7 +231,7 @@ def gsm8k_demonstrations(
     problems: Iterable[Problem],
     session_factory: SessionFactory,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> tuple[list[Demonstration], dict[str, int]]:
     """Make demonstrations from GSM8K's calculator notes, and keep those whose program gives the gold answer.
 
@@ -289,7 +266,9 @@ def gsm8k_demonstrations(
         elif not is_correct(output, problem.answer):
             counts["dropped: the notes do not give the gold answer"] += 1
         else:
-            messages = [ask(problem.question), call(sentence, code), tool(output), conclude(output)]
+            messages = [
+                say("user", problem.question), call(sentence, code), say("tool", output), conclude(output),
+            ]  # fmt: skip
             kept.append(Demonstration(problem, "notes", messages, correct=True))
             counts["kept"] += 1
             if progress:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from mtdpo_lib.common.files import read_jsonl, write_jsonl
 from mtdpo_lib.common.progress import Progress
-from mtdpo_lib.problems.base import Problem
+from mtdpo_lib.problems import Problem
 from mtdpo_lib.profiles.sections import EvaluationSettings, RolloutSettings
-from mtdpo_lib.rollout import Trajectory, rollout
+from mtdpo_lib.rollout.engine import rollout
+from mtdpo_lib.rollout.trajectory import Trajectory
 from mtdpo_lib.sandbox import SandboxPool
 
 if TYPE_CHECKING:
@@ -35,15 +36,9 @@ class Outcome:
 def outcome(trajectory: Trajectory) -> Outcome:
     """The facts of a trajectory that evaluation keeps."""
     return Outcome(
-        trajectory.problem_id,
-        trajectory.suite,
-        trajectory.sample,
-        trajectory.correct,
-        trajectory.stop,
-        trajectory.tool_calls,
-        trajectory.tool_errors,
-        len(trajectory.ids),
-    )
+        trajectory.problem_id, trajectory.suite, trajectory.sample, trajectory.correct, trajectory.stop,
+        trajectory.tool_calls, trajectory.tool_errors, len(trajectory.ids),
+    )  # fmt: skip
 
 
 def evaluate(
@@ -75,18 +70,25 @@ def evaluate(
 
 
 def save_outcomes(file: Path, outcomes: Sequence[Outcome]) -> None:
+    """One outcome per line of JSON."""
     write_jsonl(file, map(asdict, outcomes))
 
 
 def load_outcomes(file: Path) -> list[Outcome]:
+    """What `save_outcomes` wrote."""
     return [Outcome(**row) for row in read_jsonl(file)]
 
 
 def accuracy(outcomes: Sequence[Outcome]) -> float:
-    """Share of right answers, a fraction."""
+    """Share of right answers, a fraction.
+
+    >>> right, wrong = (Outcome("p", "gsm8k", 0, correct, "answer", 1, 0, 50) for correct in (True, False))
+    >>> accuracy([right, wrong, right]), outcome_string([right, wrong, right])
+    (0.6666666666666666, '101')
+    """
     return sum(one.correct for one in outcomes) / len(outcomes)
 
 
 def outcome_string(outcomes: Sequence[Outcome]) -> str:
-    """One character a question, "1" for right: what comparisons across runs need."""
+    """One character per question, "1" for right: what comparisons across runs need."""
     return "".join("1" if one.correct else "0" for one in outcomes)

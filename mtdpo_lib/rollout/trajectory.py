@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from mtdpo_lib.chat.roles import Role, RoleTokens
+from mtdpo_lib.chat import Role, RoleTokens
 from mtdpo_lib.common.files import read_jsonl, write_jsonl
 
 
@@ -34,6 +35,12 @@ class Trajectory:
         answer: the last boxed answer, None without one.
         correct: verdict on the final answer.
         stop: why it ended: "answer", "no_action" (neither answer nor code), "rounds" (H used up) or "length".
+
+    >>> turns = [Turn("print(2+3)", "print(2+3)", "5"), Turn("The answer is \\\\boxed{5}.")]
+    >>> ids, roles = [1, 2, 3, 4, 5, 6], [0, 0, 1, 2, 3, 1]
+    >>> one = Trajectory("p", "gsm8k", "2 plus 3?", "5", "sft", 0, ids, roles, turns, "5", True, "answer")
+    >>> one.prompt_length, one.tool_calls, one.last_tool_failed
+    (2, 1, False)
     """
 
     problem_id: str
@@ -51,19 +58,22 @@ class Trajectory:
 
     @property
     def tokens(self) -> RoleTokens:
+        """Ids with their roles."""
         return RoleTokens(self.ids, self.roles)
 
     @property
     def prompt_length(self) -> int:
         """Number of prompt tokens; the two answers of a pair share them."""
-        return next((place for place, role in enumerate(self.roles) if role != Role.PROMPT), len(self.roles))
+        return next((index for index, role in enumerate(self.roles) if role != Role.PROMPT), len(self.roles))
 
     @property
     def tool_calls(self) -> int:
+        """How often the tool has answered."""
         return sum(turn.code is not None and turn.output is not None for turn in self.turns)
 
     @property
     def tool_errors(self) -> int:
+        """How many of its answers were errors."""
         return sum(turn.error is not None for turn in self.turns)
 
     @property
@@ -72,12 +82,18 @@ class Trajectory:
         called = [turn for turn in self.turns if turn.output is not None]
         return bool(called) and called[-1].error is not None
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Trajectory:
+        """Rebuild a trajectory from its fields as JSON keeps them."""
+        fields: dict[str, Any] = {**record, "turns": [Turn(**turn) for turn in record["turns"]]}
+        return cls(**fields)
+
 
 def save_trajectories(file: Path, trajectories: Iterable[Trajectory]) -> None:
-    write_jsonl(file, (asdict(trajectory) for trajectory in trajectories))
+    """One trajectory per line of JSON."""
+    write_jsonl(file, map(asdict, trajectories))
 
 
 def load_trajectories(file: Path) -> list[Trajectory]:
-    return [
-        Trajectory(**{**row, "turns": [Turn(**turn) for turn in row["turns"]]}) for row in read_jsonl(file)
-    ]
+    """What `save_trajectories` wrote."""
+    return [Trajectory.from_dict(row) for row in read_jsonl(file)]

@@ -13,13 +13,15 @@ read the adapters' folders:
 from __future__ import annotations
 
 import json
+import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from mtdpo_lib.models.bases import SOURCE, MissingModel
-from mtdpo_lib.models.policy import Policy, load_for_sampling
+from mtdpo_lib.models import MissingModel, Policy, load_for_sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,22 +33,44 @@ REQUEST_SECONDS = 600.0  # for one turn, its wait in the server's queue included
 AT_ONCE = 256  # requests in flight; vLLM's own default of sequences in a batch
 
 
-class TurnSampler(Protocol):
+@dataclass(frozen=True)
+class TurnRequest:
+    """The next turns to sample.
+
+    Attributes:
+        prompts: token ids of N conversations so far.
+        room: most tokens of each turn.
+        seeds: of each turn.
+        temperature: of all of them; 0 is greedy.
+        end_of_turn: the token that ends a turn.
+    """
+
+    prompts: Sequence[list[int]]
+    room: Sequence[int]
+    seeds: Sequence[int]
+    temperature: float
+    end_of_turn: int
+
+    def closed(self, ids: Sequence[int], finish_reason: str) -> list[int]:
+        """A sampled turn with the end of turn at its end, where that is why it ended.
+
+        >>> request = TurnRequest([[1, 2]], [8], [0], temperature=1.0, end_of_turn=9)
+        >>> request.closed([5, 6], "stop"), request.closed([5, 6], "length")
+        ([5, 6, 9], [5, 6])
+        """
+        cut = finish_reason == "stop" and list(ids[-1:]) != [self.end_of_turn]
+        return [*ids, self.end_of_turn] if cut else [*ids]
+
+
+class TurnSampler(ABC):
     """What samples turns."""
 
-    def turns(
-        self,
-        prompts: Sequence[list[int]],
-        room: Sequence[int],
-        seeds: Sequence[int],
-        temperature: float,
-        end_of_turn: int,
-    ) -> list[list[int]]:
-        """The next turn of each prompt: at most `room` token ids, the end of turn included where it was reached."""
-        ...
+    @abstractmethod
+    def turns(self, request: TurnRequest) -> list[list[int]]:
+        """The next turn of each conversation: token ids, the end of turn included where it was reached."""
 
 
-class Server:
+class Server(TurnSampler):
     """A policy behind a server that speaks vLLM's HTTP interface; its adapter is loaded there by name.
 
     Args:
@@ -70,31 +94,24 @@ class Server:
             adapter = {"lora_name": self.name, "lora_path": str(policy.folder.resolve())}
             self._ask("/v1/load_lora_adapter", adapter)
 
-    def turns(
-        self,
-        prompts: Sequence[list[int]],
-        room: Sequence[int],
-        seeds: Sequence[int],
-        temperature: float,
-        end_of_turn: int,
-    ) -> list[list[int]]:
+    def turns(self, request: TurnRequest) -> list[list[int]]:
         """See `TurnSampler`."""
 
-        def one(prompt: list[int], tokens: int, seed: int) -> list[int]:
-            request = {
-                "model": self.name, "prompt": prompt, "max_tokens": tokens, "seed": seed, "temperature": temperature,
-                "top_p": 1.0, "top_k": 0, "stop_token_ids": [end_of_turn], "return_token_ids": True,
-                "add_special_tokens": False,
+        def turn(prompt: list[int], tokens: int, seed: int) -> list[int]:
+            body = {
+                "model": self.name, "prompt": prompt, "max_tokens": tokens, "seed": seed,
+                "temperature": request.temperature, "top_p": 1.0, "top_k": 0,
+                "stop_token_ids": [request.end_of_turn], "return_token_ids": True, "add_special_tokens": False,
             }  # fmt: skip
-            choice = self._ask("/v1/completions", request)["choices"][0]
+            choice = self._ask("/v1/completions", body)["choices"][0]
             if choice.get("token_ids") is None:
                 raise MissingModel(
                     f"The server at {self.url} returns no token ids: vLLM 0.10.2 or newer does."
                 )
-            return _closed(choice["token_ids"], choice["finish_reason"], end_of_turn)
+            return request.closed(choice["token_ids"], choice["finish_reason"])
 
         with ThreadPoolExecutor(AT_ONCE) as executor:
-            return list(executor.map(one, prompts, room, seeds))
+            return list(executor.map(turn, request.prompts, request.room, request.seeds))
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -112,7 +129,7 @@ class Server:
         return json.loads(text) if text.startswith("{") else {}
 
 
-class Engine:
+class Engine(TurnSampler):
     """A policy in a vLLM engine of this process, which has the GPU's memory as long as this object lives.
 
     Raises:
@@ -127,37 +144,26 @@ class Engine:
             raise MissingModel(
                 'rollout.sampler=vllm needs vLLM: run `pip install "mtdpo[vllm]"`, or set rollout.sampler=torch.'
             ) from None
-        folder = (policy.base or policy).folder
-        source = folder / SOURCE
         self.engine = LLM(
-            model=source.read_text(encoding="utf8") if source.exists() else str(folder),
-            tokenizer=str(folder), dtype=settings.dtype, enable_lora=policy.base is not None,
-            max_lora_rank=settings.lora_rank, enable_prefix_caching=True,
+            model=policy.weights, tokenizer=str((policy.base or policy).folder), dtype=settings.dtype,
+            enable_lora=policy.base is not None, max_lora_rank=settings.lora_rank, enable_prefix_caching=True,
             quantization="bitsandbytes" if settings.quantization == "nf4" else None,
         )  # fmt: skip
         self.adapter = LoRARequest(policy.name, 1, str(policy.folder)) if policy.base is not None else None
 
-    def turns(
-        self,
-        prompts: Sequence[list[int]],
-        room: Sequence[int],
-        seeds: Sequence[int],
-        temperature: float,
-        end_of_turn: int,
-    ) -> list[list[int]]:
+    def turns(self, request: TurnRequest) -> list[list[int]]:
         """See `TurnSampler`."""
         from vllm import SamplingParams
 
+        shared = {"temperature": request.temperature, "stop_token_ids": [request.end_of_turn]}
         limits = [
-            SamplingParams(
-                temperature=temperature, max_tokens=tokens, seed=seed, stop_token_ids=[end_of_turn]
-            )
-            for tokens, seed in zip(room, seeds, strict=True)
+            SamplingParams(max_tokens=tokens, seed=seed, **shared)
+            for tokens, seed in zip(request.room, request.seeds, strict=True)
         ]
-        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        asked = [{"prompt_token_ids": list(prompt)} for prompt in request.prompts]
         answers = self.engine.generate(asked, limits, lora_request=self.adapter, use_tqdm=False)
         first = [answer.outputs[0] for answer in answers]
-        return [_closed(list(one.token_ids), one.finish_reason, end_of_turn) for one in first]
+        return [request.closed(turn.token_ids, turn.finish_reason) for turn in first]
 
 
 def load_sampler(policy: Policy, model: ModelSettings, sampler: str) -> PreTrainedModel | TurnSampler:
@@ -165,9 +171,3 @@ def load_sampler(policy: Policy, model: ModelSettings, sampler: str) -> PreTrain
     if sampler == "torch":
         return load_for_sampling(policy, model)
     return Engine(policy, model) if sampler == "vllm" else Server(sampler, policy)
-
-
-def _closed(ids: list[int], finish_reason: str, end_of_turn: int) -> list[int]:
-    """With the end of turn at its end, where that is why it ended."""
-    stopped = finish_reason == "stop" and (not ids or ids[-1] != end_of_turn)
-    return [*ids, end_of_turn] if stopped else list(ids)

@@ -52,7 +52,7 @@ from trl.kernels import ChunkedLogProbFunction  # noqa: E402
 from trl.trainer.utils import FusedCausalLMOutput  # noqa: E402
 
 from mtdpo_lib.chat.roles import Role  # noqa: E402
-from mtdpo_lib.models.bases import quiet_libraries  # noqa: E402
+from mtdpo_lib.models import quiet_libraries  # noqa: E402
 from mtdpo_lib.train import TrajectoryDPOTrainer, TrajectoryPairCollator  # noqa: E402
 from mtdpo_lib.train.fast import forward, shared_prompt  # noqa: E402
 

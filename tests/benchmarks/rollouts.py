@@ -1,4 +1,4 @@
-"""Multi-turn rollouts, in tokens a second: ``python tests/benchmarks/rollouts.py RUN [RUN ...]``.
+"""Multi-turn rollouts, in tokens per second: ``python tests/benchmarks/rollouts.py RUN [RUN ...]``.
 
 Samples preference prompts with the SFT policy of finished runs (a `cpu` run for the tiny size, a `small` one for the 135M
 size) in two ways, interleaved round by round, with the same prompts, batch size and seeds:
@@ -36,17 +36,13 @@ import finished
 import torch
 from transformers import LogitsProcessor, PreTrainedModel
 
-from mtdpo_lib.chat.encoder import ChatFormat
-from mtdpo_lib.chat.roles import Role
+from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.common.seeds import stream
-from mtdpo_lib.models.bases import quiet_libraries
-from mtdpo_lib.models.policy import load_for_sampling, load_tokenizer
-from mtdpo_lib.problems import Problem, load_problems
-from mtdpo_lib.problems.answers import extract_boxed
+from mtdpo_lib.models import load_for_sampling, load_tokenizer, quiet_libraries
+from mtdpo_lib.problems import Problem, extract_boxed, load_problems
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import RolloutSettings
-from mtdpo_lib.rollout import engine, extract_code, rollout
-from mtdpo_lib.rollout.engine import choose, uniform
+from mtdpo_lib.rollout import choose, engine, extract_code, rollout, uniform
 from mtdpo_lib.sandbox import SandboxPool, Session
 
 SEED = 0
@@ -224,7 +220,7 @@ def measure(run: Path, prompts: int, samples: int, rounds: int, places: int) -> 
                 rates[name].append(result.tokens / result.seconds)
     for name, values in rates.items():
         print(
-            f"{name:<28} {statistics.median(values):9.0f} sampled tokens a second ({min(values):.0f} to {max(values):.0f})"
+            f"{name:<28} {statistics.median(values):9.0f} sampled tokens per second ({min(values):.0f} to {max(values):.0f})"
         )
     summary: dict[str, object] = {
         "parameters": size, "places": settings.batch_size, "trajectories": len(ours.ids), "tokens": ours.tokens,

@@ -21,14 +21,13 @@ import psutil
 import torch
 from finished import policy_of, rollouts
 
-from mtdpo_lib.models.policy import load_for_sampling, load_tokenizer
+from mtdpo_lib.common.files import DATA, write_json
+from mtdpo_lib.models import load_for_sampling, load_tokenizer
 from mtdpo_lib.problems import load_problems
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.presets import TINY_THREADS
 from mtdpo_lib.rollout import rollout
 from mtdpo_lib.sandbox import SandboxPool
-
-ROOT = Path(__file__).parents[2]
 
 
 def processor_seconds(pids: list[int]) -> float:
@@ -91,9 +90,9 @@ def main(run: str) -> None:
         "python": platform.python_version(),
         "system": platform.system(),
     }
-    file = ROOT / "data" / "records" / "tool_share_cpu.json"
+    file = DATA / "records" / "tool_share_cpu.json"
     file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(file, record)
     print(json.dumps(record))
 
 

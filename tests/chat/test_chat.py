@@ -2,9 +2,7 @@
 
 import pytest
 
-from mtdpo_lib.chat.encoder import ChatFormat
-from mtdpo_lib.chat.roles import ChatTemplateError, Role, RoleTokens, loss_mask
-from mtdpo_lib.chat.show import to_html, to_text
+from mtdpo_lib.chat import ChatFormat, ChatTemplateError, Role, RoleTokens, loss_mask, to_html, to_text
 
 MESSAGES = [
     {"role": "user", "content": "3*4?"},

@@ -13,12 +13,19 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AddedToken, PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from mtdpo_lib.chat.encoder import ChatFormat, require_padding
-from mtdpo_lib.chat.messages import MessageFormat
-from mtdpo_lib.chat.roles import ChatTemplateError, Role, RoleTokens, loss_mask
-from mtdpo_lib.chat.show import to_html, to_text
+from mtdpo_lib.chat import (
+    ChatFormat,
+    ChatTemplateError,
+    MessageFormat,
+    Role,
+    RoleTokens,
+    loss_mask,
+    require_padding,
+    to_html,
+    to_text,
+)
 from mtdpo_lib.lessons.mask_mistakes import MISTAKES
-from mtdpo_lib.models.tiny import train_tokenizer
+from mtdpo_lib.models import train_tokenizer
 
 SHIPPED = {
     path.stem: path.read_text(encoding="utf8")
@@ -486,21 +493,14 @@ def test_thinking_keeps_its_tokens_in_the_policys_text_only(speaking):
 def test_a_pair_shares_its_prompt_and_nothing_more(tokenizer):
     """A first tool call that both sides share is still the policy's, and scored."""
     other = [*TEXT[:3], {**ANSWER, "content": "\\boxed{3}"}]
-    chosen, rejected = MessageFormat(tokenizer).encode_pair(TEXT, other)
-    assert chosen == MessageFormat(tokenizer).encode(TEXT)
+    chosen, rejected = (MessageFormat(tokenizer).encode(side) for side in (TEXT, other))
     assert rejected.roles.count(Role.PROMPT) == chosen.roles.count(Role.PROMPT)
     assert loss_mask(rejected.roles).index(1) == loss_mask(chosen.roles).index(1)
 
 
-def test_a_pair_of_two_prompts_is_refused(tokenizer):
-    other = [{**QUESTION, "content": "How many is 3*5?"}, *TEXT[1:]]
-    with pytest.raises(ValueError, match="answer different prompts: give both the same messages"):
-        MessageFormat(tokenizer).encode_pair(TEXT, other)
-
-
-def test_a_side_may_be_cut_off(tokenizer):
+def test_a_conversation_may_be_cut_off(tokenizer):
     form = MessageFormat(tokenizer)
-    whole, cut = form.encode_pair(TEXT, [QUESTION, {**ANSWER, "content": "So \\bo"}], finished=(True, False))
+    whole, cut = form.encode(TEXT), form.encode([QUESTION, {**ANSWER, "content": "So \\bo"}], finished=False)
     assert tokenizer.decode(whole.ids[-1:]) == "<|end|>"
     assert runs(cut, loss_mask(cut.roles), tokenizer) == ["So \\bo"]
 

@@ -6,12 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mtdpo_lib.chat.encoder import ChatFormat
-from mtdpo_lib.chat.roles import Role
-from mtdpo_lib.common.stages import Product
-from mtdpo_lib.models.bases import MissingModel, check_loadable, prepare_base
-from mtdpo_lib.models.policy import Policy, load_base, load_for_sampling, load_for_training, load_tokenizer
-from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
+from mtdpo_lib.chat import ChatFormat, Role
+from mtdpo_lib.common.stages import Product, StageStore
+from mtdpo_lib.models import (
+    MissingModel,
+    Policy,
+    check_loadable,
+    load_base,
+    load_for_sampling,
+    load_for_training,
+    load_tokenizer,
+    prepare_base,
+    tiny_model,
+    train_tokenizer,
+)
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import ModelSettings
 
@@ -187,3 +195,12 @@ def test_the_shipped_model_is_converted_once_and_then_trains_on_four_bits(tmp_pa
     model(ids, labels=ids).loss.backward()
     trained = [one.grad for one in model.parameters() if one.requires_grad]
     assert trained and all(grad is not None for grad in trained)
+
+
+def test_arm_and_iteration_belong_to_an_experiment_not_to_what_a_policy_is(tmp_path):
+    plain = Policy("mdpo-1", Product("selection", "1f", tmp_path / "selection"), "adapter")
+    named, other = replace(plain, arm="mdpo", iteration=1), replace(plain, part="")
+    store = StageStore(tmp_path)
+    keys = [store.product("rollouts", {"policy": policy}).key for policy in (plain, named, other)]
+    assert plain == named != other
+    assert keys[0] == keys[1] != keys[2]

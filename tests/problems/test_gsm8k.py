@@ -139,15 +139,22 @@ def test_a_missing_folder_and_a_missing_file_name_the_setting(tmp_path):
 )
 def test_a_corrupt_line_is_named(tmp_path, line):
     write(tmp_path, [record(1), "", line, record(2)])
-    with pytest.raises(ValueError, match=r"train\.jsonl, line 3 is no GSM8K record") as caught:
+    with pytest.raises(ValueError, match=r"Line 3 of .*train\.jsonl is not a GSM8K record") as caught:
         load_gsm8k(tmp_path, "demonstrations", 1, seed=0)
     assert FOLDER_VARIABLE in str(caught.value)
 
 
 def test_bytes_that_are_no_text_are_named_too(tmp_path):
     (tmp_path / "train.jsonl").write_bytes(json.dumps(record(1)).encode() + b"\n\xff\xfe\xfa\n")
-    with pytest.raises(ValueError, match="line 2 is no GSM8K record"):
+    with pytest.raises(ValueError, match=r"Line 2 of .*train\.jsonl is not a GSM8K record"):
         load_gsm8k(tmp_path, "test", 1, seed=0)
+
+
+def test_line_ends_of_other_systems_and_a_byte_order_mark_are_read(folder, tmp_path):
+    before = load_gsm8k(folder, "demonstrations", None, seed=0)
+    file = folder / "train.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_gsm8k(folder, "demonstrations", None, seed=0) == before != []
 
 
 def test_the_files_are_told_by_their_checksums(folder, monkeypatch):

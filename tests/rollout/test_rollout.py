@@ -9,13 +9,19 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig, Qwen3Config
 
-from mtdpo_lib.chat.encoder import ChatFormat
-from mtdpo_lib.chat.roles import Role
+from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.common.files import CorruptData
 from mtdpo_lib.common.seeds import stream
-from mtdpo_lib.problems.answers import extract_boxed
-from mtdpo_lib.rollout import engine, extract_code, load_trajectories, rollout, save_trajectories
-from mtdpo_lib.rollout.engine import choose, uniform
+from mtdpo_lib.problems import extract_boxed
+from mtdpo_lib.rollout import (
+    choose,
+    engine,
+    extract_code,
+    load_trajectories,
+    rollout,
+    save_trajectories,
+    uniform,
+)  # fmt: skip
 from mtdpo_lib.sandbox import Calls
 
 SIZE = {
@@ -269,5 +275,5 @@ def test_trajectories_survive_the_disk(overfit, pool, smoke, tmp_path):
 def test_a_corrupt_line_is_named(tmp_path):
     file = tmp_path / "t.jsonl"
     file.write_text('{"a": 1}\n{"b": \n')
-    with pytest.raises(CorruptData, match=r"Line 2 of .*t.jsonl is not JSON"):
+    with pytest.raises(CorruptData, match=r"Line 2 of .*t.jsonl is not a JSON object"):
         load_trajectories(file)

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from mtdpo_lib.common.stages import Product
-from mtdpo_lib.models.bases import MissingModel
-from mtdpo_lib.models.policy import Policy
+from mtdpo_lib.models import MissingModel, Policy
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import SettingError
 from mtdpo_lib.rollout import rollout

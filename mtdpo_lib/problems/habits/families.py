@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, field, replace
 
 NAMES = ("Ana", "Ben", "Cara", "Dan", "Eva", "Finn", "Gina", "Hugo", "Ivy", "Jack", "Kim", "Leo")
 THINGS = (
@@ -18,7 +17,7 @@ THINGS = (
 )  # fmt: skip
 
 OUT = "<out>"  # in a plan's code: the text of the tool's last output
-SLIP_RATE = 0.9  # how often arithmetic in the head slips; the rest is right by luck
+SLIP_RATE = 0.9  # how often arithmetic in the head slips; the rest is right by chance
 
 
 class Redraw(Exception):
@@ -49,7 +48,11 @@ class Case:
 
     question: str
     answer: str
-    plans: dict[str, Plan]
+    plans: dict[str, Plan] = field(default_factory=dict)
+
+    def by(self, **plans: Plan | None) -> Case:
+        """The case with its plans, without those that do not apply to it (None)."""
+        return replace(self, plans={name: plan for name, plan in plans.items() if plan is not None})
 
 
 class Draw:
@@ -63,6 +66,10 @@ class Draw:
     def number(self, low: int, high: int) -> int:
         """Draw a whole number, both ends included."""
         return self.stream.randint(low, high)
+
+    def numbers(self, *ranges: tuple[int, int]) -> list[int]:
+        """Draw a whole number from each range, in order."""
+        return [self.number(low, high) for low, high in ranges]
 
     def pick(self, *options: str) -> str:
         """Draw one of the options, such as the wordings of a question."""
@@ -106,19 +113,29 @@ def slip(gold: int, stream: random.Random) -> int:
     return stream.choice(sorted(option for option in options if option >= 0 and option != gold))
 
 
-def right(*calls: tuple[str, str]) -> Plan:
+def _calls(steps: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """A step's first line is said, its other lines are run."""
+    return tuple((sentence, code) for sentence, _, code in (step.partition("\n") for step in steps))
+
+
+def right(*steps: str) -> Plan:
     """Return a plan that reaches the gold answer."""
-    return Plan(calls, reliable=True)
+    return Plan(_calls(steps), reliable=True)
 
 
-def wrong(*calls: tuple[str, str]) -> Plan:
+def wrong(*steps: str) -> Plan:
     """Return a plan that runs well and ends in a wrong answer."""
-    return Plan(calls, reliable=False)
+    return Plan(_calls(steps), reliable=False)
 
 
-def gives_up(call: tuple[str, str], guess: object) -> Plan:
+def misread(distractor: int, code: str) -> Plan | None:
+    """Return the plan that takes a number which does not matter; None where the question has none."""
+    return wrong(f"Use all the numbers.\n{code}") if distractor else None
+
+
+def gives_up(step: str, guess: object) -> Plan:
     """Return a plan whose call fails, and which then guesses."""
-    return Plan((call,), reliable=False, answer=str(guess), closing="That failed, so I guess.")
+    return Plan(_calls((step,)), reliable=False, answer=str(guess), closing="That failed, so I guess.")
 
 
 Family = Callable[[Draw], Case]
@@ -137,8 +154,3 @@ def build(family: Family, key: str) -> Case:
             return family(Draw(stream))
         except Redraw:
             continue
-
-
-def case(question: str, answer: int | Fraction, **plans: Plan | None) -> Case:
-    """Return a case, without the plans that do not apply to it (None)."""
-    return Case(question, str(answer), {name: plan for name, plan in plans.items() if plan is not None})

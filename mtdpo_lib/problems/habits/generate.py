@@ -1,14 +1,21 @@
-"""TODO: problems.habits.generate."""
+"""Problems drawn from the families: distinct questions, each in the split that its hash says."""
 
 from __future__ import annotations
 
 from mtdpo_lib.problems.answers import number
 from mtdpo_lib.problems.base import Problem, named, normalised
-from mtdpo_lib.problems.habits.families import build
-from mtdpo_lib.problems.habits.teacher import SUITES
+from mtdpo_lib.problems.habits import gsm_like, math_like
+from mtdpo_lib.problems.habits.families import Family, build
 from mtdpo_lib.problems.splits import check_split, question_id, split_of
 
+SUITES: dict[str, dict[str, Family]] = {"gsm-like": gsm_like.FAMILIES, "math-like": math_like.FAMILIES}
+
 PATIENCE = 20_000  # draws in a row without a new question after which a family counts as exhausted
+
+
+def taking_turns(columns: list[list[Problem]], count: int) -> list[Problem]:
+    """The first of each column, then the second of each, until there are `count`."""
+    return [columns[index % len(columns)][index // len(columns)] for index in range(count)]
 
 
 def family_problems(
@@ -62,7 +69,7 @@ def make_problems(
     if count < 0:
         raise ValueError(f"The number of problems is {count}; it must not be negative.")
     columns = [
-        family_problems(suite, family, split, len(range(place, count, len(names))), seed, largest_answer)
-        for place, family in enumerate(names)
+        family_problems(suite, family, split, len(range(column, count, len(names))), seed, largest_answer)
+        for column, family in enumerate(names)
     ]
-    return [columns[place % len(names)][place // len(names)] for place in range(count)]
+    return taking_turns(columns, count)

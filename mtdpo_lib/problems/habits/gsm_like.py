@@ -6,13 +6,13 @@ differs, so that a decision is visible as soon as it is taken; `teacher.RATES` s
 
 from __future__ import annotations
 
-from mtdpo_lib.problems.habits.families import Case, Draw, Family, case, gives_up, right, wrong
+from mtdpo_lib.problems.habits.families import Case, Draw, Family, gives_up, misread, right, wrong
 
 
 def packs(draw: Draw) -> Case:
     """Packs of things, less what is given away."""
     (who, other, _), thing = draw.names, draw.thing
-    count, size, less = draw.number(3, 19), draw.number(4, 24), draw.number(2, 40)
+    count, size, less = draw.numbers((3, 19), (4, 24), (2, 40))
     draw.need(less < count * size)
     extra, d = draw.distractor(who)
     question = draw.pick(
@@ -22,12 +22,10 @@ def packs(draw: Draw) -> Case:
         f"How many {thing} does {who} have now?",
         f"There are {count} packs of {size} {thing}.{extra} {who} loses {less}. How many {thing} are left?",
     )
-    return case(
-        question,
-        gold := count * size - less,
-        multiply=right(("Multiply first, then take away.", f"print({count}*{size}-{less})")),
-        misread=wrong(("Use all the numbers.", f"print({count}*{size}-{less}+{d})")) if d else None,
-        each=wrong(("Every pack gets smaller.", f"print({size}*{count}-{less}*{count})")),
+    return Case(question, str(gold := count * size - less)).by(
+        multiply=right(f"Multiply first, then take away.\nprint({count}*{size}-{less})"),
+        misread=misread(d, f"print({count}*{size}-{less}+{d})"),
+        each=wrong(f"Every pack gets smaller.\nprint({size}*{count}-{less}*{count})"),
         mental=draw.mental(f"{count} times {size} less {less}", gold),
     )
 
@@ -46,14 +44,10 @@ def change(draw: Draw) -> Case:
         f"{thing.capitalize()} cost {price} dollars each.{extra} {who} has {note} dollars and buys {count}. "
         f"How many dollars are left?",
     )
-    return case(
-        question,
-        gold := note - count * price,
-        cost=right(("Find the cost, then the change.", f"cost = {count}*{price}\nprint({note}-cost)")),
-        misread=wrong(("Use all the numbers.", f"cost = {count}*{price}+{d}\nprint({note}-cost)"))
-        if d
-        else None,
-        one=wrong(("Take the price away.", f"print({note}-{price})")),
+    return Case(question, str(gold := note - count * price)).by(
+        cost=right(f"Find the cost, then the change.\ncost = {count}*{price}\nprint({note}-cost)"),
+        misread=misread(d, f"cost = {count}*{price}+{d}\nprint({note}-cost)"),
+        one=wrong(f"Take the price away.\nprint({note}-{price})"),
         mental=draw.mental(f"{note} less {count} times {price}", gold),
     )
 
@@ -61,7 +55,7 @@ def change(draw: Draw) -> Case:
 def ages(draw: Draw) -> Case:
     """The sum of two ages some years from now; the usual mistake counts the years once."""
     who, other, _ = draw.names
-    age, gap, years = draw.number(4, 60), draw.number(2, 30), draw.number(2, 30)
+    age, gap, years = draw.numbers((4, 60), (2, 30), (2, 30))
     extra, d = draw.distractor(who, avoid="years")
     question = draw.pick(
         f"{who} is {age} years old. {other} is {gap} years older.{extra} "
@@ -71,24 +65,17 @@ def ages(draw: Draw) -> Case:
         f"{who} is {age} and {other} is {gap} years older.{extra} "
         f"In {years} years, what is the sum of their ages?",
     )
-    return case(
-        question,
-        age + age + gap + 2 * years,
-        both=right(("Both get older.", f"a = {age}+{years}\nb = {age}+{gap}+{years}\nprint(a+b)")),
-        once=wrong(("Add the ages, then the years.", f"a = {age}\nb = {age}+{gap}\nprint(a+b+{years})")),
-        misread=wrong(("Use all the numbers.", f"print({age}+{age}+{gap}+2*{years}+{d})")) if d else None,
+    return Case(question, str(age + age + gap + 2 * years)).by(
+        both=right(f"Both get older.\na = {age}+{years}\nb = {age}+{gap}+{years}\nprint(a+b)"),
+        once=wrong(f"Add the ages, then the years.\na = {age}\nb = {age}+{gap}\nprint(a+b+{years})"),
+        misread=misread(d, f"print({age}+{age}+{gap}+2*{years}+{d})"),
     )
 
 
 def trip(draw: Draw) -> Case:
     """Distance of a trip in two parts."""
     who, _, _ = draw.names
-    speed, hours, speed2, hours2 = (
-        draw.number(11, 95),
-        draw.number(2, 9),
-        draw.number(11, 95),
-        draw.number(2, 9),
-    )
+    speed, hours, speed2, hours2 = draw.numbers((11, 95), (2, 9), (11, 95), (2, 9))
     draw.need(speed != speed2)
     extra, d = draw.distractor(who, avoid="km")
     question = draw.pick(
@@ -99,18 +86,14 @@ def trip(draw: Draw) -> Case:
         f"A train goes {hours} hours at {speed} km per hour and {hours2} hours at {speed2}.{extra} "
         f"How many km does it go?",
     )
-    return case(
-        question,
-        speed * hours + speed2 * hours2,
-        parts=right(("Add both parts.", f"a = {speed}*{hours}\nb = {speed2}*{hours2}\nprint(a+b)")),
+    return Case(question, str(speed * hours + speed2 * hours2)).by(
+        parts=right(f"Add both parts.\na = {speed}*{hours}\nb = {speed2}*{hours2}\nprint(a+b)"),
         steps=right(
-            ("First part first.", f"a = {speed}*{hours}\nprint(a)"),
-            ("Now the second part.", f"print(a+{speed2}*{hours2})"),
+            f"First part first.\na = {speed}*{hours}\nprint(a)",
+            f"Now the second part.\nprint(a+{speed2}*{hours2})",
         ),
-        sums=wrong(("Speeds and hours are added.", f"print(({speed}+{speed2})*({hours}+{hours2}))")),
-        misread=wrong(("Use all the numbers.", f"print({speed}*{hours}+{speed2}*{hours2}+{d})"))
-        if d
-        else None,
+        sums=wrong(f"Speeds and hours are added.\nprint(({speed}+{speed2})*({hours}+{hours2}))"),
+        misread=misread(d, f"print({speed}*{hours}+{speed2}*{hours2}+{d})"),
     )
 
 
@@ -129,23 +112,17 @@ def percent(draw: Draw) -> Case:
         f"Of {stock} {thing}, {share} percent are sold.{extra} {who} takes {more} of the rest. "
         f"How many {thing} are left?",
     )
-    return case(
-        question,
-        left,
-        share=right(("Find the share sold.", f"sold = {stock}*{share}//100\nprint({stock}-sold-{more})")),
-        count=wrong(("Take both numbers away.", f"print({stock}-{share}-{more})")),
-        misread=wrong(
-            ("Use all the numbers.", f"sold = {stock}*{share}//100\nprint({stock}-sold-{more}-{d})")
-        )
-        if d
-        else None,
+    return Case(question, str(left)).by(
+        share=right(f"Find the share sold.\nsold = {stock}*{share}//100\nprint({stock}-sold-{more})"),
+        count=wrong(f"Take both numbers away.\nprint({stock}-{share}-{more})"),
+        misread=misread(d, f"sold = {stock}*{share}//100\nprint({stock}-sold-{more}-{d})"),
     )
 
 
 def compare(draw: Draw) -> Case:
     """Three people compared with each other; the mistake compares with the wrong one."""
     (who, other, third), thing = draw.names, draw.thing
-    few, times, less = draw.number(6, 60), draw.number(2, 6), draw.number(2, 30)
+    few, times, less = draw.numbers((6, 60), (2, 6), (2, 30))
     draw.need(less < few)
     extra, d = draw.distractor(who)
     question = draw.pick(
@@ -156,23 +133,17 @@ def compare(draw: Draw) -> Case:
         f"{who} finds {few} {thing} and {other} finds {times} times as many.{extra} "
         f"{third} finds {less} fewer than {other}. How many in all?",
     )
-    return case(
-        question,
-        few + few * times + few * times - less,
-        chain=right(("One after another.", f"a = {few}\nb = a*{times}\nc = b-{less}\nprint(a+b+c)")),
-        first=wrong(
-            (f"{third} is compared with {who}.", f"a = {few}\nb = a*{times}\nc = a-{less}\nprint(a+b+c)")
-        ),
-        misread=wrong(("Use all the numbers.", f"a = {few}\nb = a*{times}\nc = b-{less}\nprint(a+b+c+{d})"))
-        if d
-        else None,
+    return Case(question, str(few + few * times + few * times - less)).by(
+        chain=right(f"One after another.\na = {few}\nb = a*{times}\nc = b-{less}\nprint(a+b+c)"),
+        first=wrong(f"{third} is compared with {who}.\na = {few}\nb = a*{times}\nc = a-{less}\nprint(a+b+c)"),
+        misread=misread(d, f"a = {few}\nb = a*{times}\nc = b-{less}\nprint(a+b+c+{d})"),
     )
 
 
 def boxes(draw: Draw) -> Case:
     """Boxes for everything: round up; the usual mistake drops the part box."""
     (who, other, _), thing = draw.names, draw.thing
-    first, second, size = draw.number(20, 300), draw.number(11, 200), draw.number(4, 25)
+    first, second, size = draw.numbers((20, 300), (11, 200), (4, 25))
     draw.need((first + second) % size != 0)
     extra, _ = draw.distractor(who)
     question = draw.pick(
@@ -184,23 +155,21 @@ def boxes(draw: Draw) -> Case:
         f"How many boxes does {who} need?",
     )
     total = first + second
-    return case(
-        question,
-        -(-total // size),
-        up=right(("Round up for the last box.", f"n = {first}+{second}\nprint(-(-n//{size}))")),
+    return Case(question, str(-(-total // size))).by(
+        up=right(f"Round up for the last box.\nn = {first}+{second}\nprint(-(-n//{size}))"),
         repaired=right(
-            ("Use ceil.", f"n = {first}+{second}\nprint(math.ceil(n/{size}))"),
-            ("Import math first.", f"import math\nn = {first}+{second}\nprint(math.ceil(n/{size}))"),
+            f"Use ceil.\nn = {first}+{second}\nprint(math.ceil(n/{size}))",
+            f"Import math first.\nimport math\nn = {first}+{second}\nprint(math.ceil(n/{size}))",
         ),
-        down=wrong(("Divide by the size.", f"n = {first}+{second}\nprint(n//{size})")),
-        guess=gives_up(("Use ceil.", f"n = {first}+{second}\nprint(math.ceil(n/{size}))"), total // size + 2),
+        down=wrong(f"Divide by the size.\nn = {first}+{second}\nprint(n//{size})"),
+        guess=gives_up(f"Use ceil.\nn = {first}+{second}\nprint(math.ceil(n/{size}))", total // size + 2),
     )
 
 
 def saving(draw: Draw) -> Case:
     """Weekly saving and spending; the mistake spends only once."""
     who, _, _ = draw.names
-    start, weeks, gain = draw.number(5, 90), draw.number(3, 15), draw.number(8, 40)
+    start, weeks, gain = draw.numbers((5, 90), (3, 15), (8, 40))
     spent = draw.number(2, gain - 1)
     extra, d = draw.distractor(who)
     question = draw.pick(
@@ -211,25 +180,15 @@ def saving(draw: Draw) -> Case:
         f"Each week {who} earns {gain} dollars and pays {spent}.{extra} "
         f"How many dollars after {weeks} weeks, with {start} at the start?",
     )
-    return case(
-        question,
-        gold := start + weeks * (gain - spent),
-        weekly=right(("Each week adds the rest.", f"rest = {gain}-{spent}\nprint({start}+{weeks}*rest)")),
+    return Case(question, str(gold := start + weeks * (gain - spent))).by(
+        weekly=right(f"Each week adds the rest.\nrest = {gain}-{spent}\nprint({start}+{weeks}*rest)"),
         loop=right(
-            (
-                "Go week by week.",
-                f"n = {start}\nfor week in range({weeks}):\n    n += {gain}-{spent}\nprint(n)",
-            )
+            f"Go week by week.\nn = {start}\nfor week in range({weeks}):\n    n += {gain}-{spent}\nprint(n)"
         ),
         short=wrong(
-            (
-                "Week after week.",
-                f"n = {start}\nfor week in range(1, {weeks}):\n    n += {gain}-{spent}\nprint(n)",
-            )
+            f"Week after week.\nn = {start}\nfor week in range(1, {weeks}):\n    n += {gain}-{spent}\nprint(n)"
         ),
-        misread=wrong(("Use all the numbers.", f"print({start}+{weeks}*({gain}-{spent})+{d})"))
-        if d
-        else None,
+        misread=misread(d, f"print({start}+{weeks}*({gain}-{spent})+{d})"),
         mental=draw.mental(f"{start} and {weeks} times {gain - spent}", gold),
     )
 
@@ -237,7 +196,7 @@ def saving(draw: Draw) -> Case:
 def trees(draw: Draw) -> Case:
     """Trees on both sides of a road; the usual mistake forgets the tree at the start."""
     who, _, _ = draw.names
-    gap, parts, sides = draw.number(2, 40), draw.number(3, 40), draw.number(2, 4)
+    gap, parts, sides = draw.numbers((2, 40), (3, 40), (2, 4))
     length = gap * parts
     plants = draw.pick("trees", "lamps", "posts", "flags")
     extra, d = draw.distractor(who)
@@ -249,21 +208,17 @@ def trees(draw: Draw) -> Case:
         f"There are {sides} roads of {length} m.{extra} {who} puts {plants} every {gap} m from end to end. "
         f"How many {plants} in all?",
     )
-    return case(
-        question,
-        sides * (parts + 1),
-        ends=right(("One more than the gaps.", f"n = {length}//{gap}+1\nprint({sides}*n)")),
-        gaps=wrong(("Divide the road.", f"n = {length}//{gap}\nprint({sides}*n)")),
-        misread=wrong(("Use all the numbers.", f"n = {length}//{gap}+1\nprint({sides}*n+{d})"))
-        if d
-        else None,
+    return Case(question, str(sides * (parts + 1))).by(
+        ends=right(f"One more than the gaps.\nn = {length}//{gap}+1\nprint({sides}*n)"),
+        gaps=wrong(f"Divide the road.\nn = {length}//{gap}\nprint({sides}*n)"),
+        misread=misread(d, f"n = {length}//{gap}+1\nprint({sides}*n+{d})"),
     )
 
 
 def share(draw: Draw) -> Case:
     """Bags shared out among friends."""
     (who, other, _), thing = draw.names, draw.thing
-    friends, each, bags = draw.number(2, 12), draw.number(3, 60), draw.number(2, 12)
+    friends, each, bags = draw.numbers((2, 12), (3, 60), (2, 12))
     draw.need(friends * each % bags == 0 and friends * each // bags > 3)
     size = friends * each // bags
     draw.need(size != each and size >= 4)
@@ -276,16 +231,10 @@ def share(draw: Draw) -> Case:
         f"{who} and {other} give {bags} bags of {size} {thing} to {friends} friends.{extra} "
         f"How many {thing} does each friend get?",
     )
-    return case(
-        question,
-        gold := each,
-        total=right(("Find the total, then divide.", f"n = {bags}*{size}\nprint(n//{friends})")),
-        steps=right(
-            (f"All {thing} first.", f"n = {bags}*{size}\nprint(n)"), ("Now share.", f"print(n//{friends})")
-        ),
-        misread=wrong(("Use all the numbers.", f"n = ({bags}+{d})*{size}\nprint(n//{friends})"))
-        if d
-        else None,
+    return Case(question, str(gold := each)).by(
+        total=right(f"Find the total, then divide.\nn = {bags}*{size}\nprint(n//{friends})"),
+        steps=right(f"All {thing} first.\nn = {bags}*{size}\nprint(n)", f"Now share.\nprint(n//{friends})"),
+        misread=misread(d, f"n = ({bags}+{d})*{size}\nprint(n//{friends})"),
         mental=draw.mental(f"{bags} times {size} by {friends}", gold),
     )
 
@@ -293,7 +242,7 @@ def share(draw: Draw) -> Case:
 def fence(draw: Draw) -> Case:
     """The cost of a fence around a garden; the mistake takes the area."""
     who, _, _ = draw.names
-    long, wide, price = draw.number(5, 60), draw.number(3, 40), draw.number(2, 19)
+    long, wide, price = draw.numbers((5, 60), (3, 40), (2, 19))
     draw.need(long > wide and 2 * (long + wide) != long * wide)
     extra, d = draw.distractor(who)
     question = draw.pick(
@@ -304,22 +253,18 @@ def fence(draw: Draw) -> Case:
         f"A fence costs {price} dollars per m.{extra} {who} needs one around a garden of {long} m "
         f"by {wide} m. What does it cost?",
     )
-    return case(
-        question,
-        2 * (long + wide) * price,
-        around=right(("Go around the garden.", f"m = 2*({long}+{wide})\nprint(m*{price})")),
-        area=wrong(("Multiply the sides.", f"m = {long}*{wide}\nprint(m*{price})")),
-        half=wrong(("Add the two sides.", f"m = {long}+{wide}\nprint(m*{price})")),
-        misread=wrong(("Use all the numbers.", f"m = 2*({long}+{wide})+{d}\nprint(m*{price})"))
-        if d
-        else None,
+    return Case(question, str(2 * (long + wide) * price)).by(
+        around=right(f"Go around the garden.\nm = 2*({long}+{wide})\nprint(m*{price})"),
+        area=wrong(f"Multiply the sides.\nm = {long}*{wide}\nprint(m*{price})"),
+        half=wrong(f"Add the two sides.\nm = {long}+{wide}\nprint(m*{price})"),
+        misread=misread(d, f"m = 2*({long}+{wide})+{d}\nprint(m*{price})"),
     )
 
 
 def growing(draw: Draw) -> Case:
     """A number that grows every day, added up; the mistake loses a day."""
     (who, _, _), thing = draw.names, draw.thing
-    first, step, days = draw.number(2, 40), draw.number(2, 15), draw.number(4, 15)
+    first, step, days = draw.numbers((2, 40), (2, 15), (4, 15))
     extra, d = draw.distractor(who)
     question = draw.pick(
         f"{who} finds {first} {thing} on day 1 and {step} more each day than the day before.{extra} "
@@ -330,17 +275,11 @@ def growing(draw: Draw) -> Case:
         f"How many in {days} days?",
     )
     gold = sum(first + step * day for day in range(days))
-    return case(
-        question,
-        gold,
-        daily=right(("Add all the days.", f"print(sum({first}+{step}*day for day in range({days})))")),
-        short=wrong(("Sum day by day.", f"print(sum({first}+{step}*day for day in range(1, {days})))")),
-        last=wrong(("The last day counts.", f"print({first}+{step}*{days})")),
-        misread=wrong(
-            ("Use all the numbers.", f"print(sum({first}+{step}*day+{d} for day in range({days})))")
-        )
-        if d
-        else None,
+    return Case(question, str(gold)).by(
+        daily=right(f"Add all the days.\nprint(sum({first}+{step}*day for day in range({days})))"),
+        short=wrong(f"Sum day by day.\nprint(sum({first}+{step}*day for day in range(1, {days})))"),
+        last=wrong(f"The last day counts.\nprint({first}+{step}*{days})"),
+        misread=misread(d, f"print(sum({first}+{step}*day+{d} for day in range({days})))"),
     )
 
 

@@ -9,12 +9,12 @@ import math
 from fractions import Fraction
 from itertools import combinations
 
-from mtdpo_lib.problems.habits.families import OUT, Case, Draw, Family, case, gives_up, right, wrong
+from mtdpo_lib.problems.habits.families import OUT, Case, Draw, Family, gives_up, right, wrong
 
 
 def next_prime(draw: Draw) -> Case:
     """A power modulo the next prime: find p, then the power."""
-    n, base, power = draw.number(10, 300), draw.number(2, 40), draw.number(5, 60)
+    n, base, power = draw.numbers((10, 300), (2, 40), (5, 60))
     p = next(p for p in range(n + 1, 2 * n) if all(p % d for d in range(2, p)))
     question = draw.pick(
         f"Let p be the smallest prime greater than {n}. Find {base}^{power} mod p.",
@@ -26,20 +26,18 @@ def next_prime(draw: Draw) -> Case:
     find = f"p = {n}+1\nwhile any(p%d == 0 for d in range(2, p)):\n    p += 1\nprint(p)"
     odd = f"p = {n}+1\nwhile p%2 == 0:\n    p += 1\nprint(p)"
     draw.need(base**power % (n + 1 + n % 2) != gold)
-    return case(
-        question,
-        gold,
-        power=right(("Find p first.", find), ("Now take the power.", f"print(pow({base}, {power}, p))")),
-        product=wrong(("Find p first.", find), ("Multiply mod p.", f"print({base}*{power}%p)")),
+    return Case(question, str(gold)).by(
+        power=right(f"Find p first.\n{find}", f"Now take the power.\nprint(pow({base}, {power}, p))"),
+        product=wrong(f"Find p first.\n{find}", f"Multiply mod p.\nprint({base}*{power}%p)"),
         odd=wrong(
-            ("Take the next odd number.", odd), ("Now take the power.", f"print(pow({base}, {power}, p))")
+            f"Take the next odd number.\n{odd}", f"Now take the power.\nprint(pow({base}, {power}, p))"
         ),
     )
 
 
 def divisors(draw: Draw) -> Case:
     """The sum of the divisors, then a remainder; the mistake leaves the number itself out."""
-    n, m = draw.number(12, 400), draw.number(7, 97)
+    n, m = draw.numbers((12, 400), (7, 97))
     total = sum(d for d in range(1, n + 1) if n % d == 0)
     gold = total * total % m
     draw.need(gold not in ((total - n) ** 2 % m, 2 * total % m))
@@ -49,21 +47,19 @@ def divisors(draw: Draw) -> Case:
         f"s is the sum of all divisors of {n}. What is the remainder of s^2 divided by {m}?",
     )
     find = f"s = sum(d for d in range(1, {n}+1) if {n}%d == 0)\nprint(s)"
-    return case(
-        question,
-        gold,
-        square=right(("Sum the divisors.", find), ("Square the sum.", f"print(s**2%{m})")),
+    return Case(question, str(gold)).by(
+        square=right(f"Sum the divisors.\n{find}", f"Square the sum.\nprint(s**2%{m})"),
         short=wrong(
-            ("Look at the numbers below.", f"s = sum(d for d in range(1, {n}) if {n}%d == 0)\nprint(s)"),
-            ("Square the sum.", f"print(s**2%{m})"),
+            f"Look at the numbers below.\ns = sum(d for d in range(1, {n}) if {n}%d == 0)\nprint(s)",
+            f"Square the sum.\nprint(s**2%{m})",
         ),
-        double=wrong(("Sum the divisors.", find), ("Double the sum.", f"print(s*2%{m})")),
+        double=wrong(f"Sum the divisors.\n{find}", f"Double the sum.\nprint(s*2%{m})"),
     )
 
 
 def digits(draw: Draw) -> Case:
     """The sum of the digits of a power, in base ten."""
-    base, power, times = draw.number(2, 60), draw.number(6, 30), draw.number(2, 40)
+    base, power, times = draw.numbers((2, 60), (6, 30), (2, 40))
     gold = times * sum(map(int, str(base**power)))
     question = draw.pick(
         f"Find the sum of the digits of {base}^{power}, times {times}.",
@@ -71,24 +67,20 @@ def digits(draw: Draw) -> Case:
         f"Multiply the sum of the digits of {base}^{power} by {times}.",
     )
     draw.need(gold != times * sum(map(int, str(base * power))))
-    return case(
-        question,
-        gold,
-        one=right(("Write the power as text.", f"print({times}*sum(int(c) for c in str({base}**{power})))")),
+    return Case(question, str(gold)).by(
+        one=right(f"Write the power as text.\nprint({times}*sum(int(c) for c in str({base}**{power})))"),
         two=right(
-            ("First the digit sum.", f"print(sum(int(c) for c in str({base}**{power})))"),
-            (f"Now times {times}.", f"print({times}*{OUT})"),
+            f"First the digit sum.\nprint(sum(int(c) for c in str({base}**{power})))",
+            f"Now times {times}.\nprint({times}*{OUT})",
         ),
-        product=wrong(
-            ("Multiply and add digits.", f"print({times}*sum(int(c) for c in str({base}*{power})))")
-        ),
-        length=wrong(("Count the digits.", f"print({times}*len(str({base}**{power})))")),
+        product=wrong(f"Multiply and add digits.\nprint({times}*sum(int(c) for c in str({base}*{power})))"),
+        length=wrong(f"Count the digits.\nprint({times}*len(str({base}**{power})))"),
     )
 
 
 def multiples(draw: Draw) -> Case:
     """Multiples of one number or another; the usual mistake counts those of both twice."""
-    n, a, b = draw.number(50, 900), draw.number(2, 12), draw.number(2, 12)
+    n, a, b = draw.numbers((50, 900), (2, 12), (2, 12))
     draw.need(a < b and b % a != 0)
     gold = sum(x % a == 0 or x % b == 0 for x in range(1, n + 1))
     draw.need(n >= math.lcm(a, b))
@@ -99,20 +91,18 @@ def multiples(draw: Draw) -> Case:
         f"How many of the first {n} positive integers are divisible by {a} or {b}?",
         f"Of the integers from 1 to {n}, how many are multiples of {b} or {a}?",
     )
-    return case(
-        question,
-        gold,
-        test=right(("Test each number.", f"print(sum(x%{a} == 0 or x%{b} == 0 for x in range(1, {n}+1)))")),
-        twice=wrong(("Count both kinds and add.", f"a = {n}//{a}\nb = {n}//{b}\nprint(a+b)")),
+    return Case(question, str(gold)).by(
+        test=right(f"Test each number.\nprint(sum(x%{a} == 0 or x%{b} == 0 for x in range(1, {n}+1)))"),
+        twice=wrong(f"Count both kinds and add.\na = {n}//{a}\nb = {n}//{b}\nprint(a+b)"),
         both=wrong(
-            ("Numbers divisible by both.", f"print(sum(x%{a} == 0 and x%{b} == 0 for x in range(1, {n}+1)))")
+            f"Numbers divisible by both.\nprint(sum(x%{a} == 0 and x%{b} == 0 for x in range(1, {n}+1)))"
         ),
     )
 
 
 def common_multiple(draw: Draw) -> Case:
     """The least common multiple and the greatest common divisor; an import is easily forgotten."""
-    a, b, c = draw.number(12, 150), draw.number(12, 150), draw.number(2, 60)
+    a, b, c = draw.numbers((12, 150), (12, 150), (2, 60))
     draw.need(a != b and math.gcd(a, b) > 1 and math.lcm(a, b) != max(a, b))
     gold = math.lcm(a, b) + c
     question = draw.pick(
@@ -121,19 +111,17 @@ def common_multiple(draw: Draw) -> Case:
         f"Add {c} to the smallest number that both {a} and {b} divide.",
     )
     use = f"print(math.lcm({a}, {b})+{c})"
-    return case(
-        question,
-        gold,
-        lcm=right(("Import math and use lcm.", f"import math\n{use}")),
-        repaired=right(("Use lcm.", use), ("Import math first.", f"import math\n{use}")),
-        product=wrong(("Multiply the two.", f"print({a}*{b}+{c})")),
-        guess=gives_up(("Use lcm.", use), a * b + c),
+    return Case(question, str(gold)).by(
+        lcm=right(f"Import math and use lcm.\nimport math\n{use}"),
+        repaired=right(f"Use lcm.\n{use}", f"Import math first.\nimport math\n{use}"),
+        product=wrong(f"Multiply the two.\nprint({a}*{b}+{c})"),
+        guess=gives_up(f"Use lcm.\n{use}", a * b + c),
     )
 
 
 def teams(draw: Draw) -> Case:
     """Choices of a team; the mistake counts the order."""
-    n, k, extra = draw.number(6, 14), draw.number(2, 4), draw.number(2, 150)
+    n, k, extra = draw.numbers((6, 14), (2, 4), (2, 150))
     who, other, _ = draw.names
     gold = math.comb(n, k) + extra
     question = draw.pick(
@@ -143,19 +131,17 @@ def teams(draw: Draw) -> Case:
         f"Let c be the number of ways in which {who} can choose {k} of {n} people. Find c+{extra}.",
     )
     use = f"print(math.comb({n}, {k})+{extra})"
-    return case(
-        question,
-        gold,
-        comb=right(("Import math. Order does not matter.", f"import math\n{use}")),
-        repaired=right(("Use comb.", use), ("Import math first.", f"import math\n{use}")),
-        ordered=wrong(("Choose one after another.", f"import math\nprint(math.perm({n}, {k})+{extra})")),
-        guess=gives_up(("Use comb.", use), n * k + extra),
+    return Case(question, str(gold)).by(
+        comb=right(f"Import math. Order does not matter.\nimport math\n{use}"),
+        repaired=right(f"Use comb.\n{use}", f"Import math first.\nimport math\n{use}"),
+        ordered=wrong(f"Choose one after another.\nimport math\nprint(math.perm({n}, {k})+{extra})"),
+        guess=gives_up(f"Use comb.\n{use}", n * k + extra),
     )
 
 
 def sequence(draw: Draw) -> Case:
     """A sequence, then one of its terms modulo m; the mistake is one place off."""
-    first, second, n, m = draw.number(1, 20), draw.number(1, 20), draw.number(8, 30), draw.number(11, 97)
+    first, second, n, m = draw.numbers((1, 20), (1, 20), (8, 30), (11, 97))
     terms = [first, second]
     while len(terms) < n + 2:
         terms.append(terms[-1] + terms[-2])
@@ -169,29 +155,21 @@ def sequence(draw: Draw) -> Case:
         f"What is term {n} mod {m}?",
     )
     make = f"a = [{first}, {second}]\nwhile len(a) < {n}+1:\n    a.append(a[-1]+a[-2])\nprint(len(a))"
-    return case(
-        question,
-        gold,
-        listed=right(("List the terms.", make), (f"Term {n} has index {n - 1}.", f"print(a[{n}-1]%{m})")),
-        index=wrong(("List the terms.", make), (f"Take a[{n}].", f"print(a[{n}]%{m})")),
+    return Case(question, str(gold)).by(
+        listed=right(f"List the terms.\n{make}", f"Term {n} has index {n - 1}.\nprint(a[{n}-1]%{m})"),
+        index=wrong(f"List the terms.\n{make}", f"Take a[{n}].\nprint(a[{n}]%{m})"),
         loop=right(
-            (
-                "Step on in a loop.",
-                f"a, b = {first}, {second}\nfor i in range({n}-1):\n    a, b = b, a+b\nprint(a%{m})",
-            )
+            f"Step on in a loop.\na, b = {first}, {second}\nfor i in range({n}-1):\n    a, b = b, a+b\nprint(a%{m})"
         ),
         short=wrong(
-            (
-                "Repeat the sum.",
-                f"a, b = {first}, {second}\nfor i in range(1, {n}-1):\n    a, b = b, a+b\nprint(a%{m})",
-            )
+            f"Repeat the sum.\na, b = {first}, {second}\nfor i in range(1, {n}-1):\n    a, b = b, a+b\nprint(a%{m})"
         ),
     )
 
 
 def roots(draw: Draw) -> Case:
     """A value at the larger root of a quadratic; the usual mistake takes the first root found."""
-    small, large, c = draw.number(1, 30), draw.number(2, 40), draw.number(2, 30)
+    small, large, c = draw.numbers((1, 30), (2, 40), (2, 30))
     draw.need(small < large)
     question = draw.pick(
         f"Let r be the larger root of x^2-{small + large}x+{small * large}=0. Find r^2+{c}r.",
@@ -200,52 +178,45 @@ def roots(draw: Draw) -> Case:
     )
     find = f"r = [x for x in range(99) if x*x-{small + large}*x+{small * large} == 0]\nprint(r)"
     search = f"r = 0\nwhile r*r-{small + large}*r+{small * large}:\n    r += 1\nprint(r)"
-    return case(
-        question,
-        large**2 + c * large,
-        larger=right(("Find both roots.", find), ("Take the larger.", f"r = max(r)\nprint(r**2+{c}*r)")),
-        first=wrong(("Find both roots.", find), ("Use the first root.", f"r = r[0]\nprint(r**2+{c}*r)")),
-        stop=wrong(("Search for a root.", search), ("Put it in.", f"print(r**2+{c}*r)")),
+    return Case(question, str(large**2 + c * large)).by(
+        larger=right(f"Find both roots.\n{find}", f"Take the larger.\nr = max(r)\nprint(r**2+{c}*r)"),
+        first=wrong(f"Find both roots.\n{find}", f"Use the first root.\nr = r[0]\nprint(r**2+{c}*r)"),
+        stop=wrong(f"Search for a root.\n{search}", f"Put it in.\nprint(r**2+{c}*r)"),
     )
 
 
 def system(draw: Draw) -> Case:
     """Two equations, then a product; the mistake adds or swaps."""
-    x, y, a, b = draw.number(2, 30), draw.number(2, 30), draw.number(2, 9), draw.number(2, 9)
+    x, y, a, b = draw.numbers((2, 30), (2, 30), (2, 9), (2, 9))
     draw.need(x > y and x * y != x + y and not 0 <= (a - b) * (x - y) < a + b)
     question = draw.pick(
         f"{a}x+{b}y={a * x + b * y} and x-y={x - y}. Find xy.",
         f"Solve {a}x+{b}y={a * x + b * y} and x-y={x - y}. What is x times y?",
         f"Two numbers have {a}x+{b}y={a * x + b * y} and x-y={x - y}. What is their product?",
     )
-    return case(
-        question,
-        x * y,
+    return Case(question, str(x * y)).by(
         solve=right(
-            ("Solve for y first.", f"y = ({a * x + b * y}-{a}*{x - y})//({a}+{b})\nprint(y)"),
-            ("Then x and the product.", f"x = y+{x - y}\nprint(x*y)"),
+            f"Solve for y first.\ny = ({a * x + b * y}-{a}*{x - y})//({a}+{b})\nprint(y)",
+            f"Then x and the product.\nx = y+{x - y}\nprint(x*y)",
         ),
         search=right(
-            (
-                "Try all y.",
-                f"for y in range(99):\n    if {a}*(y+{x - y})+{b}*y == {a * x + b * y}:\n        print(y)",
-            ),
-            (f"So y is {OUT}.", f"y = {OUT}\nprint((y+{x - y})*y)"),
+            f"Try all y.\nfor y in range(99):\n    if {a}*(y+{x - y})+{b}*y == {a * x + b * y}:\n        print(y)",
+            f"So y is {OUT}.\ny = {OUT}\nprint((y+{x - y})*y)",
         ),
         total=wrong(
-            ("Solve for y first.", f"y = ({a * x + b * y}-{a}*{x - y})//({a}+{b})\nprint(y)"),
-            ("Add them.", f"x = y+{x - y}\nprint(x+y)"),
+            f"Solve for y first.\ny = ({a * x + b * y}-{a}*{x - y})//({a}+{b})\nprint(y)",
+            f"Add them.\nx = y+{x - y}\nprint(x+y)",
         ),
         swapped=wrong(
-            ("Put x in.", f"y = ({a * x + b * y}-{b}*{x - y})//({a}+{b})\nprint(y)"),
-            ("Then x and the product.", f"x = y+{x - y}\nprint(x*y)"),
+            f"Put x in.\ny = ({a * x + b * y}-{b}*{x - y})//({a}+{b})\nprint(y)",
+            f"Then x and the product.\nx = y+{x - y}\nprint(x*y)",
         ),
     )
 
 
 def pairs(draw: Draw) -> Case:
     """Pairs with a sum that a number divides; the usual mistake counts both orders."""
-    n, m, extra = draw.number(6, 60), draw.number(3, 12), draw.number(2, 99)
+    n, m, extra = draw.numbers((6, 60), (3, 12), (2, 99))
     gold = sum((x + y) % m == 0 for x, y in combinations(range(1, n + 1), 2)) + extra
     question = draw.pick(
         f"Count the pairs x<y from 1 to {n} with x+y a multiple of {m}, and add {extra}.",
@@ -255,19 +226,17 @@ def pairs(draw: Draw) -> Case:
     loop = f"r = range(1, {n}+1)\nprint(sum((x+y)%%{m} == 0 for x in r for y in %s)+{extra})"
     use = f"c = combinations(range(1, {n}+1), 2)\nprint(sum(sum(p)%{m} == 0 for p in c)+{extra})"
     fix = f"from itertools import combinations\n{use}"
-    return case(
-        question,
-        gold,
-        below=right(("Keep x below y.", loop % f"range(x+1, {n}+1)")),
-        repaired=right(("Use combinations.", use), ("Import it first.", fix)),
-        ordered=wrong(("Try all x and y.", loop % "r")),
-        guess=gives_up(("Use combinations.", use), n * n // m + extra),
+    return Case(question, str(gold)).by(
+        below=right("Keep x below y.\n" + loop % f"range(x+1, {n}+1)"),
+        repaired=right(f"Use combinations.\n{use}", f"Import it first.\n{fix}"),
+        ordered=wrong("Try all x and y.\n" + loop % "r"),
+        guess=gives_up(f"Use combinations.\n{use}", n * n // m + extra),
     )
 
 
 def bases(draw: Draw) -> Case:
     """The digits of a number in another base, added up; the mistake stays in base ten or stops early."""
-    n, base, c = draw.number(100, 999), draw.number(3, 9), draw.number(2, 30)
+    n, base, c = draw.numbers((100, 999), (3, 9), (2, 30))
     written, rest = [], n
     while rest:
         written.append(rest % base)
@@ -280,18 +249,16 @@ def bases(draw: Draw) -> Case:
         f"What is {c} times the sum of the base {base} digits of {n}?",
     )
     loop = f"n, s = {n}, 0\nwhile n %s:\n    s += n%%{base}\n    n //= {base}\nprint(s)"
-    return case(
-        question,
-        gold,
-        convert=right(("Take digits off one by one.", loop % "> 0"), ("Multiply.", f"print(s*{c})")),
-        short=wrong(("Divide while it goes.", loop % f">= {base}"), ("Multiply.", f"print(s*{c})")),
-        decimal=wrong(("Add the digits.", f"print(sum(int(c) for c in str({n}))*{c})")),
+    return Case(question, str(gold)).by(
+        convert=right("Take digits off one by one.\n" + loop % "> 0", f"Multiply.\nprint(s*{c})"),
+        short=wrong("Divide while it goes.\n" + loop % f">= {base}", f"Multiply.\nprint(s*{c})"),
+        decimal=wrong(f"Add the digits.\nprint(sum(int(c) for c in str({n}))*{c})"),
     )
 
 
 def dice(draw: Draw) -> Case:
     """The chance of a sum with two odd dice, as a fraction."""
-    a, b = draw.number(4, 30), draw.number(4, 30)
+    a, b = draw.numbers((4, 30), (4, 30))
     total = draw.number(3, a + b - 1)
     ways = sum(x + y == total for x in range(1, a + 1) for y in range(1, b + 1))
     gold = Fraction(ways, a * b)
@@ -303,16 +270,14 @@ def dice(draw: Draw) -> Case:
     )
     count = f"n = sum(0 < {total}-x <= {b} for x in range(1, {a}+1))"
     use = f"print(Fraction(n, {a}*{b}))"
-    return case(
-        question,
-        gold,
-        count=right(("Count the rolls.", f"from fractions import Fraction\n{count}\n{use}")),
+    return Case(question, str(gold)).by(
+        count=right(f"Count the rolls.\nfrom fractions import Fraction\n{count}\n{use}"),
         repaired=right(
-            ("Write a fraction.", f"{count}\n{use}"),
-            ("Import it.", f"from fractions import Fraction\n{count}\n{use}"),
+            f"Write a fraction.\n{count}\n{use}",
+            f"Import it.\nfrom fractions import Fraction\n{count}\n{use}",
         ),
-        sums=wrong(("All sums are alike.", f"from fractions import Fraction\nprint(Fraction(1, {a}+{b}-1))")),
-        guess=gives_up(("Write a fraction.", f"{count}\n{use}"), Fraction(1, a + b - 1)),
+        sums=wrong(f"All sums are alike.\nfrom fractions import Fraction\nprint(Fraction(1, {a}+{b}-1))"),
+        guess=gives_up(f"Write a fraction.\n{count}\n{use}", Fraction(1, a + b - 1)),
     )
 
 

@@ -6,20 +6,17 @@ is wrong on purpose, so that the supervised model has decisions to get better at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 
+from mtdpo_lib.chat import Message, say
+from mtdpo_lib.common.progress import OnProgress
 from mtdpo_lib.problems.answers import is_correct
-from mtdpo_lib.problems.base import Demonstration, Message, Problem, Session, ask, call, conclude, named, tool
-from mtdpo_lib.problems.habits import gsm_like, math_like
-from mtdpo_lib.problems.habits.families import OUT, Case, Family, Plan, build
+from mtdpo_lib.problems.base import Demonstration, Problem, SessionFactory, call, conclude, named
+from mtdpo_lib.problems.habits.families import OUT, Case, Plan, build
+from mtdpo_lib.problems.habits.generate import SUITES
 
-SessionFactory = Callable[[], AbstractContextManager[Session]]
-Progress = Callable[[int, int], None]
 SESSIONS_AT_ONCE = 4  # enough to keep a few sandbox workers busy
-
-SUITES: dict[str, dict[str, Family]] = {"gsm-like": gsm_like.FAMILIES, "math-like": math_like.FAMILIES}
 
 # How often the teacher takes each strategy, reliable ones first.
 # Set once, from the regime that supervised fine-tuning should leave: about 55% of the demonstrations right,
@@ -92,21 +89,24 @@ def perform(question: str, plan: Plan, session_factory: SessionFactory) -> tuple
     Returns:
         The messages and the final answer.
     """
-    messages, output = [ask(question)], ""
+    messages, output = [say("user", question)], ""
     if plan.calls:
         with session_factory() as session:
             for sentence, code in plan.calls:
                 sentence, code = sentence.replace(OUT, output), code.replace(OUT, output)
                 output = session.run(code).text.strip()
-                messages += [call(sentence, code), tool(output)]
+                messages += [call(sentence, code), say("tool", output)]
     answer = plan.answer or output
     return [*messages, conclude(answer, plan.closing)], answer
 
 
 def make_demonstrations(
-    problems: Iterable[Problem], seed: int, session_factory: SessionFactory, progress: Progress | None = None
+    problems: Iterable[Problem],
+    seed: int,
+    session_factory: SessionFactory,
+    progress: OnProgress | None = None,
 ) -> list[Demonstration]:
-    """Let the teacher answer generated problems, one strategy for each.
+    """Let the teacher answer generated problems, with one strategy per problem.
 
     **Paper:** section 3.1 (the data of supervised fine-tuning).
 
@@ -117,7 +117,7 @@ def make_demonstrations(
         progress: Called with (done, total) after each problem.
 
     Returns:
-        One demonstration for each problem, right or wrong as the sandbox's output has it.
+        One demonstration per problem, right or wrong as the sandbox's output has it.
     """
 
     def work(problem: Problem) -> tuple[str, list[Message], str]:
