@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from scipy import optimize
 from torch.nn.functional import logsigmoid
 
 Tables = tuple[torch.Tensor, ...]
+Expectation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of V_{h+1} given (s_h, a_h)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def gamble_process(jackpot: float, mean: float = 0.5, sure: float = 0.5) -> Tool
     return ToolProcess(torch.ones(1, dtype=torch.float64), (tool,), utility)
 
 
-def unlucky_process(horizon: int = 3, rare: float = 0.0624, growth: float = 100.0) -> ToolProcess:
+def rare_jumps_process(horizon: int = 3, rare: float = 0.0624, growth: float = 100.0) -> ToolProcess:
     """A world in which |C| > 4 (sum sigma_h^2)^{1/2} happens with probability 1 - (1 - rare)^{H-1}.
 
     Each turn the tool answers "up", "down" (probability `rare` / 2 each) or "nothing". The first answer that is not
@@ -156,15 +158,21 @@ def optimum(process: ToolProcess, reference: Tables, eta: float) -> Optimum:
 
     Args:
         process: the world.
-        reference: log pi_ref, one [X, S_h, A] a turn.
+        reference: log pi_ref, one [X, S_h, A] per turn.
         eta: KL coefficient, in the unit of the utility.
     """
-    q, v, policy = [process.utility], [], []
-    for h in reversed(range(process.horizon)):
+    return _backward(process.utility, process.tool, reference, eta, expected_next)
+
+
+def _backward(
+    utility: torch.Tensor, tool: Tables, reference: Tables, eta: float, expect: Expectation
+) -> Optimum:
+    q, v, policy = [utility], [], []
+    for h in reversed(range(len(reference))):
         v.insert(0, eta * (reference[h] + q[0] / eta).logsumexp(-1))  # (8)
         policy.insert(0, reference[h] + (q[0] - v[0][..., None]) / eta)  # (6), (9)
         if h:
-            q.insert(0, expected_next(process.tool[h - 1], v[0]))  # (7)
+            q.insert(0, expect(tool[h - 1], v[0]))  # (7)
     return Optimum(tuple(q), tuple(v), tuple(policy))
 
 
@@ -192,7 +200,7 @@ def objective(
 
 def over_turns(process: ToolProcess, tables: Sequence[torch.Tensor]) -> torch.Tensor:
     """Sum of f_h(s_h, a_h) along each trajectory: H tables [X, S_h, A] to [X, N]."""
-    return sum(_unfold(process, table) for table in tables)
+    return reduce(torch.add, (_unfold(process, table) for table in tables))
 
 
 def over_observations(process: ToolProcess, tables: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -236,7 +244,7 @@ def implicit_utility(process: ToolProcess, policy: Tables, reference: Tables, et
     return eta * over_turns(process, [own - other for own, other in zip(policy, reference)])
 
 
-def luck(process: ToolProcess, v: Sequence[torch.Tensor], tool: Tables | None = None) -> torch.Tensor:
+def term_c(process: ToolProcess, v: Sequence[torch.Tensor], tool: Tables | None = None) -> torch.Tensor:
     """Term C of eq. (13): sum_{h<H} V_{h+1}(s_{h+1}) - E_{o_h} V_{h+1}(s_{h+1}), [X, N].
 
     Args:
@@ -257,7 +265,7 @@ def identity_terms(
     """A, B and C of eq. (13) at the optimum, each [X, N]; their sum is u."""
     best = optimum(process, reference, eta)
     a = implicit_utility(process, best.policy, reference, eta)
-    return a, best.v[0].expand_as(a), luck(process, best.v)
+    return a, best.v[0].expand_as(a), term_c(process, best.v)
 
 
 def conditional_variance(process: ToolProcess, v: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -303,7 +311,7 @@ def sampled(weights: torch.Tensor, n: int, seed: int) -> torch.Tensor:
 def preference_loss(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """-sum_{i,j} W_ij log sigma(score_i - score_j), a scalar.
 
-    With `implicit_utility` as the score this is M-DPO, eq. (14). Adding `luck` gives M-DPO with an adaptive margin; adding
+    With `implicit_utility` as the score this is M-DPO, eq. (14). Adding `term_c` gives M-DPO with an adaptive margin; adding
     eta log P_theta / P_ref of the observations gives the single-turn loss.
 
     Args:
@@ -407,7 +415,7 @@ def fit_mdpo(
         weights: preferences [X, N, N], exact or sampled.
         reference: log pi_ref.
         eta: KL coefficient.
-        margin: the adaptive margin, added to each trajectory's score: `luck` with an exact or estimated V; 0 is plain
+        margin: the adaptive margin, added to each trajectory's score: `term_c` with an exact or estimated V; 0 is plain
             M-DPO. [X, N].
         ridge: weight of the squared distance of logits from the reference's; keeps samples that order a few
             trajectories perfectly from pushing logits to infinity.
@@ -439,7 +447,7 @@ def fit_with_learned_v(
 ) -> tuple[Tables, Tables]:
     """M-DPO whose margin holds a V that is learned along with the policy, from the same preferences.
 
-    The score is A_theta + C_phi, with C_phi built by `luck` from free tables V_phi. Taking the mean over o_h of both sides
+    The score is A_theta + C_phi, with C_phi built by `term_c` from free tables V_phi. Taking the mean over o_h of both sides
     of (13), turn by turn from the last, shows that only pi_theta = pi* and C_phi = C reproduce u up to a constant: nothing
     but the tool's distribution must be known besides. No value of the optimum enters.
 
@@ -455,7 +463,7 @@ def fit_with_learned_v(
 
     def loss(tables: Tables) -> torch.Tensor:
         logits, v = tables[:turns], tables[turns:]
-        scores = implicit_utility(process, log_policy(logits), reference, eta) + luck(process, v, tool)
+        scores = implicit_utility(process, log_policy(logits), reference, eta) + term_c(process, v, tool)
         return preference_loss(scores, weights) + _pull(tables, start, ridge)
 
     found, _ = minimise(loss, start, tolerance)
@@ -479,7 +487,7 @@ def asked_tool(process: ToolProcess, samples: int, seed: int) -> Tables:
     return tuple(_frequencies(rng, table, samples) for table in process.tool)
 
 
-def sampled_luck(
+def sampled_term_c(
     process: ToolProcess, reference: Tables, eta: float, samples: int, seed: int
 ) -> torch.Tensor:
     """Term C from an outside estimate of V: (7) to (9) with K draws in place of each expectation, [X, N].
@@ -495,7 +503,7 @@ def sampled_luck(
     drawn = [_frequencies(rng, table, samples) for table in process.tool]
     policy = [_frequencies(rng, table.exp(), samples).log() for table in reference]
     empirical = replace(process, tool=tuple(drawn))
-    return luck(empirical, optimum(empirical, tuple(policy), eta).v)
+    return term_c(empirical, optimum(empirical, tuple(policy), eta).v)
 
 
 def _frequencies(rng: np.random.Generator, probability: torch.Tensor, samples: int) -> torch.Tensor:
@@ -548,14 +556,11 @@ def wishful_optimum(process: ToolProcess, reference: Tables, predicted: Tables, 
     about Var(V_{h+1}) / (2 eta): a wish in place of an expectation. With a deterministic tool that is predicted perfectly
     both are equal. (Observations that never happen leave the minimiser open: then this is one of many.)
     """
-    q, v, policy = [process.utility], [], []
-    for h in reversed(range(process.horizon)):
-        v.insert(0, eta * (reference[h] + q[0] / eta).logsumexp(-1))
-        policy.insert(0, reference[h] + (q[0] - v[0][..., None]) / eta)
-        if h:
-            table = predicted[h - 1]
-            q.insert(0, eta * (table + v[0].reshape(table.shape) / eta).logsumexp(-1))
-    return Optimum(tuple(q), tuple(v), tuple(policy))
+
+    def wish(table: torch.Tensor, next_value: torch.Tensor) -> torch.Tensor:
+        return eta * (table + next_value.reshape(table.shape) / eta).logsumexp(-1)
+
+    return _backward(process.utility, predicted, reference, eta, wish)
 
 
 # --- iterations --------------------------------------------------------------------------------------------------------
@@ -573,10 +578,7 @@ def mirror_descent(
 
 def best_utility(process: ToolProcess) -> float:
     """max_pi E[u], without any regularisation."""
-    value = process.utility.amax(-1)
-    for table in reversed(process.tool):
-        value = expected_next(table, value).amax(-1)
-    return float((process.first * value[:, 0]).sum())
+    return objective(process, best_policy(process))
 
 
 def best_policy(process: ToolProcess) -> Tables:
@@ -611,6 +613,7 @@ def coverage_cost(
         policies, shares: the mixture that gives the data.
     """
     wanted = trajectory_probability(process, target)
-    data = sum(share * trajectory_probability(process, policy) for policy, share in zip(policies, shares))
+    parts = (share * trajectory_probability(process, policy) for policy, share in zip(policies, shares))
+    data = reduce(torch.add, parts)
     ratio = torch.where(wanted > 0, wanted**2 / data.clamp(min=1e-300), torch.zeros_like(wanted))
     return float((process.first * ratio.sum(-1)).sum())
