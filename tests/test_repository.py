@@ -17,6 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import mtdpo_lib
+
 ROOT = Path(__file__).parent.parent
 CHECKED_LIBRARIES = ("trl", "peft", "transformers")
 
@@ -65,6 +67,13 @@ def test_the_three_dependency_lists_agree():
     assert requirements.keys() == ranges().keys()
     for name, version in requirements.items():
         assert ranges()[name].specifier.contains(version), f"{name}: the tested version is outside the range"
+
+
+def test_the_version_is_the_same_everywhere():
+    version = project()["version"]
+    assert mtdpo_lib.__version__ == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
 
 
 def test_the_ranges_admit_a_common_gpu_image():
@@ -134,8 +143,12 @@ def test_everything_the_library_imports_is_listed():
 def test_the_readme_shows_both_commands_and_the_tree_is_the_one_promised():
     readme = (ROOT / "README.md").read_text()
     assert "make reproduce" in readme and "make test" in readme
-    for name in ("requirements.txt", "environment.yml", "notebooks", "mtdpo_lib", "data", "tests", ".ci/run"):
-        assert (ROOT / name).exists()
+    promised = ["requirements.txt", "environment.yml", "notebooks", "mtdpo_lib", "data", "tests", ".ci/run"]
+    for name in [*promised, *re.findall(r"\]\(([^:)]+)\)", readme)]:  # and every file that it links to
+        assert (ROOT / name).exists(), name
+    for room in (ROOT / "mtdpo_lib").iterdir():
+        known = room.name in readme or room.name.startswith("__")
+        assert known, f"the README's layout does not show {room.name}"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
 
 
