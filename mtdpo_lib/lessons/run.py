@@ -23,14 +23,7 @@ from typing import Any, cast
 
 import nbformat
 
-from mtdpo_lib.common.files import (
-    NOTEBOOKS,
-    ROOT,
-    CorruptData,
-    read_json,
-    runs_folder,
-    write_json,
-)
+from mtdpo_lib.common.files import NOTEBOOKS, ROOT, CorruptData, read_json, runs_folder, write_json
 from mtdpo_lib.common.progress import Progress, Say, duration, say
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.common.stages import StageStore

@@ -17,10 +17,11 @@ from functools import reduce
 import numpy as np
 import torch
 from scipy import optimize
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-Tables = tuple[torch.Tensor, ...]
-Expectation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of V_{h+1} given (s_h, a_h)
+Tables = tuple[Tensor, ...]
+Expectation = Callable[[Tensor, Tensor], Tensor]  # of V_{h+1} given (s_h, a_h)
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class ToolProcess:
         utility: u(s_H, a_H), shape [X, S_H, A].
     """
 
-    first: torch.Tensor
+    first: Tensor
     tool: Tables
-    utility: torch.Tensor
+    utility: Tensor
 
     def __post_init__(self) -> None:
         if any(((table < 0).any() or (table.sum(-1) - 1).abs().max() > 1e-9) for table in self.tool):
@@ -164,9 +165,7 @@ def optimum(process: ToolProcess, reference: Tables, eta: float) -> Optimum:
     return _backward(process.utility, process.tool, reference, eta, expected_next)
 
 
-def _backward(
-    utility: torch.Tensor, tool: Tables, reference: Tables, eta: float, expect: Expectation
-) -> Optimum:
+def _backward(utility: Tensor, tool: Tables, reference: Tables, eta: float, expect: Expectation) -> Optimum:
     q, v, policy = [utility], [], []
     for h in reversed(range(len(reference))):
         v.insert(0, eta * (reference[h] + q[0] / eta).logsumexp(-1))  # (8)
@@ -176,7 +175,7 @@ def _backward(
     return Optimum(tuple(q), tuple(v), tuple(policy))
 
 
-def expected_next(tool: torch.Tensor, next_value: torch.Tensor) -> torch.Tensor:
+def expected_next(tool: Tensor, next_value: Tensor) -> Tensor:
     """E_{o ~ P_h(. | s, a)} V_{h+1}(s, a, o): from [X, S_h, A, O] and [X, S_{h+1}] to [X, S_h, A]."""
     return (tool * next_value.reshape(tool.shape)).sum(-1)
 
@@ -198,24 +197,24 @@ def objective(
 # --- trajectories ------------------------------------------------------------------------------------------------------
 
 
-def over_turns(process: ToolProcess, tables: Sequence[torch.Tensor]) -> torch.Tensor:
+def over_turns(process: ToolProcess, tables: Sequence[Tensor]) -> Tensor:
     """Sum of f_h(s_h, a_h) along each trajectory: H tables [X, S_h, A] to [X, N]."""
     return reduce(torch.add, (_unfold(process, table) for table in tables))
 
 
-def over_observations(process: ToolProcess, tables: Sequence[torch.Tensor]) -> torch.Tensor:
+def over_observations(process: ToolProcess, tables: Sequence[Tensor]) -> Tensor:
     """Sum of g_h(s_h, a_h, o_h) along each trajectory: H-1 tables [X, S_h, A, O] to [X, N]."""
     return sum(
         (_unfold(process, table) for table in tables), torch.zeros_like(_unfold(process, process.utility))
     )
 
 
-def _unfold(process: ToolProcess, table: torch.Tensor) -> torch.Tensor:
+def _unfold(process: ToolProcess, table: Tensor) -> Tensor:
     flat = table.reshape(table.shape[0], -1, 1)
     return flat.expand(-1, -1, process.trajectories // flat.shape[1]).reshape(table.shape[0], -1)
 
 
-def trajectory_probability(process: ToolProcess, policy: Tables) -> torch.Tensor:
+def trajectory_probability(process: ToolProcess, policy: Tables) -> Tensor:
     """P(tau | x) under `policy` and the tool, [X, N]; each row adds up to 1."""
     tool = over_observations(process, [table.log() for table in process.tool])
     return (over_turns(process, policy) + tool).exp()
@@ -227,7 +226,7 @@ def total_variation(process: ToolProcess, policy: Tables, other: Tables) -> floa
     return float((process.first * difference.abs().sum(-1)).sum() / 2)
 
 
-def trajectory_kl(process: ToolProcess, policy: Tables, reference: Tables) -> torch.Tensor:
+def trajectory_kl(process: ToolProcess, policy: Tables, reference: Tables) -> Tensor:
     """E sum_h KL(pi_h || pi_ref,h) in nats; a scalar that can be differentiated."""
     ratio = over_turns(process, [own - other for own, other in zip(policy, reference)])
     return (process.first[:, None] * trajectory_probability(process, policy) * ratio).sum()
@@ -236,7 +235,7 @@ def trajectory_kl(process: ToolProcess, policy: Tables, reference: Tables) -> to
 # --- the identity (13) -------------------------------------------------------------------------------------------------
 
 
-def implicit_utility(process: ToolProcess, policy: Tables, reference: Tables, eta: float) -> torch.Tensor:
+def implicit_utility(process: ToolProcess, policy: Tables, reference: Tables, eta: float) -> Tensor:
     """Term A of eq. (13) for any policy: eta sum_h log pi_h / pi_ref,h (a_h | s_h), [X, N].
 
     The paper prints (11) and (12) without the factor eta in front of the logarithm; (13) has it and the algebra needs it.
@@ -244,7 +243,7 @@ def implicit_utility(process: ToolProcess, policy: Tables, reference: Tables, et
     return eta * over_turns(process, [own - other for own, other in zip(policy, reference)])
 
 
-def term_c(process: ToolProcess, v: Sequence[torch.Tensor], tool: Tables | None = None) -> torch.Tensor:
+def term_c(process: ToolProcess, v: Sequence[Tensor], tool: Tables | None = None) -> Tensor:
     """Term C of eq. (13): sum_{h<H} V_{h+1}(s_{h+1}) - E_{o_h} V_{h+1}(s_{h+1}), [X, N].
 
     Args:
@@ -259,16 +258,14 @@ def term_c(process: ToolProcess, v: Sequence[torch.Tensor], tool: Tables | None 
     return over_observations(process, surprises)
 
 
-def identity_terms(
-    process: ToolProcess, reference: Tables, eta: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def identity_terms(process: ToolProcess, reference: Tables, eta: float) -> tuple[Tensor, Tensor, Tensor]:
     """A, B and C of eq. (13) at the optimum, each [X, N]; their sum is u."""
     best = optimum(process, reference, eta)
     a = implicit_utility(process, best.policy, reference, eta)
     return a, best.v[0].expand_as(a), term_c(process, best.v)
 
 
-def conditional_variance(process: ToolProcess, v: Sequence[torch.Tensor]) -> torch.Tensor:
+def conditional_variance(process: ToolProcess, v: Sequence[Tensor]) -> Tensor:
     """sum_{h<H} sigma_h^2 along each trajectory, sigma_h^2 the variance of V_{h+1} given (s_h, a_h), [X, N].
 
     **Paper:** the bound |C| <= 4 (sum_h sigma_h^2)^{1/2} after eq. (13).
@@ -285,7 +282,7 @@ def conditional_variance(process: ToolProcess, v: Sequence[torch.Tensor]) -> tor
 # --- preferences -------------------------------------------------------------------------------------------------------
 
 
-def preferences(process: ToolProcess, first: Tables, second: Tables) -> torch.Tensor:
+def preferences(process: ToolProcess, first: Tables, second: Tables) -> Tensor:
     """Exact Bradley-Terry preferences of pairs with one trajectory from each of two policies.
 
     **Paper:** eq. (1), and the two agents of Algorithm 1.
@@ -301,14 +298,14 @@ def preferences(process: ToolProcess, first: Tables, second: Tables) -> torch.Te
     return process.first[:, None, None] * compared * wins
 
 
-def sampled(weights: torch.Tensor, n: int, seed: int) -> torch.Tensor:
+def sampled(weights: Tensor, n: int, seed: int) -> Tensor:
     """The same with n pairs drawn: frequencies in place of probabilities."""
     probability = weights.flatten().numpy()
     counts = np.random.default_rng(seed).multinomial(n, probability / probability.sum())
     return torch.tensor(counts / n).reshape(weights.shape)
 
 
-def preference_loss(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def preference_loss(scores: Tensor, weights: Tensor) -> Tensor:
     """-sum_{i,j} W_ij log sigma(score_i - score_j), a scalar.
 
     With `implicit_utility` as the score this is M-DPO, eq. (14). Adding `term_c` gives M-DPO with an adaptive margin; adding
@@ -321,9 +318,7 @@ def preference_loss(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor
     return -(weights * logsigmoid(scores[:, :, None] - scores[:, None, :])).sum()
 
 
-def kto_loss(
-    scores: torch.Tensor, weights: torch.Tensor, baseline: torch.Tensor | float, printed_eta: float = 1.0
-) -> torch.Tensor:
+def kto_loss(scores: Tensor, weights: Tensor, baseline: Tensor | float, printed_eta: float = 1.0) -> Tensor:
     """M-KTO with lambda_+ = lambda_- = 1: winners are desirable and losers undesirable, half each.
 
     **Paper:** eq. (15). As printed, eta multiplies a score that already holds it; the authors' code applies it once, and
@@ -341,7 +336,7 @@ def kto_loss(
 
 
 def minimise(
-    loss: Callable[[Tables], torch.Tensor], start: Sequence[torch.Tensor], tolerance: float = 1e-9
+    loss: Callable[[Tables], Tensor], start: Sequence[Tensor], tolerance: float = 1e-9
 ) -> tuple[Tables, float]:
     """L-BFGS on tables that `loss` takes in the shapes of `start`, until no gradient entry is above `tolerance`.
 
@@ -351,7 +346,7 @@ def minimise(
     shapes = [table.shape for table in start]
     sizes = [table.numel() for table in start]
 
-    def unpack(vector: torch.Tensor) -> Tables:
+    def unpack(vector: Tensor) -> Tables:
         return tuple(part.reshape(shape) for part, shape in zip(vector.split(sizes), shapes))
 
     def value_and_gradient(vector: np.ndarray) -> tuple[float, np.ndarray]:
@@ -371,7 +366,7 @@ def minimise(
 
 
 def descend(
-    loss: Callable[[Tables], torch.Tensor], start: Tables, steps: int, keep: Sequence[int], rate: float = 0.02
+    loss: Callable[[Tables], Tensor], start: Tables, steps: int, keep: Sequence[int], rate: float = 0.02
 ) -> list[Tables]:
     """Adam on logits, for losses that change as one moves (a detached baseline) and for looking at the way.
 
@@ -394,17 +389,17 @@ def descend(
     return kept
 
 
-def log_policy(logits: Sequence[torch.Tensor]) -> Tables:
+def log_policy(logits: Sequence[Tensor]) -> Tables:
     """Softmax tables: logits [X, S_h, A] to log pi_h."""
     return tuple(table.log_softmax(-1) for table in logits)
 
 
 def fit_mdpo(
     process: ToolProcess,
-    weights: torch.Tensor,
+    weights: Tensor,
     reference: Tables,
     eta: float,
-    margin: torch.Tensor | float = 0.0,
+    margin: Tensor | float = 0.0,
     ridge: float = 0.0,
     tolerance: float = 1e-9,
 ) -> Tables:
@@ -422,14 +417,14 @@ def fit_mdpo(
         tolerance: of `minimise`; samples need less than exact preferences.
     """
 
-    def loss(logits: Tables) -> torch.Tensor:
+    def loss(logits: Tables) -> Tensor:
         scores = implicit_utility(process, log_policy(logits), reference, eta) + margin
         return preference_loss(scores, weights) + _pull(logits, reference, ridge)
 
     return log_policy(minimise(loss, reference, tolerance)[0])
 
 
-def _pull(tables: Sequence[torch.Tensor], home: Sequence[torch.Tensor], ridge: float) -> torch.Tensor | float:
+def _pull(tables: Sequence[Tensor], home: Sequence[Tensor], ridge: float) -> Tensor | float:
     return ridge * sum(((table - other) ** 2).sum() for table, other in zip(tables, home)) if ridge else 0.0
 
 
@@ -438,7 +433,7 @@ def _pull(tables: Sequence[torch.Tensor], home: Sequence[torch.Tensor], ridge: f
 
 def fit_with_learned_v(
     process: ToolProcess,
-    weights: torch.Tensor,
+    weights: Tensor,
     reference: Tables,
     eta: float,
     tool: Tables | None = None,
@@ -461,7 +456,7 @@ def fit_with_learned_v(
     values = [torch.zeros(table.shape[:2], dtype=torch.float64) for table in reference]
     start, turns = [*reference, *values], len(reference)
 
-    def loss(tables: Tables) -> torch.Tensor:
+    def loss(tables: Tables) -> Tensor:
         logits, v = tables[:turns], tables[turns:]
         scores = implicit_utility(process, log_policy(logits), reference, eta) + term_c(process, v, tool)
         return preference_loss(scores, weights) + _pull(tables, start, ridge)
@@ -470,7 +465,7 @@ def fit_with_learned_v(
     return log_policy(found[:turns]), found[turns:]
 
 
-def estimate_tool(process: ToolProcess, counts: torch.Tensor) -> Tables:
+def estimate_tool(process: ToolProcess, counts: Tensor) -> Tables:
     """P_h(o | s, a) from how often each trajectory was seen, [X, N]; uniform where (s, a) never was."""
     estimates = []
     for table in process.tool:
@@ -487,9 +482,7 @@ def asked_tool(process: ToolProcess, samples: int, seed: int) -> Tables:
     return tuple(_frequencies(rng, table, samples) for table in process.tool)
 
 
-def sampled_term_c(
-    process: ToolProcess, reference: Tables, eta: float, samples: int, seed: int
-) -> torch.Tensor:
+def sampled_term_c(process: ToolProcess, reference: Tables, eta: float, samples: int, seed: int) -> Tensor:
     """Term C from an outside estimate of V: (7) to (9) with K draws in place of each expectation, [X, N].
 
     Every state gets K actions of the reference and every (s, a) K answers of the tool, and the backward recursion runs on
@@ -506,7 +499,7 @@ def sampled_term_c(
     return term_c(empirical, optimum(empirical, tuple(policy), eta).v)
 
 
-def _frequencies(rng: np.random.Generator, probability: torch.Tensor, samples: int) -> torch.Tensor:
+def _frequencies(rng: np.random.Generator, probability: Tensor, samples: int) -> Tensor:
     rows = probability.numpy()
     return torch.tensor(rng.multinomial(samples, rows / rows.sum(-1, keepdims=True)) / samples)
 
@@ -521,7 +514,7 @@ def predicted_tool(process: ToolProcess, blur: float) -> Tables:
 
 def fit_single_turn(
     process: ToolProcess,
-    weights: torch.Tensor,
+    weights: Tensor,
     reference: Tables,
     predicted: Tables,
     eta: float,
@@ -539,7 +532,7 @@ def fit_single_turn(
     """
     start, turns = [*reference, *(table.clamp(min=-700.0) for table in predicted)], len(reference)
 
-    def loss(logits: Tables) -> torch.Tensor:
+    def loss(logits: Tables) -> Tensor:
         own, told = log_policy(logits[:turns]), log_policy(logits[turns:])
         scores = implicit_utility(process, own, reference, eta)
         ratio = over_observations(process, [new - old for new, old in zip(told, start[turns:])])
@@ -557,7 +550,7 @@ def wishful_optimum(process: ToolProcess, reference: Tables, predicted: Tables, 
     both are equal. (Observations that never happen leave the minimiser open: then this is one of many.)
     """
 
-    def wish(table: torch.Tensor, next_value: torch.Tensor) -> torch.Tensor:
+    def wish(table: Tensor, next_value: Tensor) -> Tensor:
         return eta * (table + next_value.reshape(table.shape) / eta).logsumexp(-1)
 
     return _backward(process.utility, predicted, reference, eta, wish)
@@ -591,9 +584,7 @@ def best_policy(process: ToolProcess) -> Tables:
     return tuple(chosen)
 
 
-def mixture_preferences(
-    process: ToolProcess, policies: Sequence[Tables], shares: Sequence[float]
-) -> torch.Tensor:
+def mixture_preferences(process: ToolProcess, policies: Sequence[Tables], shares: Sequence[float]) -> Tensor:
     """Exact preferences of pairs whose sides come independently from a mixture of policies, [X, N, N]."""
     pairs = [
         share * other * preferences(process, one, two)
