@@ -12,7 +12,8 @@ PYTHON3 ?= $(shell for p in $$(type -ap python3 python python3.14 python3.13 pyt
 # A test file belongs to one process, files in the order of tests/conftest.py; four processes are enough on any machine.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env reproduce test test-all small-model notebooks figures lint clean
+.PHONY: help env reproduce test test-all small-model notebooks figures clean
+.PHONY: lint check-format check-style check-types check-rooms
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -44,8 +45,19 @@ notebooks: reproduce  ## run, then put outputs, records and README table of that
 figures: env  ## redraw the figures of all kept records, into runs/figures
 	@$(RUN) -m mtdpo_lib figures
 
-lint: env  ## formatting and lint, notebooks included
-	@$(RUN) -m ruff format --check . && $(RUN) -m ruff check .
+lint: check-format check-style check-types check-rooms  ## formatting, style, types, and which room imports which
+
+check-format: env
+	@$(RUN) -m ruff format --check .
+
+check-style: env
+	@$(RUN) -m ruff check .
+
+check-types: env
+	@$(RUN) -m pyrefly check --python-interpreter-path $(RUN)
+
+check-rooms: env
+	@$(VENV)/bin/lint-imports --no-cache
 
 clean:  ## remove the environment and caches; runs/ stays
-	rm -rf $(VENV) .uv .pytest_cache .ruff_cache
+	rm -rf $(VENV) .uv .pytest_cache .ruff_cache .import_linter_cache

@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Said by libraries at import, and of no use to a reader: no widgets are needed, 4-bit works without `kernels`.
 warnings.filterwarnings("ignore", message="IProgress not found")

@@ -4,197 +4,223 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from mtdpo_lib.common.files import need_checkout, runs_folder
+from mtdpo_lib.common.progress import Progress, say
 from mtdpo_lib.common.stages import CorruptStage, MissingProduct, UnusableFolder
-from mtdpo_lib.lessons import gpu_memory
+from mtdpo_lib.experiment.arms import ARMS, parse_arms, parse_seeds
 from mtdpo_lib.lessons import run as runner
-from mtdpo_lib.profiles.overrides import get_profile, setting_values
-from mtdpo_lib.profiles.presets import PROFILES
-from mtdpo_lib.profiles.sections import Profile
-from mtdpo_lib.results import study_metrics
+from mtdpo_lib.profiles import BUDGETS, PROFILES, get_profile, setting_values
+
+# What computes is imported by the command that needs it: torch takes seconds, and a wrong option should be told at once.
+
+Action = Callable[[Namespace], int | None]
+Option = tuple[tuple[str, ...], dict[str, Any]]
+COMMANDS: dict[str, tuple[Action, str, tuple[Option, ...], str]] = {}
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
-    top = argparse.ArgumentParser(
-        prog="python -m mtdpo_lib", description=__doc__.partition(":")[0] + " of mtdpo"
-    )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    reproduce = commands.add_parser("reproduce", help="run the notebooks in order and write the report")
-    reproduce.add_argument("--profile", default="cpu", help=f"{', '.join(PROFILES)} (default cpu)")
-    reproduce.add_argument("--seed", type=int, default=0, help="default 0")
-    reproduce.add_argument("--out", default="", help="run folder (default runs/PROFILE-seedN)")
-    reproduce.add_argument("--only", metavar="NN", help="one notebook, by number or name")
-    reproduce.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
-                           help="change a setting; repeatable; names: the command `profiles`")  # fmt: skip
-
-    combine = commands.add_parser("combine", help="report over several seeds of one profile")
-    combine.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    combine.add_argument("--out", required=True, type=Path)
-
-    study = commands.add_parser("study", help="arms of the method over seeds, with intervals")
-    study.add_argument("--profile", default="cpu", help=f"{', '.join(PROFILES)} (default cpu)")
-    study.add_argument("--seeds", default="0-2", help="like 0-4 or 0,3 (default 0-2)")
-    study.add_argument("--arms", default="", help="names, separated by commas (default all)")
-    study.add_argument("--out", type=Path, help="folder (default runs/study-PROFILE)")
-    study.add_argument(
-        "--jobs", type=int, default=0, help="processes at one time (default: what fills the cores)"
-    )
-    study.add_argument("--ray", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto")
-    study.add_argument(
-        "--plan", action="store_true", help="only say what would be computed, and for how long"
-    )
-    study.add_argument("--keep", action="store_true", help="keep the records of a finished study in data/")
-    study.add_argument("--worker", metavar="K/N", help=argparse.SUPPRESS)  # one of a study's own processes
-    study.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
-                       help="change a setting in all arms; repeatable")  # fmt: skip
-
-    profiles = commands.add_parser("profiles", help="print the settings of a profile")
-    profiles.add_argument("name", nargs="?", default="cpu")
-
-    memory = commands.add_parser("memory", help="what fits on which GPU, and for how long, by arithmetic")
-    memory.add_argument("name", nargs="?", default="paper", metavar="PROFILE")
-    memory.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-
-    gsm8k = commands.add_parser(
-        "gsm8k", help="how many of GSM8K's solutions become executed demonstrations; a sample"
-    )
-    gsm8k.add_argument(
-        "folder", nargs="?", default="", help="with train.jsonl (default MTDPO_GSM8K_DIR, then the hub)"
-    )
-    gsm8k.add_argument("--sample", type=int, default=20, help="demonstrations to print (default 20)")
-
-    readme = commands.add_parser("readme", help="write the kept results into the README")
-    readme.add_argument(
-        "--check", action="store_true", help="only say whether they are there; exit code 1 if not"
-    )
-
-    keep = commands.add_parser("keep", help="keep the records of finished runs under data/reference_runs")
-    keep.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-
-    figures = commands.add_parser("figures", help="redraw the figures of all kept records")
-    figures.add_argument(
-        "--out", type=Path, default=Path("runs/figures"), help="folder (default runs/figures)"
-    )
-
-    refresh = commands.add_parser(
-        "refresh-notebooks", help="put a run's outputs into the committed notebooks"
-    )
-    refresh.add_argument("run", type=Path, metavar="RUN")
-    return top
+def option(*names: str, **how: Any) -> Option:
+    """An option or argument, as `argparse` takes it."""
+    return names, how
 
 
-def dispatch(options: argparse.Namespace) -> int:
-    """Do what was asked; the result is the exit code."""
-    if options.command == "reproduce":
-        return runner.reproduce(options.profile, options.seed, options.out, options.only, options.settings)
-    if options.command == "profiles":
-        return show_profile(options.name)
+def command(what: str, *options: Option, more: str = "") -> Callable[[Action], Action]:
+    """Make a function a command of the same name; `more` stands below its options in ``--help``."""
 
-    if options.command == "memory":
-        return show_memory(get_profile(options.name, options.settings))
-    if options.command == "gsm8k":
-        return show_gsm8k(options.folder, options.sample)
-    if options.command == "study":
-        return run_study(options)
+    def add(action: Action) -> Action:
+        COMMANDS[action.__name__.replace("_", "-")] = action, what, options, more
+        return action
 
-    from mtdpo_lib.lessons import publish
+    return add
+
+
+def say_where(word: str, *paths: Path) -> None:
+    """``Report: runs/cpu/report.html``, one line per path."""
+    for path in paths:
+        say(f"{word}: {runner.shown(path)}")
+
+
+PROFILE = option("--profile", default="cpu", help=f"{', '.join(PROFILES)} (default cpu)")
+SET = option("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+             help="change a setting; repeatable; names: the command `profiles`")  # fmt: skip
+RUNS = option("runs", nargs="+", type=Path, metavar="RUN")
+# What works on the notebooks and the kept records of the repository.
+IN_CHECKOUT = ("reproduce", "readme", "keep", "figures", "refresh-notebooks")
+BUDGET_NAMES = f"Budgets (--set budget=NAME): {', '.join(BUDGETS)}. See the command `profiles`."
+ARM_NAMES = "Arms:\n" + "\n".join(f"  {arm.name:16} {arm.what}" for arm in ARMS.values())
+
+
+@command(
+    "run the notebooks in order and write the report",
+    PROFILE,
+    option("--seed", type=int, default=0, help="default 0"),
+    option("--out", default="", help="run folder (default runs/PROFILE-seedN)"),
+    option("--only", metavar="NN", help="one notebook, by number or name"),
+    SET,
+    more=BUDGET_NAMES,
+)
+def reproduce(options: Namespace) -> int:
+    return runner.reproduce(options.profile, options.seed, options.out, options.only, options.settings)
+
+
+@command("report over several seeds of one profile", RUNS, option("--out", required=True, type=Path))
+def combine(options: Namespace) -> None:
     from mtdpo_lib.results import report
 
-    if options.command == "combine":
-        runner.say(f"Report: {runner.shown(report.combine(options.runs, options.out))}")
-    elif options.command == "keep":
-        runner.say(f"Kept: {runner.shown(publish.keep(options.runs))}")
-    elif options.command == "figures":
-        for folder in publish.draw_figures(options.out):
-            runner.say(f"Drawn: {runner.shown(folder)}")
-    elif options.command == "refresh-notebooks":
-        for file in publish.refresh_notebooks(options.run):
-            runner.say(f"Refreshed: {runner.shown(file)}")
-    elif not publish.update_readme(options.check) and options.check:
-        runner.say("README.md does not show the kept records: run python -m mtdpo_lib readme.")
-        return 1
-    return 0
+    say_where("Report", report.combine(options.runs, options.out))
 
 
-def run_study(options: argparse.Namespace) -> int:
-    """Check the input, then plan and compute."""
-    from mtdpo_lib.experiment import arms, study, workers
+@command(
+    "arms of the method over seeds, with intervals",
+    PROFILE,
+    option("--seeds", default="0-2", help="like 0-4 or 0,3 (default 0-2)"),
+    option("--arms", default="", help="names, separated by commas (default all)"),
+    option("--out", type=Path, help="folder (default runs/study-PROFILE)"),
+    option("--jobs", type=int, default=0, help="processes at one time (default: what fills the cores)"),
+    option("--ray", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto"),
+    option("--plan", action="store_true", help="only say what would be computed, and for how long"),
+    option("--keep", action="store_true", help="keep the records of a finished study in data/"),
+    option("--worker", metavar="K/N", help=argparse.SUPPRESS),  # one of a study's own processes
+    SET,
+    more=f"{ARM_NAMES}\n\n{BUDGET_NAMES}",
+)
+def study(options: Namespace) -> int:
+    from mtdpo_lib.experiment import cluster, workers
+    from mtdpo_lib.experiment import study as studies
+    from mtdpo_lib.results import study_metrics
 
     profile = get_profile(options.profile, options.settings)
-    seeds, wanted = arms.parse_seeds(options.seeds), arms.parse_arms(options.arms)
-    out = (options.out or runner.ROOT / "runs" / f"study-{options.profile}").expanduser().resolve()
+    seeds, arms = parse_seeds(options.seeds), parse_arms(options.arms)
+    out = (options.out or runs_folder() / f"study-{options.profile}").expanduser().resolve()
     if options.worker:
         number, count = map(int, options.worker.split("/"))
         workers.take_core(number, count)
-        tasks = workers.in_order(seeds, [arm.name for arm in wanted], number, count)
-        study.run_arms(profile, workers.unclaimed(tasks, out / "arms" / ".locks"), out, options.settings)
+        tasks = workers.in_order(seeds, [arm.name for arm in arms], number, count)
+        studies.run_arms(profile, workers.unclaimed(tasks, out / "arms" / ".locks"), out, options.settings)
         return runner.OK
     if options.keep:
-        runner.say(f"Kept: {runner.shown(study_metrics.keep(out))}")
+        need_checkout("The command study --keep")
+        say_where("Kept", study_metrics.keep(out))
         return runner.OK
     run, jobs = workers.run_here, options.jobs or workers.default_jobs(profile)
     if options.ray and not options.plan:
-        from mtdpo_lib import cluster
-
         run, jobs = cluster.connect(options.ray), len(seeds)
-    return study.study(
-        options.profile, options.settings, seeds, wanted, out, jobs, options.plan, runner.say, run
-    )
+    return studies.study(options.profile, options.settings, seeds, arms, out, jobs, options.plan, say, run)
 
 
-def show_profile(name: str) -> int:
-    """Print every setting that ``--set`` accepts, with its value."""
-    profile = get_profile(name)
+@command("print the settings of a profile, and the budgets", option("name", nargs="?", default="cpu"))
+def profiles(options: Namespace) -> None:
+    profile = get_profile(options.name)
     print(f"Profile {profile.name} may claim: {profile.claims}")
     for setting, value in setting_values(profile).items():
         print(f"  {setting} = {value!r}")
-    return 0
+    for budget, changes in BUDGETS.items():
+        print(
+            f"--set budget={budget} changes: {', '.join(f'{key}={value}' for key, value in changes.items())}"
+        )
 
 
-def show_memory(profile: Profile) -> int:
-    """Print a step's memory by part, and what fits on some cards."""
+@command(
+    "what fits on which GPU, and for how long, by arithmetic",
+    option("name", nargs="?", default="paper", metavar="PROFILE"),
+    SET,
+)
+def memory(options: Namespace) -> None:
+    from mtdpo_lib.lessons import gpu_memory
     from mtdpo_lib.results.report import markdown_table
 
+    profile = get_profile(options.name, options.settings)
     needs = gpu_memory.training_bytes(profile)
-    print(f"{profile.model.base}: one pair of {profile.pairs.max_tokens} tokens a side needs, in GiB: "
+    print(f"{profile.model.base}: one pair of {profile.pairs.max_tokens} tokens per side needs, in GiB: "
           + ", ".join(f"{name} {value / gpu_memory.GIB:.2f}" for name, value in needs.items()))  # fmt: skip
     print(markdown_table(*gpu_memory.plan(profile)))
     reached, length = f"{gpu_memory.EFFICIENCY:.0%}", f"{gpu_memory.TYPICAL_LENGTH:.0%}"
     print(f"Estimates: a card reaches {reached} of its peak, a trajectory {length} of its limit.")
-    return 0
 
 
-def show_gsm8k(folder: str, sample: int) -> int:
-    """Make demonstrations of all training solutions, each run in the sandbox; print the share kept and some of them."""
+@command(
+    "how many of GSM8K's solutions become executed demonstrations; a sample",
+    option("folder", nargs="?", default="", help="with train.jsonl (default MTDPO_GSM8K_DIR, then the hub)"),
+    option("--sample", type=int, default=20, help="demonstrations to print (default 20)"),
+)
+def gsm8k(options: Namespace) -> None:
     import random
 
-    from mtdpo_lib.common.progress import Progress
     from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, sources, training_problems
     from mtdpo_lib.sandbox import SandboxPool
 
-    problems = training_problems(folder)
+    problems = training_problems(options.folder)
     with SandboxPool(get_profile("small").sandbox) as pool:
         kept, counts = gsm8k_demonstrations(problems, pool.session, progress=Progress("GSM8K"))
-    for one in random.Random(0).sample(kept, min(sample, len(kept))):
-        print(f"\n=== {one.problem.id}, gold {one.problem.answer}")
-        for message in one.messages:
+    for demonstration in random.Random(0).sample(kept, min(options.sample, len(kept))):
+        print(f"\n=== {demonstration.problem.id}, gold {demonstration.problem.answer}")
+        for message in demonstration.messages:
             print(f"{message['role']:>9} | " + message["content"].replace("\n", "\n          | "))
-    told = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
-    print(
-        f"\n{len(kept):,} of {len(problems):,} solutions ({len(kept) / len(problems):.1%}): {told}. {sources(folder)}"
-    )
-    return 0
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    share = f"{len(kept):,} of {len(problems):,} solutions ({len(kept) / len(problems):.1%})"
+    print(f"\n{share}: {reasons}. {sources(options.folder)}")
+
+
+@command(
+    "write the kept results into the README",
+    option("--check", action="store_true", help="only say whether they are there; exit code 1 if not"),
+)
+def readme(options: Namespace) -> int:
+    from mtdpo_lib.results.readme import update_readme
+
+    if update_readme(options.check) or not options.check:
+        return runner.OK
+    say("README.md does not show the kept records: run python -m mtdpo_lib readme.")
+    return 1
+
+
+@command("keep the records of finished runs under data/reference_runs", RUNS)
+def keep(options: Namespace) -> None:
+    from mtdpo_lib.lessons import publish
+
+    say_where("Kept", publish.keep(options.runs))
+
+
+@command(
+    "redraw the figures of all kept records",
+    option("--out", type=Path, default=Path("runs/figures"), help="folder (default runs/figures)"),
+)
+def figures(options: Namespace) -> None:
+    from mtdpo_lib.lessons import publish
+
+    say_where("Drawn", *publish.draw_figures(options.out))
+
+
+@command("put a run's outputs into the committed notebooks", option("run", type=Path, metavar="RUN"))
+def refresh_notebooks(options: Namespace) -> None:
+    from mtdpo_lib.lessons import publish
+
+    say_where("Refreshed", *publish.refresh_notebooks(options.run))
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m mtdpo_lib", description="Command line of mtdpo")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    layout = argparse.RawDescriptionHelpFormatter
+    for name, (_, what, options, more) in COMMANDS.items():
+        sub = commands.add_parser(name, help=what, epilog=more, formatter_class=layout)
+        for names, how in options:
+            sub.add_argument(*names, **how)
+    return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, do, and turn what a user can get wrong into one sentence and exit code 2."""
     options = parser().parse_args(arguments)
     try:
-        return dispatch(options)
+        if options.command in IN_CHECKOUT:
+            need_checkout(f"The command {options.command}")
+        return COMMANDS[options.command][0](options) or runner.OK
     except (ValueError, MissingProduct, CorruptStage, UnusableFolder) as error:
         print(f"error: {error}", file=sys.stderr)
         return runner.BAD_INPUT

@@ -15,6 +15,27 @@ NOTEBOOKS, DATA = ROOT / "notebooks", ROOT / "data"
 PAPER, REFERENCE_RUNS = DATA / "paper", DATA / "reference_runs"
 
 
+class NotACheckout(ValueError):
+    """The library is installed without the repository that it comes from."""
+
+
+def need_checkout(what: str) -> None:
+    """Refuse what needs the repository's notebooks or data where only the library is installed.
+
+    Raises:
+        NotACheckout: says what to do.
+    """
+    if not (NOTEBOOKS.is_dir() and DATA.is_dir()):
+        raise NotACheckout(
+            f"{what} needs a checkout of the repository, with its notebooks and data: git clone it, then run it there."
+        )
+
+
+def runs_folder() -> Path:
+    """Where runs are kept unless told otherwise: ``runs`` in the checkout, or where the command was given."""
+    return (ROOT if NOTEBOOKS.is_dir() else Path.cwd()) / "runs"
+
+
 def write_json(file: Path, value: Any) -> Path:
     """Write `value` so that a reader never meets half a file."""
     with whole(file) as draft:

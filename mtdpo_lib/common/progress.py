@@ -1,4 +1,4 @@
-"""Progress of long work: one line a tenth of the way, with the time that is left. Reads the same in a log and a notebook."""
+"""Progress of long work: one line per tenth of the way, with the time to go. Reads the same in a log and a notebook."""
 
 from __future__ import annotations
 
@@ -6,23 +6,51 @@ import time
 from collections.abc import Callable
 
 OnProgress = Callable[[int, int], None]  # what long work calls with (done, total)
+Say = Callable[[str], None]
+
+
+def say(line: str) -> None:
+    """Print at once, also into a pipe."""
+    print(line, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """``12 s`` or ``3 min 05 s``."""
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
 class Progress:
-    """Prints a line at each tenth of `label`'s work; silent for work that ends within `quiet` seconds."""
+    """Says a line at each tenth of `label`'s work; silent for work that ends within `quiet` seconds.
 
-    def __init__(self, label: str, unit: str = "", quiet: float = 2.0):
-        self.label, self.unit, self.quiet = label, unit, quiet
+    Args:
+        label: what is done, e.g. "SFT".
+        unit: what is counted, e.g. "steps".
+        quiet: in seconds.
+        say: receives each line.
+    """
+
+    def __init__(self, label: str, unit: str = "", quiet: float = 2.0, say: Say = say):
+        self.label, self.unit, self.quiet, self.say = label, unit, quiet, say
         self._start = time.perf_counter()
         self._tenth = 0
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
+
     def __call__(self, done: int, total: int) -> None:
-        """Report `done` of `total`."""
-        tenth = 10 * done // max(total, 1)
-        elapsed = time.perf_counter() - self._start
-        if tenth <= self._tenth or elapsed < self.quiet:
+        """Report `done` of `total` pieces that take about the same time each."""
+        unit = f" {self.unit}" if self.unit else ""
+        left = self.elapsed / done * (total - done) if done else None
+        self.report(done / max(total, 1), f"{done} of {total}{unit}", left)
+
+    def report(self, part: float, state: str, left: float | None = None) -> None:
+        """Report that `part` of the way is done, in words `state`, with `left` seconds to go where that is known."""
+        tenth = int(10 * part + 1e-9)
+        if tenth <= self._tenth or self.elapsed < self.quiet:
             return
         self._tenth = tenth
-        left = f"about {elapsed / done * (total - done):.0f} s left" if done < total else "done"
-        unit = f" {self.unit}" if self.unit else ""
-        print(f"{self.label}: {done} of {total}{unit}, {elapsed:.0f} s, {left}", flush=True)
+        to_go = f", about {duration(left)} to go" if left is not None and tenth < 10 else ""
+        self.say(f"{self.label}: {state}; {duration(self.elapsed)} elapsed{to_go}")

@@ -10,18 +10,20 @@ See: notebook 10_real_model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mtdpo_lib.models.sizes import FULL, HALF, shape_of
 from mtdpo_lib.profiles.sections import Profile
 
 GIB = 2**30
-# bitsandbytes: a level of 4 bits a weight; a scale of 8 bits for 64 weights; a scale of 32 bits for 256 of those.
+# bitsandbytes: a level of 4 bits per weight; a scale of 8 bits for 64 weights; a scale of 32 bits for 256 of those.
 NF4_BYTES = (4 + 8 / 64 + 32 / 64 / 256) / 8
 LEARNT = 4 * FULL  # an adapter's weight, its gradient and Adam's two means
-HEAD_ROWS, HEAD_COPIES = 256, 3  # tokens whose logits exist at a time (`train.shared_prompt`), and how often
+HEAD_ROWS, HEAD_COPIES = (
+    256,
+    3,
+)  # tokens whose logits exist at a time (`train.fast.shared_prompt`), and how often
 RESERVE = 1.5 * GIB  # CUDA's context, its libraries' workspaces, fragments
 
 EFFICIENCY = 0.35  # of a card's peak arithmetic that a QLoRA step or a decoding step reaches: assumed
@@ -34,7 +36,7 @@ class Card:
 
     name: str
     gib: float
-    flops: float  # a second
+    flops: float  # per second
     bytes_per_second: float
 
 
@@ -52,7 +54,7 @@ def training_bytes(profile: Profile, pairs: int = 1, checkpointing: bool = True)
     Args:
         profile: model and lengths.
         pairs: in memory at a time, each of two trajectories of full length (`preference.rows_at_once`).
-        checkpointing: keep one hidden state a block and compute the rest again, as on a GPU.
+        checkpointing: keep one hidden state per block and compute the rest again, as on a GPU.
 
     Returns:
         base; adapter (with gradient and optimiser); reference; activations; head.
@@ -92,7 +94,7 @@ def fit(profile: Profile, card: Card) -> tuple[int, int]:
     """
     room = card.gib * GIB - RESERVE
 
-    def most(needs: Any, limit: int) -> int:
+    def most(needs: Callable[[int], dict[str, float]], limit: int) -> int:
         return max((count for count in range(1, limit + 1) if sum(needs(count).values()) <= room), default=0)
 
     pairs = most(lambda count: training_bytes(profile, count), profile.preference.batch_size)
@@ -112,7 +114,7 @@ def hours(profile: Profile, card: Card, rows: int) -> dict[str, float]:
     """
     shape = shape_of(profile.model)
     length = TYPICAL_LENGTH * profile.rollout.max_tokens
-    forward = 2 * (shape.linear + shape.vocabulary * shape.hidden)  # operations a token
+    forward = 2 * (shape.linear + shape.vocabulary * shape.hidden)  # operations per token
     peak = EFFICIENCY * card.flops
     # Through frozen weights the gradient costs one more forward pass, checkpointing another; the reference its own.
     sft = 3 * forward * length * profile.problems.demonstrations * profile.sft.epochs / peak
@@ -130,18 +132,18 @@ def plan(profile: Profile, cards: Sequence[Card] = CARDS) -> tuple[list[str], li
     """Head and rows of a table: what fits on each card, and for how long."""
     head = ["card", "pairs at a time", "trajectories together", "SFT", "sampling", "learning", "in all"]
     rows = []
-
-    def shown(value: float) -> str:
-        return (
-            f"{value:,.0f} h" if value >= 10 else f"{value:.1f} h" if value >= 1 else f"{60 * value:.0f} min"
-        )
-
     for card in cards:
         pairs, together = fit(profile, card)
         if not pairs or not together:
             rows.append([card.name, "does not fit", *[""] * (len(head) - 2)])
             continue
         each = hours(profile, card, together)
-        times = [shown(value) for value in (*each.values(), sum(each.values()))]
+        times = [_shown(value) for value in (*each.values(), sum(each.values()))]
         rows.append([card.name, str(pairs), str(together), *times])
     return head, rows
+
+
+def _shown(value: float) -> str:
+    if value < 1:
+        return f"{60 * value:.0f} min"
+    return f"{value:.1f} h" if value < 10 else f"{value:,.0f} h"

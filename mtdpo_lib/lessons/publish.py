@@ -1,25 +1,24 @@
-"""From a run to the repository: kept records, the notebooks' outputs, and the README's table."""
+"""From a run to the repository: kept records, their figures, and the notebooks' outputs."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
 from mtdpo_lib.common.files import NOTEBOOKS, REFERENCE_RUNS, ROOT, write_json
+from mtdpo_lib.lessons.run import find_notebooks, read_notebook
 from mtdpo_lib.results import report, study_metrics
 
 # What a reader's machine does not have, or should not learn from ours.
 LOCAL_PATH = re.compile(
     r"(?<![\w.])(?:/(?:home|root|Users|tmp|work|mnt|var/folders)/|[A-Z]:\\\\Users)[^\s'\"<>]*"
 )
-
-Say = Callable[[str], None]
 
 
 def keep(runs: Sequence[Path], target: Path = REFERENCE_RUNS) -> Path:
@@ -102,12 +101,12 @@ def made_from(notebook: nbformat.NotebookNode, reference: Path = REFERENCE_RUNS)
 
 def stale_notebooks(notebooks: Path = NOTEBOOKS, reference: Path = REFERENCE_RUNS) -> list[str]:
     """Notebooks whose outputs were not made by their present cells, kept study or real runs; empty when all are fresh."""
-    stale = []
-    for file in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
-        notebook = nbformat.read(file, as_version=4)
-        if notebook.metadata.get("mtdpo") != made_from(notebook, reference):
-            stale.append(file.stem)
-    return stale
+    read = {file.stem: read_notebook(file) for file in find_notebooks(notebooks)}
+    return [
+        name
+        for name, notebook in read.items()
+        if notebook.metadata.get("mtdpo") != made_from(notebook, reference)
+    ]
 
 
 def refresh_notebooks(
@@ -135,13 +134,11 @@ def refresh_notebooks(
     if not read["complete"]:
         raise ValueError(f"Not all notebooks of {run} are finished: run without --only first.")
     fresh = {}
-    for file in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
+    for file in find_notebooks(notebooks):
         executed = run / "notebooks" / file.name
         if not executed.exists():
             raise ValueError(f"The run has no {file.stem}: run without --only first.")
-        fresh[file] = _refreshed(
-            nbformat.read(file, as_version=4), nbformat.read(executed, as_version=4), file.stem, run
-        )
+        fresh[file] = _refreshed(read_notebook(file), read_notebook(executed), file.stem, run)
     for file, notebook in fresh.items():
         nbformat.write(notebook, file)
     return list(fresh)
@@ -155,42 +152,37 @@ def _refreshed(
         raise ValueError(
             f"Notebook {name} was changed after that run: run it again before taking its outputs."
         )
-    count = 0
-    for target, done in zip(source.cells, cells, strict=True):
+    for target in source.cells:
         target.metadata = {key: value for key, value in target.metadata.items() if key in ("tags", "jupyter")}
-        if target.cell_type != "code":
-            continue
-        count += 1
+    code = [pair for pair in zip(source.cells, cells, strict=True) if pair[0].cell_type == "code"]
+    for count, (target, done) in enumerate(code, 1):
         target.execution_count = count
-        target.outputs = [_portable(output, name, run) for output in done.outputs]
-        for output in target.outputs:
+        outputs = [_portable(output, name, run) for output in done.outputs]
+        for output in outputs:
             if "execution_count" in output:
                 output["execution_count"] = count
+        target.outputs = nbformat.from_dict(outputs)
     kept = {key: source.metadata[key] for key in ("kernelspec", "language_info") if key in source.metadata}
     source.metadata = nbformat.from_dict({**kept, "mtdpo": made_from(source)})
     return source
 
 
-def _portable(output: nbformat.NotebookNode, name: str, run: Path) -> nbformat.NotebookNode:
-    """An output whose texts hold no path of this machine; images are left as they are."""
-
-    def clean(text: str) -> str:
-        for place, word in ((run, "RUN"), (ROOT, "")):
-            text = text.replace(f"{place}/", f"{word}/" if word else "").replace(str(place), word or ".")
-        found = LOCAL_PATH.search(text) or re.search(re.escape(str(Path.home())) + r"(?=/)\S*", text)
-        if found:
-            raise ValueError(
-                f"An output of notebook {name} shows the local path {found[0]!r}: print a relative one."
-            )
-        return text
-
-    def everywhere(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                key: item if key.startswith("image/") else everywhere(item) for key, item in value.items()
-            }
-        if isinstance(value, list):
-            return [everywhere(item) for item in value]
-        return clean(value) if isinstance(value, str) else value
-
-    return nbformat.from_dict(everywhere(output))
+def _portable(value: Any, name: str, run: Path) -> Any:
+    """An output, or a part of one, whose texts hold no path of this machine; images are left as they are."""
+    if isinstance(value, dict):
+        return {
+            key: item if key.startswith("image/") else _portable(item, name, run)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_portable(item, name, run) for item in value]
+    if not isinstance(value, str):
+        return value
+    text = value.replace(f"{run}/", "RUN/").replace(str(run), "RUN")
+    text = text.replace(f"{ROOT}/", "").replace(str(ROOT), ".")
+    found = LOCAL_PATH.search(text) or re.search(re.escape(str(Path.home())) + r"(?=/)\S*", text)
+    if found:
+        raise ValueError(
+            f"An output of notebook {name} shows the local path {found[0]!r}: print a relative one."
+        )
+    return text

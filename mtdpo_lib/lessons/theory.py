@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
 from scipy import optimize
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-Tables = tuple[torch.Tensor, ...]
+Tables = tuple[Tensor, ...]
+Expectation = Callable[[Tensor, Tensor], Tensor]  # of V_{h+1} given (s_h, a_h)
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class ToolProcess:
         utility: u(s_H, a_H), shape [X, S_H, A].
     """
 
-    first: torch.Tensor
+    first: Tensor
     tool: Tables
-    utility: torch.Tensor
+    utility: Tensor
 
     def __post_init__(self) -> None:
         if any(((table < 0).any() or (table.sum(-1) - 1).abs().max() > 1e-9) for table in self.tool):
@@ -111,7 +114,7 @@ def gamble_process(jackpot: float, mean: float = 0.5, sure: float = 0.5) -> Tool
     return ToolProcess(torch.ones(1, dtype=torch.float64), (tool,), utility)
 
 
-def unlucky_process(horizon: int = 3, rare: float = 0.0624, growth: float = 100.0) -> ToolProcess:
+def rare_jumps_process(horizon: int = 3, rare: float = 0.0624, growth: float = 100.0) -> ToolProcess:
     """A world in which |C| > 4 (sum sigma_h^2)^{1/2} happens with probability 1 - (1 - rare)^{H-1}.
 
     Each turn the tool answers "up", "down" (probability `rare` / 2 each) or "nothing". The first answer that is not
@@ -156,19 +159,23 @@ def optimum(process: ToolProcess, reference: Tables, eta: float) -> Optimum:
 
     Args:
         process: the world.
-        reference: log pi_ref, one [X, S_h, A] a turn.
+        reference: log pi_ref, one [X, S_h, A] per turn.
         eta: KL coefficient, in the unit of the utility.
     """
-    q, v, policy = [process.utility], [], []
-    for h in reversed(range(process.horizon)):
+    return _backward(process.utility, process.tool, reference, eta, expected_next)
+
+
+def _backward(utility: Tensor, tool: Tables, reference: Tables, eta: float, expect: Expectation) -> Optimum:
+    q, v, policy = [utility], [], []
+    for h in reversed(range(len(reference))):
         v.insert(0, eta * (reference[h] + q[0] / eta).logsumexp(-1))  # (8)
         policy.insert(0, reference[h] + (q[0] - v[0][..., None]) / eta)  # (6), (9)
         if h:
-            q.insert(0, expected_next(process.tool[h - 1], v[0]))  # (7)
+            q.insert(0, expect(tool[h - 1], v[0]))  # (7)
     return Optimum(tuple(q), tuple(v), tuple(policy))
 
 
-def expected_next(tool: torch.Tensor, next_value: torch.Tensor) -> torch.Tensor:
+def expected_next(tool: Tensor, next_value: Tensor) -> Tensor:
     """E_{o ~ P_h(. | s, a)} V_{h+1}(s, a, o): from [X, S_h, A, O] and [X, S_{h+1}] to [X, S_h, A]."""
     return (tool * next_value.reshape(tool.shape)).sum(-1)
 
@@ -190,24 +197,24 @@ def objective(
 # --- trajectories ------------------------------------------------------------------------------------------------------
 
 
-def over_turns(process: ToolProcess, tables: Sequence[torch.Tensor]) -> torch.Tensor:
+def over_turns(process: ToolProcess, tables: Sequence[Tensor]) -> Tensor:
     """Sum of f_h(s_h, a_h) along each trajectory: H tables [X, S_h, A] to [X, N]."""
-    return sum(_unfold(process, table) for table in tables)
+    return reduce(torch.add, (_unfold(process, table) for table in tables))
 
 
-def over_observations(process: ToolProcess, tables: Sequence[torch.Tensor]) -> torch.Tensor:
+def over_observations(process: ToolProcess, tables: Sequence[Tensor]) -> Tensor:
     """Sum of g_h(s_h, a_h, o_h) along each trajectory: H-1 tables [X, S_h, A, O] to [X, N]."""
     return sum(
         (_unfold(process, table) for table in tables), torch.zeros_like(_unfold(process, process.utility))
     )
 
 
-def _unfold(process: ToolProcess, table: torch.Tensor) -> torch.Tensor:
+def _unfold(process: ToolProcess, table: Tensor) -> Tensor:
     flat = table.reshape(table.shape[0], -1, 1)
     return flat.expand(-1, -1, process.trajectories // flat.shape[1]).reshape(table.shape[0], -1)
 
 
-def trajectory_probability(process: ToolProcess, policy: Tables) -> torch.Tensor:
+def trajectory_probability(process: ToolProcess, policy: Tables) -> Tensor:
     """P(tau | x) under `policy` and the tool, [X, N]; each row adds up to 1."""
     tool = over_observations(process, [table.log() for table in process.tool])
     return (over_turns(process, policy) + tool).exp()
@@ -219,7 +226,7 @@ def total_variation(process: ToolProcess, policy: Tables, other: Tables) -> floa
     return float((process.first * difference.abs().sum(-1)).sum() / 2)
 
 
-def trajectory_kl(process: ToolProcess, policy: Tables, reference: Tables) -> torch.Tensor:
+def trajectory_kl(process: ToolProcess, policy: Tables, reference: Tables) -> Tensor:
     """E sum_h KL(pi_h || pi_ref,h) in nats; a scalar that can be differentiated."""
     ratio = over_turns(process, [own - other for own, other in zip(policy, reference)])
     return (process.first[:, None] * trajectory_probability(process, policy) * ratio).sum()
@@ -228,7 +235,7 @@ def trajectory_kl(process: ToolProcess, policy: Tables, reference: Tables) -> to
 # --- the identity (13) -------------------------------------------------------------------------------------------------
 
 
-def implicit_utility(process: ToolProcess, policy: Tables, reference: Tables, eta: float) -> torch.Tensor:
+def implicit_utility(process: ToolProcess, policy: Tables, reference: Tables, eta: float) -> Tensor:
     """Term A of eq. (13) for any policy: eta sum_h log pi_h / pi_ref,h (a_h | s_h), [X, N].
 
     The paper prints (11) and (12) without the factor eta in front of the logarithm; (13) has it and the algebra needs it.
@@ -236,7 +243,7 @@ def implicit_utility(process: ToolProcess, policy: Tables, reference: Tables, et
     return eta * over_turns(process, [own - other for own, other in zip(policy, reference)])
 
 
-def luck(process: ToolProcess, v: Sequence[torch.Tensor], tool: Tables | None = None) -> torch.Tensor:
+def term_c(process: ToolProcess, v: Sequence[Tensor], tool: Tables | None = None) -> Tensor:
     """Term C of eq. (13): sum_{h<H} V_{h+1}(s_{h+1}) - E_{o_h} V_{h+1}(s_{h+1}), [X, N].
 
     Args:
@@ -251,16 +258,14 @@ def luck(process: ToolProcess, v: Sequence[torch.Tensor], tool: Tables | None = 
     return over_observations(process, surprises)
 
 
-def identity_terms(
-    process: ToolProcess, reference: Tables, eta: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def identity_terms(process: ToolProcess, reference: Tables, eta: float) -> tuple[Tensor, Tensor, Tensor]:
     """A, B and C of eq. (13) at the optimum, each [X, N]; their sum is u."""
     best = optimum(process, reference, eta)
     a = implicit_utility(process, best.policy, reference, eta)
-    return a, best.v[0].expand_as(a), luck(process, best.v)
+    return a, best.v[0].expand_as(a), term_c(process, best.v)
 
 
-def conditional_variance(process: ToolProcess, v: Sequence[torch.Tensor]) -> torch.Tensor:
+def conditional_variance(process: ToolProcess, v: Sequence[Tensor]) -> Tensor:
     """sum_{h<H} sigma_h^2 along each trajectory, sigma_h^2 the variance of V_{h+1} given (s_h, a_h), [X, N].
 
     **Paper:** the bound |C| <= 4 (sum_h sigma_h^2)^{1/2} after eq. (13).
@@ -277,7 +282,7 @@ def conditional_variance(process: ToolProcess, v: Sequence[torch.Tensor]) -> tor
 # --- preferences -------------------------------------------------------------------------------------------------------
 
 
-def preferences(process: ToolProcess, first: Tables, second: Tables) -> torch.Tensor:
+def preferences(process: ToolProcess, first: Tables, second: Tables) -> Tensor:
     """Exact Bradley-Terry preferences of pairs with one trajectory from each of two policies.
 
     **Paper:** eq. (1), and the two agents of Algorithm 1.
@@ -293,17 +298,17 @@ def preferences(process: ToolProcess, first: Tables, second: Tables) -> torch.Te
     return process.first[:, None, None] * compared * wins
 
 
-def sampled(weights: torch.Tensor, n: int, seed: int) -> torch.Tensor:
+def sampled(weights: Tensor, n: int, seed: int) -> Tensor:
     """The same with n pairs drawn: frequencies in place of probabilities."""
     probability = weights.flatten().numpy()
     counts = np.random.default_rng(seed).multinomial(n, probability / probability.sum())
     return torch.tensor(counts / n).reshape(weights.shape)
 
 
-def preference_loss(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def preference_loss(scores: Tensor, weights: Tensor) -> Tensor:
     """-sum_{i,j} W_ij log sigma(score_i - score_j), a scalar.
 
-    With `implicit_utility` as the score this is M-DPO, eq. (14). Adding `luck` gives M-DPO with an adaptive margin; adding
+    With `implicit_utility` as the score this is M-DPO, eq. (14). Adding `term_c` gives M-DPO with an adaptive margin; adding
     eta log P_theta / P_ref of the observations gives the single-turn loss.
 
     Args:
@@ -313,9 +318,7 @@ def preference_loss(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor
     return -(weights * logsigmoid(scores[:, :, None] - scores[:, None, :])).sum()
 
 
-def kto_loss(
-    scores: torch.Tensor, weights: torch.Tensor, baseline: torch.Tensor | float, printed_eta: float = 1.0
-) -> torch.Tensor:
+def kto_loss(scores: Tensor, weights: Tensor, baseline: Tensor | float, printed_eta: float = 1.0) -> Tensor:
     """M-KTO with lambda_+ = lambda_- = 1: winners are desirable and losers undesirable, half each.
 
     **Paper:** eq. (15). As printed, eta multiplies a score that already holds it; the authors' code applies it once, and
@@ -333,7 +336,7 @@ def kto_loss(
 
 
 def minimise(
-    loss: Callable[[Tables], torch.Tensor], start: Sequence[torch.Tensor], tolerance: float = 1e-9
+    loss: Callable[[Tables], Tensor], start: Sequence[Tensor], tolerance: float = 1e-9
 ) -> tuple[Tables, float]:
     """L-BFGS on tables that `loss` takes in the shapes of `start`, until no gradient entry is above `tolerance`.
 
@@ -343,7 +346,7 @@ def minimise(
     shapes = [table.shape for table in start]
     sizes = [table.numel() for table in start]
 
-    def unpack(vector: torch.Tensor) -> Tables:
+    def unpack(vector: Tensor) -> Tables:
         return tuple(part.reshape(shape) for part, shape in zip(vector.split(sizes), shapes))
 
     def value_and_gradient(vector: np.ndarray) -> tuple[float, np.ndarray]:
@@ -363,7 +366,7 @@ def minimise(
 
 
 def descend(
-    loss: Callable[[Tables], torch.Tensor], start: Tables, steps: int, keep: Sequence[int], rate: float = 0.02
+    loss: Callable[[Tables], Tensor], start: Tables, steps: int, keep: Sequence[int], rate: float = 0.02
 ) -> list[Tables]:
     """Adam on logits, for losses that change as one moves (a detached baseline) and for looking at the way.
 
@@ -386,17 +389,17 @@ def descend(
     return kept
 
 
-def log_policy(logits: Sequence[torch.Tensor]) -> Tables:
+def log_policy(logits: Sequence[Tensor]) -> Tables:
     """Softmax tables: logits [X, S_h, A] to log pi_h."""
     return tuple(table.log_softmax(-1) for table in logits)
 
 
 def fit_mdpo(
     process: ToolProcess,
-    weights: torch.Tensor,
+    weights: Tensor,
     reference: Tables,
     eta: float,
-    margin: torch.Tensor | float = 0.0,
+    margin: Tensor | float = 0.0,
     ridge: float = 0.0,
     tolerance: float = 1e-9,
 ) -> Tables:
@@ -407,21 +410,21 @@ def fit_mdpo(
         weights: preferences [X, N, N], exact or sampled.
         reference: log pi_ref.
         eta: KL coefficient.
-        margin: the adaptive margin, added to each trajectory's score: `luck` with an exact or estimated V; 0 is plain
+        margin: the adaptive margin, added to each trajectory's score: `term_c` with an exact or estimated V; 0 is plain
             M-DPO. [X, N].
         ridge: weight of the squared distance of logits from the reference's; keeps samples that order a few
             trajectories perfectly from pushing logits to infinity.
         tolerance: of `minimise`; samples need less than exact preferences.
     """
 
-    def loss(logits: Tables) -> torch.Tensor:
+    def loss(logits: Tables) -> Tensor:
         scores = implicit_utility(process, log_policy(logits), reference, eta) + margin
         return preference_loss(scores, weights) + _pull(logits, reference, ridge)
 
     return log_policy(minimise(loss, reference, tolerance)[0])
 
 
-def _pull(tables: Sequence[torch.Tensor], home: Sequence[torch.Tensor], ridge: float) -> torch.Tensor | float:
+def _pull(tables: Sequence[Tensor], home: Sequence[Tensor], ridge: float) -> Tensor | float:
     return ridge * sum(((table - other) ** 2).sum() for table, other in zip(tables, home)) if ridge else 0.0
 
 
@@ -430,7 +433,7 @@ def _pull(tables: Sequence[torch.Tensor], home: Sequence[torch.Tensor], ridge: f
 
 def fit_with_learned_v(
     process: ToolProcess,
-    weights: torch.Tensor,
+    weights: Tensor,
     reference: Tables,
     eta: float,
     tool: Tables | None = None,
@@ -439,7 +442,7 @@ def fit_with_learned_v(
 ) -> tuple[Tables, Tables]:
     """M-DPO whose margin holds a V that is learned along with the policy, from the same preferences.
 
-    The score is A_theta + C_phi, with C_phi built by `luck` from free tables V_phi. Taking the mean over o_h of both sides
+    The score is A_theta + C_phi, with C_phi built by `term_c` from free tables V_phi. Taking the mean over o_h of both sides
     of (13), turn by turn from the last, shows that only pi_theta = pi* and C_phi = C reproduce u up to a constant: nothing
     but the tool's distribution must be known besides. No value of the optimum enters.
 
@@ -453,16 +456,16 @@ def fit_with_learned_v(
     values = [torch.zeros(table.shape[:2], dtype=torch.float64) for table in reference]
     start, turns = [*reference, *values], len(reference)
 
-    def loss(tables: Tables) -> torch.Tensor:
+    def loss(tables: Tables) -> Tensor:
         logits, v = tables[:turns], tables[turns:]
-        scores = implicit_utility(process, log_policy(logits), reference, eta) + luck(process, v, tool)
+        scores = implicit_utility(process, log_policy(logits), reference, eta) + term_c(process, v, tool)
         return preference_loss(scores, weights) + _pull(tables, start, ridge)
 
     found, _ = minimise(loss, start, tolerance)
     return log_policy(found[:turns]), found[turns:]
 
 
-def estimate_tool(process: ToolProcess, counts: torch.Tensor) -> Tables:
+def estimate_tool(process: ToolProcess, counts: Tensor) -> Tables:
     """P_h(o | s, a) from how often each trajectory was seen, [X, N]; uniform where (s, a) never was."""
     estimates = []
     for table in process.tool:
@@ -479,9 +482,7 @@ def asked_tool(process: ToolProcess, samples: int, seed: int) -> Tables:
     return tuple(_frequencies(rng, table, samples) for table in process.tool)
 
 
-def sampled_luck(
-    process: ToolProcess, reference: Tables, eta: float, samples: int, seed: int
-) -> torch.Tensor:
+def sampled_term_c(process: ToolProcess, reference: Tables, eta: float, samples: int, seed: int) -> Tensor:
     """Term C from an outside estimate of V: (7) to (9) with K draws in place of each expectation, [X, N].
 
     Every state gets K actions of the reference and every (s, a) K answers of the tool, and the backward recursion runs on
@@ -495,10 +496,10 @@ def sampled_luck(
     drawn = [_frequencies(rng, table, samples) for table in process.tool]
     policy = [_frequencies(rng, table.exp(), samples).log() for table in reference]
     empirical = replace(process, tool=tuple(drawn))
-    return luck(empirical, optimum(empirical, tuple(policy), eta).v)
+    return term_c(empirical, optimum(empirical, tuple(policy), eta).v)
 
 
-def _frequencies(rng: np.random.Generator, probability: torch.Tensor, samples: int) -> torch.Tensor:
+def _frequencies(rng: np.random.Generator, probability: Tensor, samples: int) -> Tensor:
     rows = probability.numpy()
     return torch.tensor(rng.multinomial(samples, rows / rows.sum(-1, keepdims=True)) / samples)
 
@@ -513,7 +514,7 @@ def predicted_tool(process: ToolProcess, blur: float) -> Tables:
 
 def fit_single_turn(
     process: ToolProcess,
-    weights: torch.Tensor,
+    weights: Tensor,
     reference: Tables,
     predicted: Tables,
     eta: float,
@@ -531,7 +532,7 @@ def fit_single_turn(
     """
     start, turns = [*reference, *(table.clamp(min=-700.0) for table in predicted)], len(reference)
 
-    def loss(logits: Tables) -> torch.Tensor:
+    def loss(logits: Tables) -> Tensor:
         own, told = log_policy(logits[:turns]), log_policy(logits[turns:])
         scores = implicit_utility(process, own, reference, eta)
         ratio = over_observations(process, [new - old for new, old in zip(told, start[turns:])])
@@ -548,14 +549,11 @@ def wishful_optimum(process: ToolProcess, reference: Tables, predicted: Tables, 
     about Var(V_{h+1}) / (2 eta): a wish in place of an expectation. With a deterministic tool that is predicted perfectly
     both are equal. (Observations that never happen leave the minimiser open: then this is one of many.)
     """
-    q, v, policy = [process.utility], [], []
-    for h in reversed(range(process.horizon)):
-        v.insert(0, eta * (reference[h] + q[0] / eta).logsumexp(-1))
-        policy.insert(0, reference[h] + (q[0] - v[0][..., None]) / eta)
-        if h:
-            table = predicted[h - 1]
-            q.insert(0, eta * (table + v[0].reshape(table.shape) / eta).logsumexp(-1))
-    return Optimum(tuple(q), tuple(v), tuple(policy))
+
+    def wish(table: Tensor, next_value: Tensor) -> Tensor:
+        return eta * (table + next_value.reshape(table.shape) / eta).logsumexp(-1)
+
+    return _backward(process.utility, predicted, reference, eta, wish)
 
 
 # --- iterations --------------------------------------------------------------------------------------------------------
@@ -573,10 +571,7 @@ def mirror_descent(
 
 def best_utility(process: ToolProcess) -> float:
     """max_pi E[u], without any regularisation."""
-    value = process.utility.amax(-1)
-    for table in reversed(process.tool):
-        value = expected_next(table, value).amax(-1)
-    return float((process.first * value[:, 0]).sum())
+    return objective(process, best_policy(process))
 
 
 def best_policy(process: ToolProcess) -> Tables:
@@ -589,9 +584,7 @@ def best_policy(process: ToolProcess) -> Tables:
     return tuple(chosen)
 
 
-def mixture_preferences(
-    process: ToolProcess, policies: Sequence[Tables], shares: Sequence[float]
-) -> torch.Tensor:
+def mixture_preferences(process: ToolProcess, policies: Sequence[Tables], shares: Sequence[float]) -> Tensor:
     """Exact preferences of pairs whose sides come independently from a mixture of policies, [X, N, N]."""
     pairs = [
         share * other * preferences(process, one, two)
@@ -611,6 +604,7 @@ def coverage_cost(
         policies, shares: the mixture that gives the data.
     """
     wanted = trajectory_probability(process, target)
-    data = sum(share * trajectory_probability(process, policy) for policy, share in zip(policies, shares))
+    parts = (share * trajectory_probability(process, policy) for policy, share in zip(policies, shares))
+    data = reduce(torch.add, parts)
     ratio = torch.where(wanted > 0, wanted**2 / data.clamp(min=1e-300), torch.zeros_like(wanted))
     return float((process.first * ratio.sum(-1)).sum())

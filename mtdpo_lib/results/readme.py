@@ -15,21 +15,29 @@ from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.results import claims, report, study_metrics
 
 README = ROOT / "README.md"
+CLAIMS_PAGE = "claims.md"  # beside the kept runs and the study
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 def results_block(reference: Path = REFERENCE_RUNS / "cpu") -> str:
-    """The README's results in Markdown: the kept runs of one profile, its study, and kept runs of real models."""
+    """The README's results in Markdown: the kept runs of one profile, what they rest on, and where the claims are judged."""
     if not any(reference.glob("seed*/run.json")):
         return "No reference run is kept yet: `make reproduce` makes one on your machine.\n"
-    lines = _runs_block(reference)
-    if (reference / "study").is_dir():
-        lines += ["", *_claims_block(reference)]
+    table, _, caption, made_with, *_ = _runs_block(reference)
+    page = f"data/reference_runs/{reference.name}/{CLAIMS_PAGE}"
+    link = f"What was measured of each claim of the paper, and the runs of a real model: [{CLAIMS_PAGE}]({page})."
+    return f"{table}\n\n{caption} {made_with}\n\n{link}\n"
+
+
+def claims_page(reference: Path = REFERENCE_RUNS / "cpu") -> str:
+    """A page with all claims of the paper, from the kept study, and with the kept runs of real models."""
+    lines = ["# The paper's claims, measured", "", *_claims_block(reference)]
     for other in report.real_runs(reference.parent):
-        lines += ["", *_runs_block(other)]
+        lines += ["", f"## {other.name}", "", *_runs_block(other)]
         if (other / "study").is_dir():
             lines += ["", *_arms_block(other)]
-    return "\n".join(lines) + "\n"
+    made = "Made from the records beside this page: `python -m mtdpo_lib readme`."
+    return "\n".join([*lines, "", made]) + "\n"
 
 
 def _runs_block(home: Path) -> list[str]:
@@ -122,12 +130,25 @@ def readme_with_results(text: str, block: str) -> str:
 def update_readme(
     check: bool = False, readme: Path = README, reference: Path = REFERENCE_RUNS / "cpu"
 ) -> bool:
-    """Write the results into the README; with `check`, only say whether they are already there."""
-    text = readme.read_text(encoding="utf8")
-    fresh = readme_with_results(text, results_block(reference))
-    if not check and fresh != text:
-        with tempfile.NamedTemporaryFile("w", dir=readme.parent, delete=False, encoding="utf8") as draft:
-            draft.write(fresh)
+    """Write the results into the README, and the page of claims beside the kept study.
+
+    Args:
+        check: only say whether they are there.
+        readme: the README.
+        reference: where the runs and the study are kept.
+
+    Returns:
+        True where nothing had to change.
+    """
+    texts = {readme: readme_with_results(readme.read_text(encoding="utf8"), results_block(reference))}
+    if (reference / "study").is_dir():
+        texts[reference / CLAIMS_PAGE] = claims_page(reference)
+    stale = [
+        file for file, text in texts.items() if not file.exists() or file.read_text(encoding="utf8") != text
+    ]
+    for file in () if check else stale:
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf8") as draft:
+            draft.write(texts[file])
         shutil.copymode(readme, draft.name)
-        Path(draft.name).replace(readme)
-    return fresh == text
+        Path(draft.name).replace(file)
+    return not stale

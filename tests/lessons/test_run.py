@@ -13,12 +13,11 @@ import nbformat
 import pytest
 
 from mtdpo_lib import __main__ as command_line
+from mtdpo_lib.common import files
 from mtdpo_lib.common.stages import CorruptStage, StageStore, UnusableFolder
 from mtdpo_lib.lessons import publish
 from mtdpo_lib.lessons import run as runner
-from mtdpo_lib.profiles.overrides import get_profile
-from mtdpo_lib.profiles.sections import SettingError
-from mtdpo_lib.results import records
+from mtdpo_lib.profiles import SettingError, get_profile, settings_hash
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = (
@@ -27,8 +26,9 @@ PARAMETERS = (
 WRITES_A_RECORD = """
 from pathlib import Path
 from mtdpo_lib.profiles import get_profile
-from mtdpo_lib.records import write_record
-metric = {"name": "accuracy/test/sft", "value": 0.5, "low": 0.4, "high": 0.6, "n": 4, "unit": "fraction", "seeds": [seed]}
+from mtdpo_lib.results.records import write_record
+metric = {"name": "accuracy/test/sft", "kind": "accuracy", "split": "test", "arm": "sft"}
+metric |= {"value": 0.5, "low": 0.4, "high": 0.6, "n": 4, "unit": "fraction", "seeds": [seed]}
 results = {"metrics": [metric], "outcomes": {"sft": "0101"}}
 write_record(Path(out) / "records", NAME, get_profile(profile, settings), seed, results, {})
 print(profile, seed, settings)
@@ -122,7 +122,7 @@ def test_a_missing_product_reaches_the_user_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        (PARAMETERS.replace("seed", "sed"), "declares no parameter 'seed': it declares sed"),
+        (PARAMETERS.replace("seed", "sed"), "declares no typed parameter 'seed': it declares sed"),
         (
             PARAMETERS.replace("seed: int", "seed: float"),
             "declares the parameter 'seed' as float, but it is int",
@@ -208,7 +208,28 @@ def test_the_shell_sees_the_same():
         "error: Unknown setting 'rollouts.temperature': did you mean rollout.temperature"
     )
     assert "Traceback" not in answer.stderr
-    assert "preference.eta = " in command("profiles", "cpu").stdout
+    shown = command("profiles", "cpu").stdout
+    assert "preference.eta = " in shown and "--set budget=reduced changes: iterations=1, " in shown
+
+
+@pytest.mark.parametrize(("name", "words"), [("reproduce", ["reduced"]), ("study", ["reduced", "eta-low"])])
+def test_help_lists_budgets_and_arms(name, words, capsys):
+    with pytest.raises(SystemExit):
+        command_line.main([name, "--help"])
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in words)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["reproduce"], ["readme", "--check"], ["keep", "runs/cpu"], ["figures"]]
+)
+def test_without_the_repository_a_command_says_that_it_needs_it(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "NOTEBOOKS", tmp_path / "notebooks")
+    assert command_line.main(arguments) == 2
+    assert capsys.readouterr().err == (
+        f"error: The command {arguments[0]} needs a checkout of the repository, with its notebooks and data: "
+        "git clone it, then run it there.\n"
+    )
 
 
 def test_after_a_kill_the_finished_stage_is_found_and_the_half_made_one_is_not(tmp_path):
@@ -229,7 +250,7 @@ store.make("second", work, {"name": "second"})
 """
     notebook(folder, "00_work", work)
     script = (
-        "import sys; from pathlib import Path; from mtdpo_lib.runner import reproduce;"
+        "import sys; from pathlib import Path; from mtdpo_lib.lessons.run import reproduce;"
         "sys.exit(reproduce('smoke', out=sys.argv[1], notebooks_dir=Path(sys.argv[2])))"
     )
     call = [sys.executable, "-c", script, str(out), str(folder)]
@@ -247,18 +268,18 @@ store.make("second", work, {"name": "second"})
     assert (out / "notebooks" / "00_work.ipynb").exists()
 
 
-def test_progress_projects_from_measured_seconds_and_says_each_tenth_once():
-    lines: list[str] = []
-    progress = runner.Progress(["a", "b"], {"a": 1.0, "b": 9.0}, lines.append)
-    progress.announce()
-    assert "about 10 s" in lines[0]
-    for name, part in (("a", 0.99), ("b", 0.5), ("b", 0.5), ("b", 0.99)):
-        if name == "b":
-            progress.done = 1.0
-        progress._report(name, part)
-    percents = [line.split()[0] for line in lines[1:]]
-    assert percents == ["55", "99"]
-    assert "to go" in lines[1]
+def test_the_way_is_told_with_the_time_to_go_once_enough_is_finished(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    for number in range(4):
+        notebook(folder, f"{number:02d}_part")
+    usual = dict.fromkeys((file.stem for file in folder.iterdir()), 60.0)
+    monkeypatch.setattr(runner, "kept_seconds", lambda profile, budget: [usual] if not budget else [])
+    code, lines = run(folder, tmp_path / "out")
+    assert code == 0
+    assert lines[0].startswith("Running 4 notebooks; kept runs took about 4 min 00 s.")
+    told = [line for line in lines if line.startswith("Notebooks: ")]
+    assert told[-1].startswith("Notebooks: 100%, 03_part done; ") and "to go" not in told[-1]
+    assert all("to go" in line for line in told[:-1] if " done" in line)
 
 
 def test_a_second_start_keeps_seconds_of_the_same_run_only(tmp_path):
@@ -268,10 +289,12 @@ def test_a_second_start_keeps_seconds_of_the_same_run_only(tmp_path):
     assert run(folder, out, only="00")[0] == 0
     assert not json.loads((out / "run.json").read_text())["complete"]
     profile = get_profile("smoke")
-    again = runner._start_run(out, profile, {"seed": 0, "settings": ""})
-    assert list(again["seconds"]) == ["00_one"]
-    assert runner._start_run(out, profile, {"seed": 1, "settings": ""})["seconds"] == {}
-    assert again["settings_hash"] == records.settings_hash(profile, 0)
+    again, other = runner.Run(out, profile, 0), runner.Run(out, profile, 1)
+    again.take_up()
+    assert list(again.seconds) == ["00_one"]
+    assert json.loads((out / "run.json").read_text())["settings_hash"] == settings_hash(profile, 0)
+    other.take_up()
+    assert other.seconds == {}
 
 
 def test_finished_notebooks_are_not_run_again_until_something_they_come_from_changes(tmp_path, monkeypatch):
@@ -309,7 +332,7 @@ with open(Path(out) / "log.txt", "a") as log:
     assert runs(settings=["preference.eta=0.25"]) == "abc"
     monkeypatch.setenv("MTDPO_GSM8K_DIR", str(tmp_path))
     assert runs(settings=["preference.eta=0.25"]) == "abc"
-    monkeypatch.setattr(records, "versions", lambda: {"torch": "another"})
+    monkeypatch.setattr(runner, "versions", lambda: {"torch": "another"})
     assert runs(settings=["preference.eta=0.25"]) == "abc"
 
 

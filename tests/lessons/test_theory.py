@@ -255,10 +255,10 @@ def left_over(process, reference, error=""):
         b = b.flip(0)
     if error == "C under a wrong tool":
         even = tuple(torch.full_like(table, 1 / process.observations) for table in process.tool)
-        c = theory.luck(process, theory.optimum(process, reference, ETA).v, even)
+        c = theory.term_c(process, theory.optimum(process, reference, ETA).v, even)
     if error == "V of another history":
         best = theory.optimum(process, reference, ETA)
-        c = theory.luck(process, (best.v[0], best.v[1], best.v[2].roll(1, dims=1)))
+        c = theory.term_c(process, (best.v[0], best.v[1], best.v[2].roll(1, dims=1)))
     return float((process.utility.flatten(1) - a - b - c).abs().max())
 
 
@@ -282,17 +282,17 @@ def test_the_identity_fails_with_a_planted_error(error):
     assert min(left_over(*world(number, 1.0, THREE_TURNS), error) for number in WORLDS) > 1e-4
 
 
-def test_luck_is_zero_with_a_deterministic_tool_and_has_mean_zero_with_any():
+def test_term_c_is_zero_with_a_deterministic_tool_and_has_mean_zero_with_any():
     for number in WORLDS:
         for randomness in (0.0, 1.0):
             process, reference = world(number, randomness, THREE_TURNS)
-            c = theory.luck(process, theory.optimum(process, reference, ETA).v)
+            c = theory.term_c(process, theory.optimum(process, reference, ETA).v)
             drawn = theory.trajectory_probability(process, theory.random_policy(process, number))
             assert float((drawn * c).sum(-1).abs().max()) < 1e-12
             assert (float(c[drawn > 0].abs().max()) < 1e-12) == (randomness == 0.0)
 
 
-def test_luck_can_be_zero_with_a_random_tool():
+def test_term_c_can_be_zero_with_a_random_tool():
     for number in WORLDS:
         process, reference = world(number)
         ignore = [
@@ -307,22 +307,22 @@ def test_luck_can_be_zero_with_a_random_tool():
 def share_within(process, variance_of_history=True):
     reference = theory.random_policy(process, 0)
     best = theory.optimum(process, reference, ETA)
-    c, variance = theory.luck(process, best.v), theory.conditional_variance(process, best.v)
+    c, variance = theory.term_c(process, best.v), theory.conditional_variance(process, best.v)
     drawn = process.first[:, None] * theory.trajectory_probability(process, best.policy)
     assert float((drawn * c**2).sum()) == pytest.approx(float((drawn * variance).sum()), rel=1e-9)
     bound = 4 * (variance if variance_of_history else (drawn * variance).sum()).sqrt()
     return float(drawn[(c.abs() <= bound + 1e-12)].sum())
 
 
-def test_the_papers_bound_on_luck_holds_in_random_worlds_and_by_chebyshev_with_two_turns():
+def test_the_papers_bound_on_term_c_holds_in_random_worlds_and_by_chebyshev_with_two_turns():
     assert min(share_within(world(number, 1.0, THREE_TURNS)[0]) for number in WORLDS) >= 0.9
     for rare in np.linspace(0.01, 0.9, 30):
-        assert share_within(theory.unlucky_process(2, float(rare))) >= 15 / 16
+        assert share_within(theory.rare_jumps_process(2, float(rare))) >= 15 / 16
 
 
-def test_the_papers_bound_on_luck_can_fail_from_three_turns_on_but_not_with_mean_variances():
+def test_the_papers_bound_on_term_c_can_fail_from_three_turns_on_but_not_with_mean_variances():
     for horizon in (3, 4, 6):
-        process = theory.unlucky_process(horizon)
+        process = theory.rare_jumps_process(horizon)
         assert share_within(process) == pytest.approx((1 - 0.0624) ** (horizon - 1))
         assert share_within(process) < 0.9
         assert share_within(process, variance_of_history=False) >= 15 / 16
@@ -426,7 +426,7 @@ def margin_distance(process, reference, kind):
     best = theory.optimum(process, reference, ETA)
     weights = theory.preferences(process, reference, reference)
     even = tuple(torch.full_like(table, 1 / process.observations) for table in process.tool)
-    c = theory.luck(process, best.v)
+    c = theory.term_c(process, best.v)
     margins = {
         "none": 0.0,
         "exact": c,
@@ -435,7 +435,7 @@ def margin_distance(process, reference, kind):
         "V without its mean": theory.over_observations(
             process, [v.reshape(t.shape) for v, t in zip(best.v[1:], process.tool)]
         ),
-        "mean under a wrong tool": theory.luck(process, best.v, even),
+        "mean under a wrong tool": theory.term_c(process, best.v, even),
     }
     if kind == "learned":
         fitted, _ = theory.fit_with_learned_v(process, weights, reference, ETA)
@@ -454,14 +454,14 @@ def test_a_random_tool_biases_m_dpo_and_the_margin_removes_it(number):
     assert margin_distance(process, reference, "learned") < 1e-6
 
 
-def test_the_learned_margin_works_turn_by_turn_and_learns_the_true_luck():
+def test_the_learned_margin_works_turn_by_turn_and_learns_the_true_term_c():
     for number in range(5):
         process, reference = world(number, 1.0, {"horizon": 3, "actions": 2})
         best = theory.optimum(process, reference, ETA)
         weights = theory.preferences(process, reference, reference)
         fitted, v = theory.fit_with_learned_v(process, weights, reference, ETA)
         assert theory.total_variation(process, fitted, best.policy) < 1e-6
-        assert float((theory.luck(process, v) - theory.luck(process, best.v)).abs().max()) < 1e-2
+        assert float((theory.term_c(process, v) - theory.term_c(process, best.v)).abs().max()) < 1e-2
 
 
 @pytest.mark.parametrize(
@@ -483,15 +483,15 @@ def test_bias_grows_with_a_little_randomness_of_the_tool_and_stays_with_more():
     assert max(row[0] for row in rows) < 1e-6 < min(min(row[1:]) for row in rows)
 
 
-def test_v_from_draws_approaches_the_exact_luck_at_the_root_of_the_draws():
+def test_v_from_draws_approaches_the_exact_term_c_at_the_root_of_the_draws():
     errors = []
     for number in WORLDS:
         process, reference = world(number)
-        c = theory.luck(process, theory.optimum(process, reference, ETA).v)
+        c = theory.term_c(process, theory.optimum(process, reference, ETA).v)
         drawn = process.first[:, None] * theory.trajectory_probability(process, reference)
         errors.append(
             [
-                float((drawn * (theory.sampled_luck(process, reference, ETA, k, number) - c) ** 2).sum())
+                float((drawn * (theory.sampled_term_c(process, reference, ETA, k, number) - c) ** 2).sum())
                 ** 0.5
                 for k in (16, 256, 4096)
             ]

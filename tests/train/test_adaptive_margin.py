@@ -72,7 +72,7 @@ def test_with_v_known_it_is_term_c_of_the_table(seed, tokenizer):
         trajectories.append(as_trajectory(second + chat.tool(str(o2)) + chat.assistant(str(a3)), "p", True))
         texts.append(again)
     found = luck_features(Table(values), tokenizer, trajectories, texts, rows_at_once=3)[:, 0]
-    exact = theory.luck(process, v, frequencies)[0].float()
+    exact = theory.term_c(process, v, frequencies)[0].float()
     assert exact.abs().max() > 0.05
     assert torch.allclose(found, exact, atol=1e-6)
 
