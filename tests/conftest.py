@@ -22,7 +22,7 @@ from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.train import preference_dataset
-from mtdpo_lib.train.setup import training_arguments
+from mtdpo_lib.train.loop import training_arguments
 
 # Files that take minutes begin first, so that no process is left alone with one of them at the end.
 LONGEST = ("test_notebooks.py", "test_attacks.py", "test_adaptive_margin.py", "test_fidelity.py")

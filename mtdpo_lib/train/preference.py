@@ -12,23 +12,24 @@ import random
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer
 from trl import DPOConfig, KTOConfig, SFTConfig
 
 from mtdpo_lib.models.policy import Policy
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles.sections import ModelSettings, PreferenceSettings
 from mtdpo_lib.rollout import Trajectory
-from mtdpo_lib.train.data import preference_dataset, right_trajectories
+from mtdpo_lib.train.adaptive_margin import AdaptiveMarginTrainer
+from mtdpo_lib.train.data import SIDES, preference_dataset, right_trajectories
+from mtdpo_lib.train.loop import train_and_log, training_arguments
 from mtdpo_lib.train.losses import METHODS
 from mtdpo_lib.train.reference import load_reference
-from mtdpo_lib.train.setup import ProgressCallback, clean_log, training_arguments
 from mtdpo_lib.train.sft import DemonstrationTrainer
 from mtdpo_lib.train.trainers import TrajectoryDPOTrainer, TrajectoryKTOTrainer
 
@@ -70,36 +71,70 @@ def _check_bases(initial: Policy, reference: Policy) -> None:
         )
 
 
-def _preference_trainer(
+def _training_arguments(
+    folder: Path, pairs: int, settings: PreferenceSettings, model_settings: ModelSettings, seed: int
+) -> dict[str, Any]:
+    """TRL's arguments for one pass over `pairs` pairs, whatever the method.
+
+    Raises:
+        ValueError: a batch that the processes cannot share.
+    """
+    batch, processes = min(settings.batch_size, pairs), PartialState().num_processes
+    if batch % processes:
+        raise ValueError(
+            f"A batch of {batch} pairs cannot be shared by {processes} processes: set preference.batch_size to a multiple."
+        )
+    steps = math.ceil(settings.epochs * (pairs // batch))
+    return {
+        **training_arguments(folder, model_settings, seed),
+        "per_device_train_batch_size": batch // processes,
+        "dataloader_drop_last": True,
+        "max_steps": steps,
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": int(settings.warmup_fraction * steps),
+        "max_length": None,
+        "save_strategy": "steps",
+        "save_steps": max(math.ceil(steps / settings.checkpoints), 1),
+    }
+
+
+def _trainer(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     dataset: Dataset,
     settings: PreferenceSettings,
     arguments: dict[str, Any],
     reference: str | Path,
-    seed: int,
 ) -> Trainer:
     """TRL's trainer for the method; RAFT has no reference."""
-    common = {"model": model, "processing_class": tokenizer}
+    common: dict[str, Any] = {"model": model, "processing_class": tokenizer}
     if settings.method == "raft":
-        arguments = SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True})
-        return DemonstrationTrainer(args=arguments, train_dataset=right_trajectories(dataset), **common)
+        config = SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True})
+        return DemonstrationTrainer(args=config, train_dataset=right_trajectories(dataset), **common)
     common |= {"reference": reference, "fast": settings.step == "fast", "rows_at_once": settings.rows_at_once}
+    arguments = {**arguments, "beta": settings.eta}
     if METHODS[settings.method][0] == "labels":
         # KTO's trainer takes the rows in order, so the order is drawn here.
-        order = random.Random(seed).sample(range(len(dataset)), len(dataset))
-        arguments = KTOConfig(**arguments, beta=settings.eta)
-        return TrajectoryKTOTrainer(args=arguments, train_dataset=dataset.select(order), **common)
-    with_nll = settings.nll_coefficient > 0
-    arguments = DPOConfig(
-        **arguments,
-        beta=settings.eta,
-        loss_type=["sigmoid", "sft"] if with_nll else ["sigmoid"],
-        loss_weights=[1.0, settings.nll_coefficient] if with_nll else None,
-    )
-    return TrajectoryDPOTrainer(
-        args=arguments, train_dataset=dataset, value_learning_rate=VALUE_LEARNING_RATE, **common
-    )
+        order = random.Random(arguments["seed"]).sample(range(len(dataset)), len(dataset))
+        dataset = cast("Dataset", dataset.select(order))
+        return TrajectoryKTOTrainer(args=KTOConfig(**arguments), train_dataset=dataset, **common)
+    if settings.nll_coefficient > 0:
+        arguments |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.nll_coefficient]}
+    config = DPOConfig(**arguments)
+    if "chosen_margin_features" in dataset.column_names:
+        common |= {"value_learning_rate": VALUE_LEARNING_RATE}
+        return AdaptiveMarginTrainer(args=config, train_dataset=dataset, **common)
+    return TrajectoryDPOTrainer(args=config, train_dataset=dataset, **common)
+
+
+def _keep_adapters(trainings: Path, folder: Path) -> None:
+    """The adapter of each checkpoint of the trainer, as ``folder/step-N``; all else is removed."""
+    for checkpoint in sorted(trainings.glob("checkpoint-*")):
+        target = folder / f"step-{checkpoint.name.split('-')[1]}"
+        target.mkdir()
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            shutil.copy(checkpoint / name, target / name)
+    shutil.rmtree(trainings)
 
 
 def train_preference(
@@ -113,7 +148,8 @@ def train_preference(
     model_settings: ModelSettings,
     seed: int,
     label: str | None = None,
-    luck: Callable[[PeftModel, PreTrainedTokenizerBase, Sequence[Trajectory]], Tensor] | None = None,
+    adaptive_margin: Callable[[PeftModel, PreTrainedTokenizerBase, Sequence[Trajectory]], Tensor]
+    | None = None,
 ) -> list[dict[str, float]]:
     """Train the model's "default" adapter on `pairs` by `settings.method`; adapters are kept as ``folder/step-N``.
 
@@ -128,52 +164,28 @@ def train_preference(
         model_settings: precision.
         seed: order of the pairs.
         label: of the progress lines; the method's name by default.
-        luck: gives c(tau) of each trajectory [N, D] for the adaptive margin (`mtdpo_lib.train.adaptive_margin`); M-DPO only.
+        adaptive_margin: gives c(tau) of each trajectory [N, D] (`margin_features`) for a learned margin; M-DPO only.
 
     Returns:
-        The log, a row a step: loss; but for RAFT log-probabilities in nats (summed over scored tokens), margin, accuracy and
-        diagnostics.
+        The log, one row per step: loss; but for RAFT log-probabilities in nats (summed over scored tokens), margin, accuracy
+        and diagnostics.
 
     Raises:
         ValueError: no pairs, too few for KTO, a reference on another base, or a batch that the processes cannot share.
         RuntimeError: policy and reference differ before the first step although they are the same policy.
     """
     dataset = preference_dataset(pairs, settings.method)
-    if luck is not None:
-        sides = luck(
-            model, tokenizer, [side for pair in pairs for side in (pair.chosen, pair.rejected)]
-        ).tolist()
-        dataset = dataset.add_column("chosen_luck", sides[::2]).add_column("rejected_luck", sides[1::2])
+    if adaptive_margin is not None:
+        sides = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+        features = adaptive_margin(model, tokenizer, sides).tolist()
+        for side, column in zip(SIDES, (features[::2], features[1::2]), strict=True):
+            dataset = cast("Dataset", dataset.add_column(f"{side}_margin_features", column))
     _check_bases(initial, reference)
-    batch, processes = min(settings.batch_size, len(dataset)), PartialState().num_processes
-    if batch % processes:
-        raise ValueError(
-            f"A batch of {batch} pairs cannot be shared by {processes} processes: set preference.batch_size to a multiple."
-        )
-    steps = math.ceil(settings.epochs * (len(dataset) // batch))
-    arguments = {
-        **training_arguments(folder / "trainer", model_settings, seed),
-        "per_device_train_batch_size": batch // processes,
-        "dataloader_drop_last": True,
-        "max_steps": steps,
-        "learning_rate": settings.learning_rate,
-        "warmup_steps": int(settings.warmup_fraction * steps),
-        "max_length": None,
-        "save_strategy": "steps",
-        "save_steps": max(math.ceil(steps / settings.checkpoints), 1),
-    }
-    place = "initial" if reference == initial else _place(reference)
-    trainer = _preference_trainer(model, tokenizer, dataset, settings, arguments, place, seed)
-    trainer.add_callback(ProgressCallback(label or LABELS[settings.method]))
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    log = clean_log(trainer.state.log_history, LOG_NAMES)
+    arguments = _training_arguments(folder / "trainer", len(dataset), settings, model_settings, seed)
+    compared_with = "initial" if reference == initial else _place(reference)
+    trainer = _trainer(model, tokenizer, dataset, settings, arguments, compared_with)
+    log = train_and_log(trainer, label or LABELS[settings.method], LOG_NAMES)
     if trainer.is_world_process_zero():
-        for checkpoint in sorted((folder / "trainer").glob("checkpoint-*")):
-            target = folder / f"step-{checkpoint.name.split('-')[1]}"
-            target.mkdir()
-            for name in ("adapter_config.json", "adapter_model.safetensors"):
-                shutil.copy(checkpoint / name, target / name)
-        shutil.rmtree(folder / "trainer")
+        _keep_adapters(folder / "trainer", folder)
     trainer.accelerator.wait_for_everyone()
     return log

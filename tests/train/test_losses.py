@@ -14,7 +14,7 @@ from mtdpo_lib.train.losses import (
     mkto_loss,
     nll_loss,
     scored_tokens,
-    sequence_log_probability,
+    sequence_logps,
 )
 
 ETA = 0.3
@@ -105,9 +105,9 @@ def test_a_step_does_not_depend_on_how_the_batch_is_put_together():
 
 def test_only_scored_tokens_are_summed_and_padding_is_not():
     logs = torch.tensor([[-1.0, -2.0, -4.0, -8.0]])
-    assert sequence_log_probability(logs, torch.tensor([[1, 0, 1, 0]])).tolist() == [-5.0]
+    assert sequence_logps(logs, torch.tensor([[1, 0, 1, 0]])).tolist() == [-5.0]
     longer = torch.nn.functional.pad(logs, (0, 3), value=-99.0)
-    assert sequence_log_probability(longer, torch.tensor([[1, 0, 1, 0, 0, 0, 0]])).tolist() == [-5.0]
+    assert sequence_logps(longer, torch.tensor([[1, 0, 1, 0, 0, 0, 0]])).tolist() == [-5.0]
 
 
 ROLES = [Role.PROMPT, Role.PROMPT, Role.ASSISTANT, Role.TEMPLATE, Role.TOOL, Role.TEMPLATE, Role.ASSISTANT]

@@ -26,7 +26,7 @@ def trainer_for(policy, pairs, tmp_path, smoke, eta=0.3, loss_type=("sigmoid",),
     from trl import DPOConfig
 
     from mtdpo_lib.train import TrajectoryDPOTrainer
-    from mtdpo_lib.train.setup import training_arguments
+    from mtdpo_lib.train.loop import training_arguments
 
     model = load_for_training(policy, smoke.model, 0)
     arguments = DPOConfig(
