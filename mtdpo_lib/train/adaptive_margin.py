@@ -110,6 +110,18 @@ def margin_features(
         trajectories: N of them.
         answers: from `ask_again`.
         rows_at_once: states in memory at a time.
+
+    >>> from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
+    >>> from mtdpo_lib.profiles.overrides import get_profile
+    >>> from mtdpo_lib.rollout import Turn
+    >>> tokenizer = train_tokenizer(["print(6 * 7)"], 300)
+    >>> model, chat = tiny_model(get_profile("smoke").model, tokenizer, 64, seed=0), ChatFormat(tokenizer)
+    >>> tokens = chat.prompt("6 * 7?") + chat.assistant("print(6 * 7)") + chat.tool("42") + chat.assistant("42")
+    >>> turns = [Turn("print(6 * 7)", "print(6 * 7)", "42"), Turn("42")]
+    >>> seen = Trajectory("p", "s", "6 * 7?", "42", "sft", 0, tokens.ids, tokens.roles, turns, "42", True, "answer")
+    >>> sure, noisy = margin_features(model, tokenizer, [seen, seen], [[["42", "42"]], [["42", "43"]]])
+    >>> bool(sure.any()), bool(noisy.any())  # only a tool that may answer otherwise has a margin
+    (False, True)
     """
     chat = ChatFormat(tokenizer)
     states: list[list[int]] = []  # token ids up to where the next turn begins

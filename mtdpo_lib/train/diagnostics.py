@@ -67,6 +67,12 @@ def step_diagnostics(
         Means over trajectories, in nats: ``logps/<side>/turn_<h>``, ``logps/<side>/<role>``; ``ratio/<side>``, the log-ratio
         to the reference; ``reference_kl``, an estimate of KL(pi_ref || pi) that is exact in expectation for trajectories
         sampled from the reference; ``tool_gradient_share``.
+
+    >>> logps = torch.tensor([[-1.0, -2.0], [-3.0, -1.0]])
+    >>> right, scored = torch.tensor([True, False]), torch.ones(2, 2)
+    >>> found = step_diagnostics(logps, torch.zeros(2, 2), scored, None, right)
+    >>> found["ratio/chosen"], found["ratio/rejected"]
+    (-3.0, -4.0)
     """
     found: dict[str, float | None] = {}
     if roles is not None:

@@ -53,7 +53,11 @@ LABELS = {"mdpo": "M-DPO", "mkto": "M-KTO", "dpo": "DPO", "kto": "KTO", "raft": 
 
 
 def set_reference(model: PeftModel, reference: Policy) -> None:
-    """Make the policy `reference` the frozen adapter "ref" that TRL's trainers compare with."""
+    """Make the policy `reference` the frozen adapter "ref" that TRL's trainers compare with.
+
+    Raises:
+        ValueError: it stands on another base.
+    """
     load_reference(model, _place(reference))
 
 
@@ -173,6 +177,27 @@ def train_preference(
     Raises:
         ValueError: no pairs, too few for KTO, a reference on another base, or a batch that the processes cannot share.
         RuntimeError: policy and reference differ before the first step although they are the same policy.
+
+    >>> import contextlib, tempfile
+    >>> from mtdpo_lib.common.stages import Product
+    >>> from mtdpo_lib.models.policy import load_for_training
+    >>> from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
+    >>> from mtdpo_lib.profiles.overrides import get_profile
+    >>> from mtdpo_lib.rollout import Turn
+    >>> tokenizer, settings = train_tokenizer(["2*3?"], 300), get_profile("smoke").model
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for part in (tiny_model(settings, tokenizer, 64, seed=0), tokenizer):
+    ...     _ = part.save_pretrained(folder / "late")
+    >>> sft = Policy("sft", Product("sft", "key", folder), "late")
+    >>> def side(answer, correct):
+    ...     turns = [Turn("answer")]
+    ...     return Trajectory("p", "s", "q", "1", "sft", 0, [7, 8, answer], [0, 0, 1], turns, "1", correct, "answer")
+    >>> pairs, once = [Pair(side(11, True), side(12, False))], PreferenceSettings(checkpoints=1)
+    >>> model = load_for_training(sft, settings, seed=0)
+    >>> with contextlib.redirect_stdout(None):  # a slow machine would say how far it is
+    ...     log = train_preference(folder, model, tokenizer, pairs, sft, sft, once, settings, seed=0)
+    >>> log[0]["loss"], log[0]["margin"], (folder / "step-1").is_dir()
+    (0.693147, 0.0, True)
     """
     dataset = preference_dataset(pairs, settings.method)
     if adaptive_margin is not None:

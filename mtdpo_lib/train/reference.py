@@ -119,6 +119,15 @@ class ReferenceCache:
     Args:
         folder: also kept there, for later runs; None keeps them in memory only.
         model: the policy with its reference loaded.
+
+    >>> cache = ReferenceCache(torch.nn.Linear(2, 2))
+    >>> ids, scored = torch.tensor([4, 5, 6]), torch.tensor([0, 1, 1])
+    >>> cache.put(cache.key(ids, scored, "full"), torch.tensor([-0.5, -1.5]))
+    >>> cache.get(cache.key(ids, scored, "full"))
+    tensor([-0.5000, -1.5000])
+    >>> cache.get(cache.key(ids, torch.tensor([1, 1, 1]), "full"))  # another mask, other numbers
+    >>> cache.hits, cache.misses
+    (1, 1)
     """
 
     def __init__(self, model: torch.nn.Module, folder: Path | str | None = None):

@@ -120,6 +120,18 @@ def train_sft(
 
     Returns:
         The log: step, loss, learning rate.
+
+    >>> import contextlib, tempfile
+    >>> from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
+    >>> from mtdpo_lib.profiles.overrides import get_profile
+    >>> profile, tokenizer = get_profile("smoke"), train_tokenizer(["2*3?"], 300)
+    >>> model = tiny_model(profile.model, tokenizer, 64, seed=0)
+    >>> dataset, folder = Dataset.from_list([with_labels([7, 8, 9], [0, 1, 1])]), Path(tempfile.mkdtemp())
+    >>> settings = SFTSettings(epochs=4, early_epochs=1, learning_rate=1e-2)
+    >>> with contextlib.redirect_stdout(None):  # a slow machine would say how far it is
+    ...     log = train_sft(folder, model, tokenizer, dataset, settings, profile.model, seed=0)
+    >>> log[-1]["loss"] < log[0]["loss"], sorted(path.name for path in folder.iterdir())
+    (True, ['early', 'late'])
     """
     steps = math.ceil(len(dataset) / settings.batch_size)
     arguments = SFTConfig(

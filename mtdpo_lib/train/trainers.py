@@ -232,6 +232,26 @@ class TrajectoryDPOTrainer(TrajectoryTrainer, DPOTrainer):
 
     The arguments beside TRL's are described at `TrajectoryTrainer`. The NLL term is TRL's loss type "sft"; under gradient
     accumulation its mean runs over all tokens of the step, as if the batch were one.
+
+    >>> import tempfile
+    >>> from peft import LoraConfig
+    >>> from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
+    >>> from mtdpo_lib.profiles.overrides import get_profile
+    >>> from mtdpo_lib.train import pairs_from_messages, training_arguments
+    >>> tokenizer, settings = train_tokenizer(["2*3?"], 300), get_profile("smoke").model
+    >>> question = {"role": "user", "content": "2*3?"}
+    >>> sides = {"chosen": [question, {"role": "assistant", "content": "6"}]}
+    >>> sides["rejected"] = [question, {"role": "assistant", "content": "5"}]
+    >>> dataset, _ = pairs_from_messages([sides], tokenizer)
+    >>> trainer = TrajectoryDPOTrainer(
+    ...     tiny_model(settings, tokenizer, 64, seed=0),
+    ...     DPOConfig(**training_arguments(tempfile.mkdtemp(), settings, seed=0), beta=0.5),
+    ...     train_dataset=dataset, processing_class=tokenizer,
+    ...     peft_config=LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"),
+    ... )
+    >>> loss = trainer.compute_loss(trainer.model, trainer.data_collator(list(dataset)))
+    >>> f"{loss:.4f}, {trainer.agreement:.4f} nats apart"  # policy and reference are one: log 2
+    '0.6931, 0.0000 nats apart'
     """
 
     collator, config = TrajectoryPairCollator, DPOConfig
@@ -274,6 +294,16 @@ class TrajectoryKTOTrainer(TrajectoryTrainer, KTOTrainer):
     The arguments beside TRL's are described at `TrajectoryTrainer`. A batch holds both trajectories of
     `per_device_train_batch_size` pairs; its KL term z_0 is estimated on answers to other prompts, once for the whole batch.
     Under gradient accumulation, as in TRL, every batch has its own; `rows_at_once` saves memory without that.
+
+    >>> import tempfile
+    >>> from mtdpo_lib.profiles.sections import ModelSettings
+    >>> from mtdpo_lib.train import training_arguments
+    >>> common = training_arguments(tempfile.mkdtemp(), ModelSettings(), seed=0)
+    >>> two_pairs, config = Dataset.from_dict({"chosen_ids": [[1], [2]]}), KTOConfig(**common, per_device_train_batch_size=1)
+    >>> TrajectoryKTOTrainer(None, config, train_dataset=two_pairs)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: KTO's KL term needs answers to different prompts in every batch: ...
     """
 
     collator, config = TrajectoryLabelCollator, KTOConfig

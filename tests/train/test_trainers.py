@@ -440,6 +440,7 @@ def foreign_folder(tmp_path, smoke):
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")  # TRL's default for DPOConfig
 def test_ten_lines_on_your_own_data(foreign_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, my_pairs = str(foreign_folder), [{"chosen": RIGHT, "rejected": WRONG}] * 4
@@ -467,9 +468,14 @@ def test_full_fine_tuning_with_a_second_model_as_reference(foreign_folder, tmp_p
     losses = []
     for fast in (False, True):
         model = AutoModelForCausalLM.from_pretrained(foreign_folder)
-        arguments = DPOConfig(
-            str(tmp_path / "full"), max_steps=3, learning_rate=1e-3, bf16=False, logging_steps=1, use_cpu=True
-        )
+        settings = {
+            "max_steps": 3,
+            "learning_rate": 1e-3,
+            "bf16": False,
+            "logging_steps": 1,
+            CHECKPOINTING: True,
+        }
+        arguments = DPOConfig(str(tmp_path / "full"), use_cpu=True, **settings)
         trainer = TrajectoryDPOTrainer(
             model, arguments, train_dataset=dataset, processing_class=tokenizer, fast=fast
         )

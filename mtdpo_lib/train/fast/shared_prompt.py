@@ -72,9 +72,8 @@ class Packed:
 def visible(shared: int, branch: int, device: torch.device, window: int | None = None) -> Tensor:
     """Which keys (beginning, then branch) each token of the branch may see, [branch, shared + branch].
 
-    >>> visible(1, 2, torch.device("cpu")).int()
-    tensor([[1, 1, 0],
-            [1, 1, 1]])
+    >>> visible(1, 2, torch.device("cpu")).int().tolist()
+    [[1, 1, 0], [1, 1, 1]]
     """
     query = torch.arange(shared, shared + branch, device=device)[:, None]
     key = torch.arange(shared + branch, device=device)[None, :]
@@ -308,7 +307,12 @@ def scored_head(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> dict
 
 
 def supports(model: PreTrainedModel) -> str | None:
-    """Why the fast step cannot be used for `model`; None when it can."""
+    """Why the fast step cannot be used for `model`; None when it can.
+
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> supports(GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=4, n_layer=1, n_head=1)))
+    "its type is 'gpt2', not one of llama, mistral, gemma, gemma2, qwen2, qwen3"
+    """
     if model.config.model_type not in MODELS:
         return f"its type is {model.config.model_type!r}, not one of {', '.join(MODELS)}"
     if model.config._attn_implementation not in ("sdpa", "eager", ATTENTION):
