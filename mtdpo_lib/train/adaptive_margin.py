@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -33,6 +32,9 @@ from mtdpo_lib.train.trainers import Batch, TrajectoryDPOTrainer
 
 OBSERVED = (Role.TOOL, Role.TEMPLATE)
 VALUE_FILE = "value_head.pt"
+# Of w, which starts at zero: within the few dozen steps of an iteration Adam can bring each of its hundred or so weights to
+# about 0.3, so that w . c can reach the unit of the utility. An adapter's rate cannot.
+VALUE_LEARNING_RATE = 1e-2
 
 
 # --- c(tau) ---
@@ -168,29 +170,22 @@ class AdaptiveMarginTrainer(TrajectoryDPOTrainer):
     ``luck``, the mean of |w . (c_w - c_l)|, in the unit of the utility.
 
     Args:
-        value_learning_rate: of w; None: the policy's. An adapter's rate hardly moves a linear head in a few dozen steps.
+        value_learning_rate: of w; None: the policy's.
 
     Attributes:
         value_head: w, [D], zero at the start.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        args: Any = None,
-        *,
-        train_dataset: Dataset,
-        value_learning_rate: float | None = None,
-        **others: Any,
-    ):
+    def __init__(self, *args: Any, value_learning_rate: float | None = VALUE_LEARNING_RATE, **others: Any):
         self._value_learning_rate = value_learning_rate
-        super().__init__(model, args, train_dataset=train_dataset, **others)
+        super().__init__(*args, **others)
         if self.loss_types != ["sigmoid"]:
             raise ValueError(
                 f"The adaptive margin is a term of eq. (14) and needs loss_type=sigmoid alone, not {self.loss_types}: "
                 "train without it, or without the other loss types."
             )
-        size = len(train_dataset[0]["chosen_margin_features"])
+        rows: Any = self.train_dataset
+        size = len(rows[0]["chosen_margin_features"])
         self.value_head = torch.nn.Parameter(torch.zeros(size, device=self.accelerator.device))
         # A parameter of the model: optimised, clipped and synchronised between processes with all others.
         self.model.register_parameter("value_head", self.value_head)

@@ -44,14 +44,14 @@ def with_labels(ids: Sequence[int], mask: Sequence[int]) -> dict[str, list[int]]
 # --- Columns ---
 
 
-def _pair_columns(chosen: RoleTokens, rejected: RoleTokens, method: str, name: str) -> dict[str, list[int]]:
-    """One row of the data set.
+def _pair_columns(tokens_of_sides: Iterable[RoleTokens], method: str, name: str) -> dict[str, list[int]]:
+    """One row of the data set, from its chosen and its rejected side.
 
     Raises:
         ValueError: a side without a scored token, or sides that answer different prompts.
     """
     row, prompts = {}, set()
-    for side, tokens in zip(SIDES, (chosen, rejected), strict=True):
+    for side, tokens in zip(SIDES, tokens_of_sides, strict=True):
         roles = list(map(int, tokens.roles))
         mask = scored_tokens(roles, method)
         if not any(mask):
@@ -91,17 +91,14 @@ def preference_dataset(pairs: Sequence[Pair], method: str = "mdpo") -> Dataset:
             "There is no preference pair to train on: sample more (rollout.samples_current, "
             "problems.prompts_per_iteration), or start from a policy that is right sometimes and wrong sometimes."
         )
-    return Dataset.from_list(
-        [
-            _pair_columns(
-                pair.chosen.tokens,
-                pair.rejected.tokens,
-                method,
-                f"A pair of problem {pair.chosen.problem_id}",
-            )
-            for pair in pairs
-        ]
-    )
+    rows = []
+    for pair in pairs:
+        sides, name = (
+            (pair.chosen.tokens, pair.rejected.tokens),
+            f"A pair of problem {pair.chosen.problem_id}",
+        )
+        rows.append(_pair_columns(sides, method, name))
+    return Dataset.from_list(rows)
 
 
 def pairs_from_messages(
@@ -138,9 +135,9 @@ def pairs_from_messages(
     """
     form, kept, dropped = MessageFormat(tokenizer), [], Counter()
     for number, row in enumerate(rows):
-        chosen, rejected = (_encode(form, row, side, number) for side in SIDES)
-        pair = _pair_columns(chosen, rejected, method, f"Pair {number}")
-        if max_tokens is not None and max(len(chosen), len(rejected)) > max_tokens:
+        sides = [_encode(form, row, side, number) for side in SIDES]
+        pair = _pair_columns(sides, method, f"Pair {number}")
+        if max_tokens is not None and max(map(len, sides)) > max_tokens:
             dropped[f"longer than {max_tokens} tokens"] += 1
         else:
             kept.append(pair)

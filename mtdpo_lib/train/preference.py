@@ -46,9 +46,6 @@ LOG_NAMES = {
     "tool_gradient_share": "tool_gradient_share",
     "luck": "luck",
 }
-# Of the margin's value head, which starts at zero: within the few dozen steps of an iteration Adam can bring each of its
-# hundred or so weights to about 0.3, so that w . c can reach the unit of the utility. An adapter's rate cannot.
-VALUE_LEARNING_RATE = 1e-2
 LABELS = {"mdpo": "M-DPO", "mkto": "M-KTO", "dpo": "DPO", "kto": "KTO", "raft": "RAFT"}
 
 
@@ -125,10 +122,9 @@ def _trainer(
     if settings.nll_coefficient > 0:
         arguments |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.nll_coefficient]}
     config = DPOConfig(**arguments)
-    if "chosen_margin_features" in dataset.column_names:
-        common |= {"value_learning_rate": VALUE_LEARNING_RATE}
-        return AdaptiveMarginTrainer(args=config, train_dataset=dataset, **common)
-    return TrajectoryDPOTrainer(args=config, train_dataset=dataset, **common)
+    with_margin = "chosen_margin_features" in dataset.column_names
+    trainer = AdaptiveMarginTrainer if with_margin else TrajectoryDPOTrainer
+    return trainer(args=config, train_dataset=dataset, **common)
 
 
 def _keep_adapters(trainings: Path, folder: Path) -> None:

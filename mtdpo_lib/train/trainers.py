@@ -72,8 +72,6 @@ class TrajectoryTrainer(FullPrecisionAdapter):
         rows_at_once: int = 0,
         diagnostics: bool = True,
         reference_cache: str | Path | None = None,
-        data_collator: Any = None,
-        processing_class: Any = None,
         **others: Any,
     ):
         args = self.config("trajectories") if args is None else args
@@ -87,17 +85,13 @@ class TrajectoryTrainer(FullPrecisionAdapter):
         self._reference, self._rows_at_once, self._diagnostics = reference, rows_at_once, diagnostics
         self._whole: Batch | None = None  # the batch, while a step goes through it in parts
         self.agreement: float | None = None
-        if processing_class is not None and not (processing_class.pad_token or processing_class.eos_token):
+        tokenizer = others.get("processing_class")
+        if tokenizer is not None and not (tokenizer.pad_token or tokenizer.eos_token):
             raise ValueError(
                 "The tokenizer has neither a pad token nor an end-of-text token: set tokenizer.pad_token to a token."
             )
-        given = {
-            "train_dataset": train_dataset,
-            "data_collator": data_collator,
-            "processing_class": processing_class,
-        }
-        super().__init__(model=model, args=args, **given, **others)
-        if data_collator is None:
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **others)
+        if others.get("data_collator") is None:
             self.data_collator = self.collator(self._tokenizer.pad_token_id)
         if isinstance(self.model, PeftModel):
             load_reference(self.model, reference)

@@ -94,9 +94,8 @@ class ObservedForward:
             self.policy = noted
             if self.margin is not None:
                 first = (kwargs["labels"][:, 1:] != IGNORED).int().argmax(1, keepdim=True)
-                output.log_probs = output.log_probs.scatter_add(
-                    1, first, self.margin[:, None].to(output.log_probs)
-                )
+                margin = self.margin[:, None].to(output.log_probs)
+                output.log_probs = output.log_probs.scatter_add(1, first, margin)
         return output
 
     def _compute_ahead(self, policy: PeftModel, *args: Any, **kwargs: Any) -> None:
@@ -122,13 +121,11 @@ class ObservedForward:
             found, noted = scored_forward(self.model, ids, labels, watched)
             output = FusedCausalLMOutput(**found, label_mask=labels[:, 1:] != IGNORED)
             return output, found["log_probs"].detach() if noted is None else noted
-        if watched is None:
-            output = self._fused(*args, fused_lm_head=True, **kwargs)
-            return output, output.log_probs.detach()
-        kwargs["labels"] = torch.where(watched, ids, labels)
+        kwargs["labels"] = labels if watched is None else torch.where(watched, ids, labels)
         output = self._fused(*args, fused_lm_head=True, **kwargs)
         noted = output.log_probs.detach()
-        output.log_probs = output.log_probs.masked_fill(labels[:, 1:] == IGNORED, 0)
+        if watched is not None:
+            output.log_probs = output.log_probs.masked_fill(labels[:, 1:] == IGNORED, 0)
         return output, noted
 
     def _remembered(self, *args: Any, **kwargs: Any) -> FusedCausalLMOutput:
