@@ -6,6 +6,7 @@ sides "chosen" and "rejected".
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from transformers import PreTrainedTokenizerBase
 from mtdpo_lib.chat import Message, MessageFormat, Role, RoleTokens
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.train.losses import different_prompts, scored_tokens
+
+logger = logging.getLogger(__name__)
 
 SIDES = ("chosen", "rejected")
 IGNORED = -100  # label of a token that no loss looks at
@@ -166,6 +169,11 @@ def without_over_long(dataset: Dataset, max_length: int | None) -> tuple[Dataset
 
     Raises:
         ValueError: no pair at all, or none that fits.
+
+    >>> pairs = Dataset.from_dict({"chosen_ids": [[1, 2], [1, 2, 3]], "rejected_ids": [[1, 4], [1, 5]]})
+    >>> kept, dropped = without_over_long(pairs, 2)
+    >>> kept["chosen_ids"][:], dropped
+    ([[1, 2]], 1)
     """
     if len(dataset) == 0:
         raise ValueError("There is no preference pair to train on: the data set is empty.")
@@ -177,7 +185,10 @@ def without_over_long(dataset: Dataset, max_length: int | None) -> tuple[Dataset
         raise ValueError(
             f"None of {len(dataset)} pairs fits in max_length={max_length} tokens: raise it, or set it to None."
         )
-    return cast("Dataset", dataset.select(kept)), len(dataset) - len(kept)
+    dropped = len(dataset) - len(kept)
+    if dropped:
+        logger.warning("%d pairs are longer than max_length=%d and were left out.", dropped, max_length)
+    return cast("Dataset", dataset.select(kept)), dropped
 
 
 # --- Batches ---

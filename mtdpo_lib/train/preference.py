@@ -46,6 +46,9 @@ LOG_NAMES = {
     "tool_gradient_share": "tool_gradient_share",
     "luck": "luck",
 }
+MarginFeatures = Callable[
+    [PeftModel, PreTrainedTokenizerBase, Sequence[Trajectory]], Tensor
+]  # c(tau), [N, D]
 LABELS = {"mdpo": "M-DPO", "mkto": "M-KTO", "dpo": "DPO", "kto": "KTO", "raft": "RAFT"}
 
 
@@ -127,14 +130,14 @@ def _trainer(
     return trainer(args=config, train_dataset=dataset, **common)
 
 
-def _keep_adapters(trainings: Path, folder: Path) -> None:
-    """The adapter of each checkpoint of the trainer, as ``folder/step-N``; all else is removed."""
-    for checkpoint in sorted(trainings.glob("checkpoint-*")):
+def _keep_adapters(checkpoints: Path, folder: Path) -> None:
+    """The adapter of each of the trainer's checkpoints, as ``folder/step-N``; all else is removed."""
+    for checkpoint in sorted(checkpoints.glob("checkpoint-*")):
         target = folder / f"step-{checkpoint.name.split('-')[1]}"
         target.mkdir()
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copy(checkpoint / name, target / name)
-    shutil.rmtree(trainings)
+    shutil.rmtree(checkpoints)
 
 
 def train_preference(
@@ -148,8 +151,7 @@ def train_preference(
     model_settings: ModelSettings,
     seed: int,
     label: str | None = None,
-    adaptive_margin: Callable[[PeftModel, PreTrainedTokenizerBase, Sequence[Trajectory]], Tensor]
-    | None = None,
+    adaptive_margin: MarginFeatures | None = None,
 ) -> list[dict[str, float]]:
     """Train the model's "default" adapter on `pairs` by `settings.method`; adapters are kept as ``folder/step-N``.
 

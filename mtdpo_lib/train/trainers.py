@@ -76,10 +76,6 @@ class TrajectoryTrainer(FullPrecisionAdapter):
     ):
         args = self.config("trajectories") if args is None else args
         train_dataset, self.dropped = without_over_long(train_dataset, args.max_length)
-        if self.dropped:
-            logger.warning(
-                "%d pairs are longer than max_length=%d and were left out.", self.dropped, args.max_length
-            )
         remember = args.precompute_ref_log_probs or reference_cache is not None
         args.precompute_ref_log_probs = False  # ours is keyed by mask and precision too
         self._reference, self._rows_at_once, self._diagnostics = reference, rows_at_once, diagnostics
