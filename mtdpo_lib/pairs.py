@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 
 from mtdpo_lib.common.seeds import stream
 from mtdpo_lib.profiles.sections import PairSettings
-from mtdpo_lib.rollout.trajectory import Trajectory
+from mtdpo_lib.rollout import Trajectory
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A right and a wrong trajectory of the same prompt: tau^w and tau^l of eq. (14)."""
+    """A right and a wrong trajectory of the same prompt: tau^w and tau^l of eq. (14).
+
+    Attributes:
+        chosen: tau^w, right.
+        rejected: tau^l, wrong.
+    """
 
     chosen: Trajectory
     rejected: Trajectory
@@ -38,7 +43,15 @@ class PairReport:
 
 
 def drop_reason(trajectory: Trajectory, settings: PairSettings) -> str | None:
-    """Why a trajectory may not enter a pair; None when it may (sec. 3.1)."""
+    """Why a trajectory may not enter a pair; None when it may (sec. 3.1).
+
+    >>> from mtdpo_lib.rollout import Turn
+    >>> turns = [Turn("Try.", "print(x)", "NameError: ...", error="NameError"), Turn("It must be 4.")]
+    >>> guessed = Trajectory("p", "s", "2 + 2?", "4", "sft", 0, [1, 2], [0, 1], turns, "4", True, "answer")
+    >>> drop_reason(guessed, PairSettings())
+    'right, but the last tool output is an error'
+    >>> drop_reason(guessed, PairSettings(drop_winner_errors=False))
+    """
     if len(trajectory.ids) > settings.max_tokens:
         return "longer than the limit"
     if settings.drop_winner_errors and trajectory.correct and trajectory.last_tool_failed:
@@ -51,7 +64,7 @@ def make_pairs(
 ) -> tuple[list[Pair], PairReport]:
     """One random right trajectory against one random wrong one for each prompt that has both.
 
-    **Paper:** sec. 3.1. More pairs a prompt (`settings.pairs_per_prompt`) never use a trajectory twice.
+    **Paper:** sec. 3.1. More pairs per prompt (`settings.pairs_per_prompt`) never use a trajectory twice.
 
     Args:
         trajectories: of any number of prompts and policies.
@@ -60,6 +73,17 @@ def make_pairs(
 
     Returns:
         Pairs in the order of their prompts' first trajectories, and the report.
+
+    >>> from mtdpo_lib.rollout import Turn
+    >>> def sampled(problem, correct):
+    ...     turns = [Turn("answer")]
+    ...     return Trajectory(problem, "s", "q", "1", "sft", 0, [1, 2], [0, 1], turns, "1", correct, "answer")
+    >>> rows = [sampled("a", True), sampled("b", True), sampled("b", False), sampled("b", False)]
+    >>> pairs, report = make_pairs(rows, PairSettings(), seed=0)
+    >>> [(pair.chosen.problem_id, pair.rejected.correct) for pair in pairs]
+    [('b', False)]
+    >>> report.prompts
+    {'all right': 1, 'paired': 1}
     """
     report = PairReport(
         trajectories={
@@ -67,29 +91,26 @@ def make_pairs(
             "wrong": sum(not trajectory.correct for trajectory in trajectories),
         }
     )
-    by_prompt: dict[str, dict[bool, list[Trajectory]]] = defaultdict(lambda: {True: [], False: []})
     sampled: dict[str, set[bool]] = defaultdict(set)
+    kept: dict[tuple[str, bool], list[Trajectory]] = defaultdict(list)
     dropped, prompts = Counter(), Counter()
     for trajectory in trajectories:
         sampled[trajectory.problem_id].add(trajectory.correct)
-        kept = by_prompt[trajectory.problem_id]
         reason = drop_reason(trajectory, settings)
         if reason is None:
-            kept[trajectory.correct].append(trajectory)
+            kept[trajectory.problem_id, trajectory.correct].append(trajectory)
         else:
             dropped[reason] += 1
-    pairs = []
-    for problem_id, kept in by_prompt.items():
-        winners, losers = kept[True], kept[False]
+    pairs: list[Pair] = []
+    for problem_id, verdicts in sampled.items():
+        winners, losers = kept[problem_id, True], kept[problem_id, False]
         if winners and losers:
             prompts["paired"] += 1
             draw = random.Random(stream(seed, "pairs", problem_id))
             count = min(settings.pairs_per_prompt, len(winners), len(losers))
             pairs += map(Pair, draw.sample(winners, count), draw.sample(losers, count))
-        elif sampled[problem_id] == {True}:
-            prompts["all right"] += 1
-        elif sampled[problem_id] == {False}:
-            prompts["all wrong"] += 1
+        elif len(verdicts) == 1:
+            prompts["all right" if True in verdicts else "all wrong"] += 1
         else:
             prompts["one side dropped"] += 1
     report.dropped_trajectories, report.prompts, report.pairs = dict(dropped), dict(prompts), len(pairs)

@@ -22,7 +22,7 @@ from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.train import preference_dataset
-from mtdpo_lib.train.setup import training_arguments
+from mtdpo_lib.train.loop import training_arguments
 
 # Programs to be run in the sandbox or by hand, not modules with worked examples.
 collect_ignore_glob = ["sandbox/attacks/*", "benchmarks/*"]

@@ -8,7 +8,7 @@ from trl import DPOConfig, KTOConfig
 from mtdpo_lib.chat.roles import RoleTokens
 from mtdpo_lib.models.tiny import train_tokenizer
 from mtdpo_lib.rollout import Trajectory, Turn
-from mtdpo_lib.train import TrajectoryDPOTrainer, TrajectoryKTOTrainer
+from mtdpo_lib.train import AdaptiveMarginTrainer, TrajectoryDPOTrainer, TrajectoryKTOTrainer
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -58,7 +58,7 @@ ETA = 0.3
 
 
 TRAINERS = {"mdpo": (TrajectoryDPOTrainer, DPOConfig), "mkto": (TrajectoryKTOTrainer, KTOConfig)}
-TRAINERS |= {"dpo": TRAINERS["mdpo"], "kto": TRAINERS["mkto"]}
+TRAINERS |= {"dpo": TRAINERS["mdpo"], "kto": TRAINERS["mkto"], "margin": (AdaptiveMarginTrainer, DPOConfig)}
 
 
 def with_template(template: str, special: list[str], end: str) -> PreTrainedTokenizerFast:

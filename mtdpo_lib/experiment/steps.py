@@ -163,7 +163,7 @@ def make_training(
     `noise` and `sandbox` matter with `settings.stochastic_tool_correction`, which asks the tool again. More than one GPU
     shares the batches.
     """
-    from mtdpo_lib.train import ask_again, luck_features, train_preference
+    from mtdpo_lib.train import ask_again, margin_features, train_preference
 
     gpus = torch.cuda.device_count()
     if gpus > 1 and not settings.stochastic_tool_correction:
@@ -179,7 +179,7 @@ def make_training(
         answers = ask_again(
             sides, pool, settings.stochastic_tool_correction, noise, small_stream(seed, "again")
         )
-        return luck_features(network, tokenizer, sides, answers)
+        return margin_features(network, tokenizer, sides, answers)
 
     network = load_for_training(initial, model, small_stream(seed, "adapter"))
     log = train_preference(
@@ -192,7 +192,7 @@ def make_training(
         settings,
         model,
         small_stream(seed, "preference"),
-        luck=luck if settings.stochastic_tool_correction else None,
+        adaptive_margin=luck if settings.stochastic_tool_correction else None,
     )
     write_json(folder / "log.json", log)
 

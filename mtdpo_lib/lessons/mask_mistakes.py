@@ -10,7 +10,7 @@ from itertools import groupby
 
 from transformers import PreTrainedTokenizerBase
 
-from mtdpo_lib.chat.roles import Role, RoleTokens, loss_mask
+from mtdpo_lib.chat import Role, RoleTokens, loss_mask
 
 Scored = tuple[RoleTokens, list[int]]  # T tokens and their mask
 
@@ -26,9 +26,13 @@ def header_scored(tokens: RoleTokens, _: PreTrainedTokenizerBase) -> Scored:
 
 
 def end_missed(tokens: RoleTokens, _: PreTrainedTokenizerBase) -> Scored:
-    """Every turn without its end-of-turn token: nothing teaches the policy where to stop."""
+    """Every turn without its end-of-turn token: nothing teaches the policy where to stop.
+
+    >>> end_missed(RoleTokens([4, 5, 6, 7], [Role.PROMPT, *[Role.ASSISTANT] * 3]), None)[1]
+    [0, 1, 1, 0]
+    """
     mask = loss_mask(tokens.roles)
-    return tokens, [one & after for one, after in zip(mask, [*mask[1:], 0], strict=True)]
+    return tokens, [scored & after for scored, after in zip(mask, [*mask[1:], 0], strict=True)]
 
 
 def last_turn_only(tokens: RoleTokens, _: PreTrainedTokenizerBase) -> Scored:
@@ -36,7 +40,8 @@ def last_turn_only(tokens: RoleTokens, _: PreTrainedTokenizerBase) -> Scored:
     before_last = len(tokens) - tokens.roles[::-1].index(Role.ASSISTANT)
     while before_last and tokens.roles[before_last - 1] == Role.ASSISTANT:
         before_last -= 1
-    return tokens, [one * (place >= before_last) for place, one in enumerate(loss_mask(tokens.roles))]
+    mask = loss_mask(tokens.roles)
+    return tokens, [scored * (position >= before_last) for position, scored in enumerate(mask)]
 
 
 def wrong_ids(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase) -> Scored:

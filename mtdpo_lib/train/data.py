@@ -6,55 +6,65 @@ sides "chosen" and "rejected".
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mtdpo_lib.chat.messages import MessageFormat
-from mtdpo_lib.chat.roles import Role, RoleTokens
+from mtdpo_lib.chat import Message, MessageFormat, Role, RoleTokens
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.train.losses import different_prompts, scored_tokens
 
+logger = logging.getLogger(__name__)
+
 SIDES = ("chosen", "rejected")
-PADDED = -1  # role of a padding place
+IGNORED = -100  # label of a token that no loss looks at
+PADDED = -1  # role of a padding token
 
 
 def prompt_of(ids: Sequence[int], roles: Sequence[int]) -> tuple[int, ...]:
     """The prompt's ids: everything before the first token of the first answer."""
-    length = next((place for place, role in enumerate(roles) if role != Role.PROMPT), len(roles))
+    length = next((position for position, role in enumerate(roles) if role != Role.PROMPT), len(roles))
     return tuple(ids[:length])
 
 
-def _columns(side: str, tokens: RoleTokens, method: str) -> dict[str, list[int]]:
-    roles = list(map(int, tokens.roles))
-    return {
-        f"{side}_ids": list(tokens.ids),
-        f"{side}_mask": scored_tokens(roles, method),
-        f"{side}_roles": roles,
-    }
+def with_labels(ids: Sequence[int], mask: Sequence[int]) -> dict[str, list[int]]:
+    """Columns of an SFT row: ids, and labels that are -100 where the loss does not look.
+
+    >>> with_labels([5, 6, 7], [0, 1, 1])
+    {'input_ids': [5, 6, 7], 'labels': [-100, 6, 7]}
+    """
+    labels = [token if scored else IGNORED for token, scored in zip(ids, mask, strict=True)]
+    return {"input_ids": list(ids), "labels": labels}
 
 
-def _pair_columns(chosen: RoleTokens, rejected: RoleTokens, method: str, name: str) -> dict[str, list[int]]:
-    """One row of the data set.
+# --- Columns ---
+
+
+def _pair_columns(tokens_of_sides: Iterable[RoleTokens], method: str, name: str) -> dict[str, list[int]]:
+    """One row of the data set, from its chosen and its rejected side.
 
     Raises:
         ValueError: a side without a scored token, or sides that answer different prompts.
     """
-    row = {**_columns("chosen", chosen, method), **_columns("rejected", rejected, method)}
-    for side in SIDES:
-        if not any(row[f"{side}_mask"]):
+    row, prompts = {}, set()
+    for side, tokens in zip(SIDES, tokens_of_sides, strict=True):
+        roles = list(map(int, tokens.roles))
+        mask = scored_tokens(roles, method)
+        if not any(mask):
             raise ValueError(
                 f"{name} has a side without any assistant token ({side}): nothing in it could be scored. "
                 "Leave the pair out, or check how its messages are written."
             )
-    prompts = [prompt_of(row[f"{side}_ids"], row[f"{side}_roles"]) for side in SIDES]
-    if prompts[0] != prompts[1]:
+        row |= {f"{side}_ids": list(tokens.ids), f"{side}_mask": mask, f"{side}_roles": roles}
+        prompts.add(prompt_of(tokens.ids, roles))
+    if len(prompts) > 1:
         raise ValueError(
             f"{name} answers two different prompts: eq. (14) compares trajectories of one prompt, so the chosen and the "
             "rejected side must begin with the same one."
@@ -65,29 +75,37 @@ def _pair_columns(chosen: RoleTokens, rejected: RoleTokens, method: str, name: s
 def preference_dataset(pairs: Sequence[Pair], method: str = "mdpo") -> Dataset:
     """Pairs as columns.
 
+    Args:
+        pairs: at least one.
+        method: decides which tokens are scored (`METHODS`).
+
     Raises:
         ValueError: no pair, one in which a side has no token to score, or one of two prompts.
+
+    >>> from mtdpo_lib.rollout import Trajectory, Turn
+    >>> def side(ids, correct):  # a question of two tokens, then the policy's own
+    ...     turns, roles = [Turn("text")], [Role.PROMPT, Role.PROMPT, *[Role.ASSISTANT] * (len(ids) - 2)]
+    ...     return Trajectory("p", "s", "q", "1", "sft", 0, ids, roles, turns, "1", correct, "answer")
+    >>> preference_dataset([Pair(side([4, 5, 6], True), side([4, 5, 8, 9], False))])[0]["rejected_mask"]
+    [0, 0, 1, 1]
     """
     if not pairs:
         raise ValueError(
             "There is no preference pair to train on: sample more (rollout.samples_current, "
             "problems.prompts_per_iteration), or start from a policy that is right sometimes and wrong sometimes."
         )
-    return Dataset.from_list(
-        [
-            _pair_columns(
-                pair.chosen.tokens,
-                pair.rejected.tokens,
-                method,
-                f"A pair of problem {pair.chosen.problem_id}",
-            )
-            for pair in pairs
-        ]
-    )
+    rows = []
+    for pair in pairs:
+        sides, name = (
+            (pair.chosen.tokens, pair.rejected.tokens),
+            f"A pair of problem {pair.chosen.problem_id}",
+        )
+        rows.append(_pair_columns(sides, method, name))
+    return Dataset.from_list(rows)
 
 
 def pairs_from_messages(
-    rows: Iterable[dict[str, list[dict[str, str]]]],
+    rows: Iterable[Mapping[str, Sequence[Message]]],
     tokenizer: PreTrainedTokenizerBase,
     method: str = "mdpo",
     max_tokens: int | None = None,
@@ -106,12 +124,23 @@ def pairs_from_messages(
     Raises:
         ValueError: no row, nothing left, a side that cannot be scored, two prompts in a pair.
         ChatTemplateError: the tokenizer's template cannot be used.
+
+    >>> from mtdpo_lib.models.tiny import train_tokenizer
+    >>> tokenizer = train_tokenizer(["2 times 3?", "print(2*3)"], 300)
+    >>> question = {"role": "user", "content": "2 times 3?"}
+    >>> calls = [{"role": "assistant", "content": "print(2*3)"}, {"role": "tool", "content": "6"}]
+    >>> chosen = [question, *calls, {"role": "assistant", "content": "6"}]
+    >>> rejected = [question, {"role": "assistant", "content": "5"}]
+    >>> dataset, dropped = pairs_from_messages([{"chosen": chosen, "rejected": rejected}], tokenizer)
+    >>> row = dataset[0]
+    >>> tokenizer.decode([token for token, scored in zip(row["chosen_ids"], row["chosen_mask"]) if scored])
+    'print(2*3)<|end|>6<|end|>'
     """
     form, kept, dropped = MessageFormat(tokenizer), [], Counter()
     for number, row in enumerate(rows):
-        chosen, rejected = (_encode(form, row, side, number) for side in SIDES)
-        pair = _pair_columns(chosen, rejected, method, f"Pair {number}")
-        if max_tokens is not None and max(len(chosen), len(rejected)) > max_tokens:
+        sides = [_encode(form, row, side, number) for side in SIDES]
+        pair = _pair_columns(sides, method, f"Pair {number}")
+        if max_tokens is not None and max(map(len, sides)) > max_tokens:
             dropped[f"longer than {max_tokens} tokens"] += 1
         else:
             kept.append(pair)
@@ -121,7 +150,7 @@ def pairs_from_messages(
     return Dataset.from_list(kept), dict(dropped)
 
 
-def _encode(form: MessageFormat, row: dict[str, Any], side: str, number: int) -> RoleTokens:
+def _encode(form: MessageFormat, row: Mapping[str, Sequence[Message]], side: str, number: int) -> RoleTokens:
     if side not in row:
         raise ValueError(f"Pair {number} has no {side!r} conversation; it has {', '.join(row) or 'nothing'}.")
     if not any(message["role"] == "assistant" for message in row[side]):
@@ -130,37 +159,74 @@ def _encode(form: MessageFormat, row: dict[str, Any], side: str, number: int) ->
 
 
 def right_trajectories(dataset: Dataset) -> Dataset:
-    """RAFT's data: the chosen sides with labels, -100 where the loss does not look."""
-    return Dataset.from_list(
-        [
-            {
-                "input_ids": row["chosen_ids"],
-                "labels": [
-                    token if scored else -100
-                    for token, scored in zip(row["chosen_ids"], row["chosen_mask"], strict=True)
-                ],
-            }
-            for row in dataset
-        ]
-    )
+    """RAFT's data: the chosen sides with labels."""
+    columns = zip(dataset["chosen_ids"], dataset["chosen_mask"], strict=True)
+    return Dataset.from_list([with_labels(ids, mask) for ids, mask in columns])
+
+
+def without_over_long(dataset: Dataset, max_length: int | None) -> tuple[Dataset, int]:
+    """Pairs whose longer side has at most `max_length` tokens, and how many were left out; nothing is ever cut.
+
+    Raises:
+        ValueError: no pair at all, or none that fits.
+
+    >>> pairs = Dataset.from_dict({"chosen_ids": [[1, 2], [1, 2, 3]], "rejected_ids": [[1, 4], [1, 5]]})
+    >>> kept, dropped = without_over_long(pairs, 2)
+    >>> kept["chosen_ids"][:], dropped
+    ([[1, 2]], 1)
+    """
+    if len(dataset) == 0:
+        raise ValueError("There is no preference pair to train on: the data set is empty.")
+    if max_length is None:
+        return dataset, 0
+    sides = zip(dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
+    kept = [number for number, pair in enumerate(sides) if max(map(len, pair)) <= max_length]
+    if not kept:
+        raise ValueError(
+            f"None of {len(dataset)} pairs fits in max_length={max_length} tokens: raise it, or set it to None."
+        )
+    dropped = len(dataset) - len(kept)
+    if dropped:
+        logger.warning("%d pairs are longer than max_length=%d and were left out.", dropped, max_length)
+    return cast("Dataset", dataset.select(kept)), dropped
+
+
+# --- Batches ---
 
 
 def padded(sequences: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Lists of different lengths as one tensor [N, T], padded on the right."""
+    """Lists of different lengths as one tensor [N, T], padded on the right.
+
+    >>> padded([[1, 2, 3], [4]], 0)
+    tensor([[1, 2, 3],
+            [4, 0, 0]])
+    """
     width = max(map(len, sequences))
     return torch.tensor([[*sequence, *[value] * (width - len(sequence))] for sequence in sequences])
 
 
-def _batch(sides: Sequence[tuple[Sequence[int], Sequence[int]]], pad_token_id: int) -> dict[str, Tensor]:
-    """TRL's three tensors from (ids, mask) of each row, [N, T]."""
+def trajectory_batch(
+    ids: Sequence[Sequence[int]], masks: Sequence[Sequence[int]], pad_token_id: int
+) -> dict[str, Tensor]:
+    """TRL's three tensors, [N, T] each, which `sequence_logps` takes too.
+
+    Args:
+        ids: of N whole trajectories, with their prompts.
+        masks: 1 where the loss looks.
+        pad_token_id: fills the rows on the right.
+
+    >>> trajectory_batch([[4, 5, 6], [4, 9]], [[0, 1, 1], [0, 1]], pad_token_id=0)["completion_mask"]
+    tensor([[0, 1, 1],
+            [0, 1, 0]])
+    """
     return {
-        "input_ids": padded([ids for ids, _ in sides], pad_token_id),
-        "attention_mask": padded([[1] * len(ids) for ids, _ in sides], 0),
-        "completion_mask": padded([mask for _, mask in sides], 0),
+        "input_ids": padded(ids, pad_token_id),
+        "attention_mask": padded([[1] * len(row) for row in ids], 0),
+        "completion_mask": padded(masks, 0),
     }
 
 
-def _sides(examples: Sequence[dict[str, Any]], column: str) -> list[Any]:
+def _sides(examples: Sequence[Mapping[str, Any]], column: str) -> list[Any]:
     """All chosen rows, then all rejected rows."""
     return [example[f"{side}_{column}"] for side in SIDES for example in examples]
 
@@ -171,17 +237,21 @@ class TrajectoryPairCollator:
 
     Each example holds ``chosen_ids``, ``chosen_mask``, ``rejected_ids`` and ``rejected_mask``, whole trajectories with their
     prompt. The masks are one where the loss looks. With ``..._roles`` too, the batch has them for the diagnostics; with
-    ``..._luck`` (`luck_features`) for the adaptive margin.
+    ``..._margin_features`` (`margin_features`) for the adaptive margin.
+
+    >>> example = {"chosen_ids": [4, 5, 6], "chosen_mask": [0, 1, 1], "rejected_ids": [4, 9], "rejected_mask": [0, 1]}
+    >>> TrajectoryPairCollator(pad_token_id=0)([example])["input_ids"]
+    tensor([[4, 5, 6],
+            [4, 9, 0]])
     """
 
     pad_token_id: int
 
-    def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask``, ``completion_mask``, perhaps ``roles``, [2B, T]; perhaps ``luck``, [2B, D]."""
-        rows = list(zip(_sides(examples, "ids"), _sides(examples, "mask"), strict=True))
-        batch = _batch(rows, self.pad_token_id)
-        if "chosen_luck" in examples[0]:
-            batch["luck"] = torch.tensor(_sides(examples, "luck"))
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """TRL's tensors, perhaps ``roles``, [2B, T]; perhaps ``margin_features``, [2B, D]."""
+        batch = trajectory_batch(_sides(examples, "ids"), _sides(examples, "mask"), self.pad_token_id)
+        if "chosen_margin_features" in examples[0]:
+            batch["margin_features"] = torch.tensor(_sides(examples, "margin_features"))
         if "chosen_roles" in examples[0]:
             batch["roles"] = padded(_sides(examples, "roles"), PADDED)
         return batch
@@ -193,11 +263,21 @@ class TrajectoryLabelCollator:
 
     Right and wrong are balanced in every batch, and the KL rows put each prompt before an answer to *another* prompt, with
     that answer's mask.
+
+    >>> def pair(prompt, good, bad):
+    ...     sides = {"chosen": good, "rejected": bad}
+    ...     row = {f"{side}_ids": [prompt, answer] for side, answer in sides.items()}
+    ...     return row | {f"{side}_{name}": [0, 1] for side in sides for name in ("mask", "roles")}
+    >>> batch = TrajectoryLabelCollator(pad_token_id=0)([pair(4, 11, 12), pair(5, 13, 14)])
+    >>> batch["input_ids"].tolist(), batch["label"].tolist()
+    ([[4, 11], [5, 13], [4, 12], [5, 14]], [True, True, False, False])
+    >>> batch["KL_input_ids"].tolist()  # each prompt with an answer to the other
+    [[4, 13], [5, 11], [4, 14], [5, 12]]
     """
 
     pad_token_id: int
 
-    def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """TRL's tensors, ``KL_`` ones beside them, ``roles`` and ``label``.
 
         Raises:
@@ -205,12 +285,15 @@ class TrajectoryLabelCollator:
         """
         ids, masks, roles = (_sides(examples, column) for column in ("ids", "mask", "roles"))
         prompts = [prompt_of(*side) for side in zip(ids, roles, strict=True)]
-        mismatched = []
+        mixed_ids, mixed_masks = [], []
         for prompt, other in zip(prompts, different_prompts(prompts), strict=True):
             start = len(prompts[other])
-            mismatched.append(([*prompt, *ids[other][start:]], [0] * len(prompt) + masks[other][start:]))
-        batch = _batch(list(zip(ids, masks, strict=True)), self.pad_token_id)
-        batch |= {f"KL_{name}": value for name, value in _batch(mismatched, self.pad_token_id).items()}
-        batch["roles"] = padded(roles, PADDED)
-        batch["label"] = torch.tensor([True] * len(examples) + [False] * len(examples))
-        return batch
+            mixed_ids.append([*prompt, *ids[other][start:]])
+            mixed_masks.append([0] * len(prompt) + masks[other][start:])
+        mismatched = trajectory_batch(mixed_ids, mixed_masks, self.pad_token_id)
+        return {
+            **trajectory_batch(ids, masks, self.pad_token_id),
+            **{f"KL_{name}": value for name, value in mismatched.items()},
+            "roles": padded(roles, PADDED),
+            "label": torch.tensor([True] * len(examples) + [False] * len(examples)),
+        }

@@ -9,20 +9,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtdpo_lib.chat.roles import Role
+from mtdpo_lib.chat import Role
 
 ROLE_NAMES = {role: role.name.lower() for role in (Role.ASSISTANT, Role.TOOL, Role.TEMPLATE)}
 
 
 def turns(roles: Tensor) -> Tensor:
-    """Number of the assistant turn each token belongs to, from 1; 0 for tokens of others. [N, T]."""
+    """Number of the assistant turn each token belongs to, from 1; 0 for tokens of others. [N, T].
+
+    >>> turns(torch.tensor([[Role.PROMPT, Role.ASSISTANT, Role.TOOL, Role.ASSISTANT, Role.ASSISTANT]]))
+    tensor([[0, 1, 0, 2, 2]])
+    """
     own = roles == Role.ASSISTANT
     begins = own & ~torch.nn.functional.pad(own[:, :-1], (1, 0))
     return begins.cumsum(1) * own
 
 
 def mean_sum(values: Tensor, chosen: Tensor) -> float | None:
-    """Sum of `values` over the `chosen` places of each row, averaged over rows that have one; None without."""
+    """Sum of `values` over the `chosen` tokens of each row, averaged over rows that have one; None without."""
     rows = chosen.any(1)
     return (values * chosen).sum(1)[rows].mean().item() if rows.any() else None
 
@@ -37,6 +41,10 @@ def tool_gradient_share(log_probabilities: Tensor, roles: Tensor) -> float | Non
     Args:
         log_probabilities: of assistant and tool tokens, [N, T].
         roles: [N, T].
+
+    >>> roles = torch.tensor([[Role.ASSISTANT, Role.TOOL]])
+    >>> round(tool_gradient_share(torch.tensor([[0.75, 0.25]]).log(), roles), 4)  # (1 - 0.25) of (1 - 0.75) + (1 - 0.25)
+    0.75
     """
     pull = 1 - log_probabilities.exp()
     tool, own = (pull[roles == role].sum().item() for role in (Role.TOOL, Role.ASSISTANT))
@@ -59,6 +67,12 @@ def step_diagnostics(
         Means over trajectories, in nats: ``logps/<side>/turn_<h>``, ``logps/<side>/<role>``; ``ratio/<side>``, the log-ratio
         to the reference; ``reference_kl``, an estimate of KL(pi_ref || pi) that is exact in expectation for trajectories
         sampled from the reference; ``tool_gradient_share``.
+
+    >>> logps = torch.tensor([[-1.0, -2.0], [-3.0, -1.0]])
+    >>> right, scored = torch.tensor([True, False]), torch.ones(2, 2)
+    >>> found = step_diagnostics(logps, torch.zeros(2, 2), scored, None, right)
+    >>> found["ratio/chosen"], found["ratio/rejected"]
+    (-3.0, -4.0)
     """
     found: dict[str, float | None] = {}
     if roles is not None:

@@ -6,7 +6,6 @@ See: notebook 06_multi_turn_dpo.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -15,6 +14,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from mtdpo_lib.common.files import read_json
 
 POLICY = "default"  # the name PEFT gives to a first adapter
 REFERENCE = "ref"  # the name TRL's trainers look for
@@ -35,7 +36,7 @@ def check_same_base(model: PeftModel, folder: Path) -> None:
             f"The reference {folder} holds no adapter (adapter_config.json): give the folder of a saved adapter, "
             '"initial" or "base".'
         )
-    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
+    settings = read_json(folder / "adapter_config.json")
     ours = model.peft_config[POLICY].base_model_name_or_path or ""
     theirs = settings.get("base_model_name_or_path") or ""
     # Folders move between machines, so only the last two parts of a path count; a hub name has two.
@@ -44,10 +45,8 @@ def check_same_base(model: PeftModel, folder: Path) -> None:
             f"The reference adapter {folder} was made for the base {theirs}, but this policy stands on {ours}: "
             "policy and reference must share their base."
         )
-    layers, width = (
-        dict(model.get_base_model().named_modules()),
-        {"lora_A": "in_features", "lora_B": "out_features"},
-    )
+    layers = dict(model.get_base_model().named_modules())
+    width = {"lora_A": "in_features", "lora_B": "out_features"}
     for name, weight in load_peft_weights(str(folder), device="cpu").items():
         layer, _, kind = name.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
         size = weight.shape[1 if kind == "lora_A" else 0]
@@ -120,13 +119,23 @@ class ReferenceCache:
     Args:
         folder: also kept there, for later runs; None keeps them in memory only.
         model: the policy with its reference loaded.
+
+    >>> cache = ReferenceCache(torch.nn.Linear(2, 2))
+    >>> ids, scored = torch.tensor([4, 5, 6]), torch.tensor([0, 1, 1])
+    >>> cache.put(cache.key(ids, scored, "full"), torch.tensor([-0.5, -1.5]))
+    >>> cache.get(cache.key(ids, scored, "full"))
+    tensor([-0.5000, -1.5000])
+    >>> cache.get(cache.key(ids, torch.tensor([1, 1, 1]), "full"))  # another mask, other numbers
+    >>> cache.hits, cache.misses
+    (1, 1)
     """
 
     def __init__(self, model: torch.nn.Module, folder: Path | str | None = None):
         self._model = fingerprint(model)
         self._file = None if folder is None else Path(folder) / f"reference-{self._model}.safetensors"
-        known = self._file is not None and self._file.is_file()
-        self._rows: dict[str, Tensor] = load_file(self._file) if known else {}
+        self._rows: dict[str, Tensor] = {}
+        if self._file is not None and self._file.is_file():
+            self._rows = load_file(self._file)
         self.hits = self.misses = 0
 
     def key(self, ids: Tensor, scored: Tensor, precision: str) -> str:

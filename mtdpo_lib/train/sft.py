@@ -6,21 +6,22 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from mtdpo_lib.chat.encoder import ChatFormat
-from mtdpo_lib.chat.roles import loss_mask
+from mtdpo_lib.chat import ChatFormat, loss_mask
 from mtdpo_lib.problems.base import Demonstration
 from mtdpo_lib.profiles.sections import ModelSettings, SFTSettings
+from mtdpo_lib.train.data import with_labels
 from mtdpo_lib.train.fast.forward import ObservedForward
 from mtdpo_lib.train.fast.shared_prompt import supports
-from mtdpo_lib.train.setup import FullPrecisionAdapter, ProgressCallback, clean_log, training_arguments
+from mtdpo_lib.train.loop import FullPrecisionAdapter, base_of, train_and_log, training_arguments
 
 
 def sft_dataset(
@@ -30,15 +31,19 @@ def sft_dataset(
 
     Raises:
         ValueError: nothing is left.
+
+    >>> from mtdpo_lib.models.tiny import train_tokenizer
+    >>> from mtdpo_lib.problems.base import Problem
+    >>> tokenizer = train_tokenizer(["2 times 3?", "print(2*3)"], 300)
+    >>> messages = [{"role": "user", "content": "2 times 3?"}, {"role": "assistant", "content": "6"}]
+    >>> problem = Problem("a", "suite", "family", "2 times 3?", "6")
+    >>> row = sft_dataset([Demonstration(problem, "correct", messages, True)], tokenizer, 100)[0]
+    >>> tokenizer.decode([label for label in row["labels"] if label != -100])
+    '6<|end|>'
     """
     chat = ChatFormat(tokenizer)
-    rows = []
-    for demonstration in demonstrations:
-        tokens = chat.encode(demonstration.messages)
-        if len(tokens) <= max_tokens:
-            mask = loss_mask(tokens.roles)
-            labels = [token if scored else -100 for token, scored in zip(tokens.ids, mask, strict=True)]
-            rows.append({"input_ids": tokens.ids, "labels": labels})
+    encoded = [chat.encode(demonstration.messages) for demonstration in demonstrations]
+    rows = [with_labels(each.ids, loss_mask(each.roles)) for each in encoded if len(each) <= max_tokens]
     if not rows:
         raise ValueError(
             f"None of {len(demonstrations)} demonstrations fits in {max_tokens} tokens: raise rollout.max_tokens."
@@ -52,6 +57,9 @@ class ShortFirst(Sampler[int]):
     Args:
         lengths: of each row, in tokens.
         seed: of the order.
+
+    >>> list(ShortFirst([500, 10, 100], seed=0))
+    [1, 2, 0]
     """
 
     SPREAD = 0.2  # of a length, before sorting: neighbours in a batch still differ
@@ -77,10 +85,11 @@ class DemonstrationTrainer(FullPrecisionAdapter, SFTTrainer):
 
     short_first = False
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
         if not self.short_first:
-            return super()._get_train_sampler(train_dataset)
-        return ShortFirst(list(map(len, self.train_dataset["input_ids"])), self.args.seed)
+            return super()._get_train_sampler(rows)
+        return ShortFirst(list(map(len, rows["input_ids"])), self.args.seed)
 
 
 def fast_forward(model: PreTrainedModel | PeftModel) -> None:
@@ -89,7 +98,7 @@ def fast_forward(model: PreTrainedModel | PeftModel) -> None:
     Raises:
         ValueError: the fast step does not know this model.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_of(model)
     reason = supports(base)
     if reason is not None:
         raise ValueError(f"sft.step=fast cannot train this model ({reason}): set sft.step=plain.")
@@ -111,6 +120,18 @@ def train_sft(
 
     Returns:
         The log: step, loss, learning rate.
+
+    >>> import contextlib, tempfile
+    >>> from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
+    >>> from mtdpo_lib.profiles.overrides import get_profile
+    >>> profile, tokenizer = get_profile("smoke"), train_tokenizer(["2*3?"], 300)
+    >>> model = tiny_model(profile.model, tokenizer, 64, seed=0)
+    >>> dataset, folder = Dataset.from_list([with_labels([7, 8, 9], [0, 1, 1])]), Path(tempfile.mkdtemp())
+    >>> settings = SFTSettings(epochs=4, early_epochs=1, learning_rate=1e-2)
+    >>> with contextlib.redirect_stdout(None):  # a slow machine would say how far it is
+    ...     log = train_sft(folder, model, tokenizer, dataset, settings, profile.model, seed=0)
+    >>> log[-1]["loss"] < log[0]["loss"], sorted(path.name for path in folder.iterdir())
+    (True, ['early', 'late'])
     """
     steps = math.ceil(len(dataset) / settings.batch_size)
     arguments = SFTConfig(
@@ -124,17 +145,12 @@ def train_sft(
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     trainer = DemonstrationTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        callbacks=[ProgressCallback("SFT")],
+        model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer
     )
-    trainer.remove_callback(PrinterCallback)
     trainer.short_first = settings.short_first
     if settings.step == "fast":
         fast_forward(trainer.model)
-    trainer.train()
+    log = train_and_log(trainer, "SFT", {"loss": "loss", "learning_rate": "learning_rate"})
     for name, epochs in (("early", settings.early_epochs), ("late", settings.epochs)):
         checkpoint = folder / "trainer" / f"checkpoint-{epochs * steps}"
         shutil.copytree(
@@ -142,4 +158,4 @@ def train_sft(
         )
         tokenizer.save_pretrained(folder / name)
     shutil.rmtree(folder / "trainer")
-    return clean_log(trainer.state.log_history, {"loss": "loss", "learning_rate": "learning_rate"})
+    return log

@@ -9,7 +9,6 @@ See: notebook 06_multi_turn_dpo.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,55 +16,24 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
-from trl.trainer.utils import use_adapter
 
-from mtdpo_lib.train.data import TrajectoryLabelCollator, TrajectoryPairCollator
+from mtdpo_lib.train.data import SIDES, TrajectoryLabelCollator, TrajectoryPairCollator, without_over_long
 from mtdpo_lib.train.diagnostics import step_diagnostics
 from mtdpo_lib.train.fast.forward import ObservedForward
 from mtdpo_lib.train.fast.shared_prompt import supports
-from mtdpo_lib.train.reference import (
-    POLICY,
-    REFERENCE,
-    ReferenceCache,
-    answers_as_reference,
-    is_adapter,
-    load_reference,
-)
-from mtdpo_lib.train.setup import FullPrecisionAdapter
+from mtdpo_lib.train.loop import FullPrecisionAdapter, base_of
+from mtdpo_lib.train.parts import parts
+from mtdpo_lib.train.reference import POLICY, ReferenceCache, answers_as_reference, is_adapter, load_reference
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = [
-    f"{side}_{column}" for side in ("chosen", "rejected") for column in ("ids", "mask", "roles", "luck")
-]
-VALUE_FILE = "value_head.pt"
+COLUMNS = [f"{side}_{column}" for side in SIDES for column in ("ids", "mask", "roles", "margin_features")]
+Batch = dict[str, Tensor]
 
 
-def without_over_long(dataset: Dataset, max_length: int | None) -> tuple[Dataset, int]:
-    """Pairs whose longer side has at most `max_length` tokens, and how many were left out; nothing is ever cut.
-
-    Raises:
-        ValueError: no pair at all, or none that fits.
-    """
-    if len(dataset) == 0:
-        raise ValueError("There is no preference pair to train on: the data set is empty.")
-    if max_length is None:
-        return dataset, 0
-    keep = [
-        place
-        for place, row in enumerate(dataset)
-        if max(len(row["chosen_ids"]), len(row["rejected_ids"])) <= max_length
-    ]
-    if not keep:
-        raise ValueError(
-            f"None of {len(dataset)} pairs fits in max_length={max_length} tokens: raise it, or set it to None."
-        )
-    return (dataset if len(keep) == len(dataset) else dataset.select(keep)), len(dataset) - len(keep)
-
-
-class _Trajectories(FullPrecisionAdapter):
+class TrajectoryTrainer(FullPrecisionAdapter):
     """What `TrajectoryDPOTrainer` and `TrajectoryKTOTrainer` share; TRL's trainer comes after it in the order of bases.
 
     Args:
@@ -85,8 +53,13 @@ class _Trajectories(FullPrecisionAdapter):
         agreement: largest difference between policy and reference before the first step, in nats, once it is checked.
     """
 
-    collator: type
-    config: type
+    collator: type[TrajectoryPairCollator | TrajectoryLabelCollator]
+    config: type[DPOConfig | KTOConfig]
+    # What TRL's trainers have beside transformers':
+    args: Any
+    ref_model: torch.nn.Module | None
+    _tokenizer: PreTrainedTokenizerBase
+    _metrics: Any
 
     def __init__(
         self,
@@ -99,67 +72,53 @@ class _Trajectories(FullPrecisionAdapter):
         rows_at_once: int = 0,
         diagnostics: bool = True,
         reference_cache: str | Path | None = None,
-        data_collator: Any = None,
-        processing_class: Any = None,
-        eval_dataset: Any = None,
         **others: Any,
     ):
         args = self.config("trajectories") if args is None else args
         train_dataset, self.dropped = without_over_long(train_dataset, args.max_length)
-        if self.dropped:
-            logger.warning(
-                "%d pairs are longer than max_length=%d and were left out.", self.dropped, args.max_length
-            )
         remember = args.precompute_ref_log_probs or reference_cache is not None
         args.precompute_ref_log_probs = False  # ours is keyed by mask and precision too
         self._reference, self._rows_at_once, self._diagnostics = reference, rows_at_once, diagnostics
-        self._forward = self._reference_forward = None
-        self._share, self.agreement = 1.0, None
-        if processing_class is not None and not (processing_class.pad_token or processing_class.eos_token):
+        self._whole: Batch | None = None  # the batch, while a step goes through it in parts
+        self.agreement: float | None = None
+        tokenizer = others.get("processing_class")
+        if tokenizer is not None and not (tokenizer.pad_token or tokenizer.eos_token):
             raise ValueError(
                 "The tokenizer has neither a pad token nor an end-of-text token: set tokenizer.pad_token to a token."
             )
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            **others,
-        )
-        if data_collator is None:
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **others)
+        if others.get("data_collator") is None:
             self.data_collator = self.collator(self._tokenizer.pad_token_id)
-        is_peft = isinstance(self.model, PeftModel)
-        if not is_peft and (reference != "initial" or remember):
+        if isinstance(self.model, PeftModel):
+            load_reference(self.model, reference)
+        elif reference != "initial" or remember:
             raise ValueError(
                 'A reference other than "initial", and its log-probabilities computed once, need a policy with an adapter: '
                 "pass peft_config, or a PeftModel."
             )
-        if is_peft:
-            load_reference(self.model, reference)
         self._observe(fast)
         if remember:
             self._forward.cache = ReferenceCache(self.model, reference_cache)
 
     def _observe(self, fast: bool) -> None:
-        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        reason = self._why_not_fast(base) if fast else None
+        """Stand between TRL's loss and its models: the policy, and the reference if that is not one of its adapters."""
+        reason = self._why_not_fast() if fast else None
         if reason is not None:
             logger.warning("The fast step is not used for this model: %s.", reason)
         self.fast = fast and reason is None
-        own_reference = isinstance(self.model, PeftModel) and self.ref_model is None
-        self._forward = ObservedForward(base, self.fast, policy_of=self.model if own_reference else None)
+        is_adapter_of = self.model if isinstance(self.model, PeftModel) and self.ref_model is None else None
+        self._forward = ObservedForward(base_of(self.model), self.fast, policy_of=is_adapter_of)
+        self._reference_forward = self._forward
         if self.ref_model is not None:
-            frozen = self.accelerator.unwrap_model(self.ref_model)
+            frozen: Any = self.accelerator.unwrap_model(self.ref_model)
             self._reference_forward = ObservedForward(frozen, self.fast, is_reference=True)
 
-    def _why_not_fast(self, base: PreTrainedModel) -> str | None:
+    def _why_not_fast(self) -> str | None:
         if getattr(self, "use_weighting", False):
             return "use_weighting wants a statistic that it does not compute"
         if isinstance(self.model, PeftModel) and self.model.active_peft_config.is_prompt_learning:
             return "prompt-learning adapters put tokens of their own before each row"
-        return supports(base)
+        return supports(base_of(self.model))
 
     # TRL's hooks
 
@@ -170,22 +129,22 @@ class _Trajectories(FullPrecisionAdapter):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = COLUMNS
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's loss, times its weight where the batch is a part of one; watched, checked and noted on the way."""
         inputs = dict(inputs)
-        roles = inputs.pop("roles", None)
-        scored = inputs["completion_mask"].bool()
-        watches = roles is not None and self._diagnostics
-        self._forward.watched = ((roles > 0) & ~scored) if watches else None
-        result = super()._compute_loss(model, inputs, return_outputs)
+        roles, scored = inputs.pop("roles", None), inputs["completion_mask"].bool()
+        watches = self._diagnostics and roles is not None
+        self._forward.watched = (roles > 0) & ~scored if watches else None
+        result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self._check_start(scored[:, 1:])
         if self._diagnostics:
-            self._note(inputs, scored, roles if watches else None)
+            self._note(inputs, scored, roles)
+        share = self._share(inputs)
         if return_outputs:
-            return result[0] * self._share, result[1]
-        return result if self._share == 1.0 else result * self._share
-
-    def _known_reference(self) -> Tensor | None:
-        return (self._reference_forward or self._forward).reference
+            return result[0] * share, result[1]
+        return result if share == 1.0 else result * share
 
     def _check_start(self, scored: Tensor) -> None:
         """Before the first step the policy is its own "initial" reference: their log-probabilities must be equal.
@@ -194,9 +153,9 @@ class _Trajectories(FullPrecisionAdapter):
             RuntimeError: they are not, so the reference is another policy.
         """
         first = self.agreement is None and self.model.training and self.state.global_step == 0
-        if not (first and self._reference == "initial" and self.args.disable_dropout):
+        reference = self._reference_forward.reference
+        if not (first and self._reference == "initial" and self.args.disable_dropout) or reference is None:
             return
-        reference = self._known_reference()
         difference = ((self._forward.policy - reference) * scored).sum(1).abs()
         if (difference > 1e-2 + 1e-3 * reference.sum(1).abs()).any():
             raise RuntimeError(
@@ -210,65 +169,44 @@ class _Trajectories(FullPrecisionAdapter):
             self.agreement,
         )
 
-    def _note(self, inputs: dict[str, Tensor], scored: Tensor, roles: Tensor | None) -> None:
-        mode = "train" if self.model.training else "eval"
+    def _note(self, inputs: Batch, scored: Tensor, roles: Tensor | None) -> None:
+        rows = torch.arange(len(scored), device=scored.device)
         found = step_diagnostics(
             self._forward.policy,
-            self._known_reference(),
+            self._reference_forward.reference,
             scored[:, 1:],
             None if roles is None else roles[:, 1:],
-            self._right(inputs),
+            right=inputs["label"].bool() if "label" in inputs else rows < len(rows) // 2,
         )
         for name, value in found.items():
-            self._metrics[mode][name].append(value)
+            self._log_metric(name, value)
 
-    def _right(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Rows of right trajectories, [N]."""
-        rows = len(inputs["input_ids"])
-        return torch.arange(rows, device=inputs["input_ids"].device) < rows // 2
+    def _log_metric(self, name: str, value: float) -> None:
+        self._metrics["train" if self.model.training else "eval"][name].append(value)
 
     # A step in parts
 
-    def _parts(self, inputs: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], float]]:
-        """Pairs of a batch, `rows_at_once` at a time, without the columns that only padding fills; and their weight."""
-        pairs = len(inputs["input_ids"]) // 2
-        size = self._rows_at_once or pairs
-        for start in range(0, pairs, size):
-            rows = [*range(start, min(start + size, pairs))]
-            rows += [row + pairs for row in rows]
-            part = {name: value[rows] if value.dim() else value for name, value in inputs.items()}
-            for prefix in ("", "KL_"):
-                if f"{prefix}attention_mask" in part:
-                    width = int(part[f"{prefix}attention_mask"].sum(1).max())
-                    for name in ("input_ids", "attention_mask", "completion_mask"):
-                        part[prefix + name] = part[prefix + name][:, :width]
-                    if not prefix and "roles" in part:
-                        part["roles"] = part["roles"][:, :width]
-            yield part, len(rows) / 2 / pairs
+    def _share(self, inputs: Batch) -> float:
+        """How much of its batch a part is; 1 outside of parts."""
+        return 1.0 if self._whole is None else len(inputs["input_ids"]) / len(self._whole["input_ids"])
 
-    def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """A step; its loss and gradient are those of the whole batch however many rows are in memory at once."""
         if not 0 < self._rows_at_once < len(inputs["input_ids"]) // 2:
             return super().training_step(model, inputs, num_items_in_batch)
-        total = None
-        for part, share in self._parts(inputs):
-            self._share = share
-            try:
-                loss = super().training_step(model, self._part_of(inputs, part, share), num_items_in_batch)
-            finally:
-                self._share = 1.0
-            total = loss if total is None else total + loss
+        self._whole, total = inputs, torch.zeros((), device=self.accelerator.device)
+        try:
+            for part in parts(inputs, self._rows_at_once):
+                total = total + super().training_step(model, part, num_items_in_batch)
+        finally:
+            self._whole = None
         return total
 
-    def _part_of(self, inputs: dict[str, Tensor], part: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-        """What a part must know of its whole."""
-        return part
-
-    def _load_from_checkpoint(self, folder: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """As transformers', which in some versions (5.17) loads the reference's adapter and not the policy's."""
-        super()._load_from_checkpoint(folder, model)
-        if isinstance(self.model, PeftModel) and is_adapter(Path(folder)):
-            self.model.load_adapter(folder, POLICY, is_trainable=True)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if isinstance(self.model, PeftModel) and is_adapter(Path(resume_from_checkpoint)):
+            self.model.load_adapter(resume_from_checkpoint, POLICY, is_trainable=True)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As TRL's; the reference's log-probabilities are saved at the end."""
@@ -279,74 +217,36 @@ class _Trajectories(FullPrecisionAdapter):
                 self._forward.cache.save()
 
 
-class TrajectoryDPOTrainer(_Trajectories, DPOTrainer):
+class TrajectoryDPOTrainer(TrajectoryTrainer, DPOTrainer):
     """M-DPO, eq. (14), or single-turn DPO when the data set scores the tool's tokens (``method="dpo"``).
 
-    The arguments beside TRL's are described at `_Trajectories`. The NLL term is TRL's loss type "sft"; under gradient
+    The arguments beside TRL's are described at `TrajectoryTrainer`. The NLL term is TRL's loss type "sft"; under gradient
     accumulation its mean runs over all tokens of the step, as if the batch were one.
 
-    With the columns ``chosen_luck`` and ``rejected_luck`` (`mtdpo_lib.train.adaptive_margin`) the loss gets the third term of eq. (13),
-    -log sigmoid(eta (Delta_w - Delta_l) + w . (c_w - c_l)), and learns w.
-
-    Args:
-        value_learning_rate: of w; None: the policy's. An adapter's rate hardly moves a linear head in a few dozen steps.
-
-    The log then holds ``luck``, the mean of |w . (c_w - c_l)|, in the unit of the utility.
-
-    Attributes:
-        value_head: w, [D], zero at the start; None without those columns.
+    >>> import tempfile
+    >>> from peft import LoraConfig
+    >>> from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
+    >>> from mtdpo_lib.profiles.overrides import get_profile
+    >>> from mtdpo_lib.train import pairs_from_messages, training_arguments
+    >>> tokenizer, settings = train_tokenizer(["2*3?"], 300), get_profile("smoke").model
+    >>> question = {"role": "user", "content": "2*3?"}
+    >>> sides = {"chosen": [question, {"role": "assistant", "content": "6"}]}
+    >>> sides["rejected"] = [question, {"role": "assistant", "content": "5"}]
+    >>> dataset, _ = pairs_from_messages([sides], tokenizer)
+    >>> trainer = TrajectoryDPOTrainer(
+    ...     tiny_model(settings, tokenizer, 64, seed=0),
+    ...     DPOConfig(**training_arguments(tempfile.mkdtemp(), settings, seed=0), beta=0.5),
+    ...     train_dataset=dataset, processing_class=tokenizer,
+    ...     peft_config=LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"),
+    ... )
+    >>> loss = trainer.compute_loss(trainer.model, trainer.data_collator(list(dataset)))
+    >>> f"{loss:.4f}, {trainer.agreement:.4f} nats apart"  # policy and reference are one: log 2
+    '0.6931, 0.0000 nats apart'
     """
 
     collator, config = TrajectoryPairCollator, DPOConfig
 
-    def __init__(
-        self,
-        model: Any,
-        args: Any = None,
-        *,
-        train_dataset: Dataset,
-        value_learning_rate: float | None = None,
-        **others: Any,
-    ):
-        self.value_head: torch.nn.Parameter | None = None
-        self._value_learning_rate = value_learning_rate
-        super().__init__(model, args, train_dataset=train_dataset, **others)
-        if "chosen_luck" not in train_dataset.column_names:
-            return
-        if self.loss_types != ["sigmoid"]:
-            raise ValueError(
-                f"The adaptive margin is a term of eq. (14) and needs loss_type=sigmoid alone, not {self.loss_types}: "
-                "leave the columns chosen_luck and rejected_luck out, or the other loss types."
-            )
-        size = len(train_dataset[0]["chosen_luck"])
-        self.value_head = torch.nn.Parameter(torch.zeros(size, device=self.accelerator.device))
-        # A parameter of the model: optimised, clipped and synchronised between processes with all others.
-        self.model.register_parameter("value_head", self.value_head)
-
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """As the trainer's, with a group of its own for w."""
-        new = self.optimizer is None
-        optimizer = super().create_optimizer(*args, **kwargs)
-        if new and self.value_head is not None and self._value_learning_rate is not None:
-            for group in optimizer.param_groups:
-                group["params"] = [one for one in group["params"] if one is not self.value_head]
-            own = {"params": [self.value_head], "lr": self._value_learning_rate, "weight_decay": 0.0}
-            optimizer.add_param_group(own)
-        return optimizer
-
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        super()._save_checkpoint(*args, **kwargs)
-        if self.value_head is not None:
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            torch.save(self.value_head.data, folder / VALUE_FILE)
-
-    def _load_from_checkpoint(self, folder: str, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_checkpoint(folder, *args, **kwargs)
-        if self.value_head is not None:
-            saved = torch.load(Path(folder) / VALUE_FILE, weights_only=True)
-            self.value_head.data.copy_(saved)
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Tensor]], Any]:
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Batch], Any]:
         """Batches of one step; each learns its share of the step's chosen tokens, which weighs its NLL term."""
         batches, count = super().get_batch_samples(*args, **kwargs)
         if "sft" in self.loss_types and len(batches) > 1:
@@ -355,44 +255,45 @@ class TrajectoryDPOTrainer(_Trajectories, DPOTrainer):
                 batch["nll_share"] = own * len(tokens) / sum(tokens)
         return batches, count
 
-    def _part_of(self, inputs: dict[str, Tensor], part: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-        own = _chosen_tokens(part) / _chosen_tokens(inputs) / share
-        return {**part, "nll_share": own * inputs.get("nll_share", torch.tensor(1.0)).to(own.device)}
-
-    def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
-        luck = inputs.get("luck")
-        inputs = {name: value for name, value in inputs.items() if name != "luck"}
-        # TRL multiplies log-ratios by beta, so that what is added here is C in the unit of the utility.
-        with_margin = self.value_head is not None and luck is not None
-        self._forward.margin = luck @ self.value_head / self.beta if with_margin else None
-        if with_margin and self._diagnostics:
-            chosen, rejected = (luck @ self.value_head.detach()).chunk(2)
-            mode = "train" if self.model.training else "eval"
-            self._metrics[mode]["luck"].append((chosen - rejected).abs().mean().item())
-        if "nll_share" not in inputs:
-            return super()._compute_loss(model, inputs, return_outputs)
+    def compute_loss(
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """As `TrajectoryTrainer`'s, with the NLL term weighed as in the whole step."""
         inputs = dict(inputs)
-        share, weights = inputs.pop("nll_share"), self.loss_weights
+        share: Any = inputs.pop("nll_share", 1.0)
+        if self._whole is not None:
+            share = share * _chosen_tokens(inputs) / _chosen_tokens(self._whole) / self._share(inputs)
+        weights = self.loss_weights
         self.loss_weights = [
             weight * share if kind == "sft" else weight
             for kind, weight in zip(self.loss_types, weights, strict=True)
         ]
         try:
-            return super()._compute_loss(model, inputs, return_outputs)
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
             self.loss_weights = weights
 
 
-def _chosen_tokens(batch: dict[str, Tensor]) -> Tensor:
+def _chosen_tokens(batch: Batch) -> Tensor:
     return batch["completion_mask"][: len(batch["completion_mask"]) // 2, 1:].sum().float()
 
 
-class TrajectoryKTOTrainer(_Trajectories, KTOTrainer):
+class TrajectoryKTOTrainer(TrajectoryTrainer, KTOTrainer):
     """M-KTO, eq. (15), or single-turn KTO when the data set scores the tool's tokens (``method="kto"``).
 
-    The arguments beside TRL's are described at `_Trajectories`. A batch holds both trajectories of
+    The arguments beside TRL's are described at `TrajectoryTrainer`. A batch holds both trajectories of
     `per_device_train_batch_size` pairs; its KL term z_0 is estimated on answers to other prompts, once for the whole batch.
     Under gradient accumulation, as in TRL, every batch has its own; `rows_at_once` saves memory without that.
+
+    >>> import tempfile
+    >>> from mtdpo_lib.profiles.sections import ModelSettings
+    >>> from mtdpo_lib.train import training_arguments
+    >>> common = training_arguments(tempfile.mkdtemp(), ModelSettings(), seed=0)
+    >>> two_pairs, config = Dataset.from_dict({"chosen_ids": [[1], [2]]}), KTOConfig(**common, per_device_train_batch_size=1)
+    >>> TrajectoryKTOTrainer(None, config, train_dataset=two_pairs)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: KTO's KL term needs answers to different prompts in every batch: ...
     """
 
     collator, config = TrajectoryLabelCollator, KTOConfig
@@ -410,51 +311,34 @@ class TrajectoryKTOTrainer(_Trajectories, KTOTrainer):
                 f"The last batch of {pairs} pairs would hold one pair, and KTO's KL term needs two prompts: take another "
                 f"batch size than {size}, or dataloader_drop_last=True."
             )
-        self._z0: Tensor | None = None
+        self._kl_logps: dict[bool, Tensor] = {}  # of reference and policy, for all parts of a step
         super().__init__(model, args, train_dataset=train_dataset, **others)
 
-    def _right(self, inputs: dict[str, Tensor]) -> Tensor:
-        return inputs["label"].bool()
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        """As `TrajectoryTrainer`'s, with a KL term of its own."""
+        self._kl_logps.clear()
+        return super().training_step(model, inputs, num_items_in_batch)
 
-    def _compute_kl_logps(self, model: Any, batch: dict[str, Tensor]) -> Tensor | None:
-        """Log-probabilities of mismatched rows; inside a part, numbers whose difference is the whole batch's z_0."""
-        if self._z0 is not None:
-            return torch.zeros_like(self._z0) if self._is_reference(model) else self._z0
-        forwards: Sequence[ObservedForward] = [
-            forward for forward in (self._forward, self._reference_forward) if forward is not None
-        ]
-        for forward in forwards:
-            forward.noting = False
+    def _compute_kl_logps(self, model: Any, batch: Batch) -> Any:
+        """Log-probabilities of the whole batch's mismatched rows; all parts of a step share them."""
+        if self._whole is None:
+            return self._mismatched_logps(model, batch)
+        is_reference = model is self.ref_model or answers_as_reference(base_of(self.model))
+        if is_reference not in self._kl_logps:
+            rows = {
+                name.removeprefix("KL_"): value for name, value in batch.items() if name.startswith("KL_")
+            }
+            logps = [
+                self._mismatched_logps(model, {f"KL_{name}": value for name, value in part.items()})
+                for part in parts(rows, self._rows_at_once)
+            ]
+            self._kl_logps[is_reference] = torch.cat(logps)
+        return self._kl_logps[is_reference]
+
+    def _mismatched_logps(self, model: Any, batch: Batch) -> Any:
+        """TRL's; these rows are not what the diagnostics are about."""
+        self._forward.noting = self._reference_forward.noting = False
         try:
             return super()._compute_kl_logps(model, batch)
         finally:
-            for forward in forwards:
-                forward.noting = True
-
-    def _is_reference(self, model: Any) -> bool:
-        return model is self.ref_model or answers_as_reference(self.accelerator.unwrap_model(self.model))
-
-    def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
-        if 0 < self._rows_at_once < len(inputs["input_ids"]) // 2:
-            self._z0 = self._whole_kl(model, inputs)
-        try:
-            return super().training_step(model, inputs, num_items_in_batch)
-        finally:
-            self._z0 = None
-
-    def _whole_kl(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
-        """Mean log-ratio over all mismatched rows of the batch, before it is cut at zero."""
-        model.train()
-        total = torch.zeros((), device=self.accelerator.device)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            for part, share in self._parts(self._prepare_inputs(inputs)):
-                total += share * self._log_ratio(model, part).mean()
-        return total
-
-    def _log_ratio(self, model: Any, part: dict[str, Tensor]) -> Tensor:
-        policy = self._compute_kl_logps(model, part)
-        if self.ref_model is not None:
-            return policy - self._compute_kl_logps(self.ref_model, part)
-        frozen = self.accelerator.unwrap_model(self.model)
-        with use_adapter(frozen, adapter_name=REFERENCE if REFERENCE in frozen.peft_config else None):
-            return policy - self._compute_kl_logps(self.model, part)
+            self._forward.noting = self._reference_forward.noting = True

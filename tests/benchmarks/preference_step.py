@@ -55,6 +55,7 @@ from mtdpo_lib.chat.roles import Role  # noqa: E402
 from mtdpo_lib.models import quiet_libraries  # noqa: E402
 from mtdpo_lib.train import TrajectoryDPOTrainer, TrajectoryPairCollator  # noqa: E402
 from mtdpo_lib.train.fast import forward, shared_prompt  # noqa: E402
+from mtdpo_lib.train.loop import CHECKPOINTING  # noqa: E402
 
 SMOLLM2 = {
     "vocab_size": 49152, "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,
@@ -121,7 +122,7 @@ class Arm:
             model, LoraConfig(r=32, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM")
         )
         arguments = DPOConfig(
-            output_dir="unused", max_length=None, bf16=autocast, gradient_checkpointing=self.checkpointing,
+            output_dir="unused", max_length=None, bf16=autocast, **{CHECKPOINTING: self.checkpointing},
             use_cpu=device == "cpu", report_to="none", per_device_train_batch_size=len(pairs),
             dataloader_pin_memory=False, remove_unused_columns=False,
         )  # fmt: skip
@@ -145,7 +146,7 @@ class Arm:
         trainer.agreement = 0.0
         trainer.current_gradient_accumulation_steps = 1
         if self.checkpointing:
-            trainer.model.gradient_checkpointing_enable()
+            getattr(trainer.model, f"{CHECKPOINTING}_enable")()
         trainer.optimizer = torch.optim.AdamW(
             [w for w in trainer.model.parameters() if w.requires_grad], 1e-5
         )

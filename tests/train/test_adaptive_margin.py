@@ -19,7 +19,7 @@ from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import PreferenceSettings, SettingError
 from mtdpo_lib.rollout import Turn
 from mtdpo_lib.sandbox import SandboxPool
-from mtdpo_lib.train import ask_again, luck_features, preference_dataset, train_preference
+from mtdpo_lib.train import ask_again, margin_features, preference_dataset, train_preference
 
 # --- c(tau) ---
 
@@ -71,7 +71,7 @@ def test_with_v_known_it_is_term_c_of_the_table(seed, tokenizer):
             )
         trajectories.append(as_trajectory(second + chat.tool(str(o2)) + chat.assistant(str(a3)), "p", True))
         texts.append(again)
-    found = luck_features(Table(values), tokenizer, trajectories, texts, rows_at_once=3)[:, 0]
+    found = margin_features(Table(values), tokenizer, trajectories, texts, rows_at_once=3)[:, 0]
     exact = theory.term_c(process, v, frequencies)[0].float()
     assert exact.abs().max() > 0.05
     assert torch.allclose(found, exact, atol=1e-6)
@@ -96,37 +96,37 @@ def noisy_pairs(overfit):
     ]
 
 
-def test_a_tool_that_always_answers_alike_has_no_luck(noisy_pairs, policy, smoke):
+def test_a_tool_that_always_answers_alike_has_no_margin(noisy_pairs, policy, smoke):
     sides = [noisy_pairs[0].chosen, noisy_pairs[1].chosen]
     model, own = load_for_sampling(policy, smoke.model), load_tokenizer(policy)
     with SandboxPool(smoke.sandbox) as pool:
         sure = ask_again(sides, pool, 3, 0.0, 0)
         noisy = ask_again(sides, pool, 24, 0.6, 0)
     assert sure == [[["12"] * 3], [["4.0"] * 3]]
-    assert torch.equal(luck_features(model, own, sides, sure), torch.zeros(2, smoke.model.hidden))
+    assert torch.equal(margin_features(model, own, sides, sure), torch.zeros(2, smoke.model.hidden))
     assert set(noisy[0][0]) == {"11", "12", "13"}
-    assert (luck_features(model, own, sides, noisy).norm(dim=1) > 0.1).all()
+    assert (margin_features(model, own, sides, noisy).norm(dim=1) > 0.1).all()
 
 
 # --- The loss ---
 
 
-def with_luck(rows, seed=0, size=6):
+def with_features(rows, seed=0, size=6):
     torch.manual_seed(seed)
     dataset = preference_dataset(rows)
     for side in ("chosen", "rejected"):
-        dataset = dataset.add_column(f"{side}_luck", torch.randn(len(rows), size).tolist())
+        dataset = dataset.add_column(f"{side}_margin_features", torch.randn(len(rows), size).tolist())
     return dataset
 
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_loss_has_the_third_term(build, pairs, fast):
-    dataset = with_luck(pairs)
-    trainer = build("mdpo", dataset, fast=fast)
+    dataset = with_features(pairs)
+    trainer = build("margin", dataset, fast=fast)
     move(trainer)
     trainer.value_head.data = torch.randn(6)
     w = trainer.value_head.detach().double()
-    luck = {side: torch.tensor(dataset[f"{side}_luck"]).double() for side in ("chosen", "rejected")}
+    c = {side: torch.tensor(dataset[f"{side}_margin_features"]).double() for side in ("chosen", "rejected")}
     terms = []
     for row, pair in enumerate(pairs):
         ratio = 0.0
@@ -135,23 +135,23 @@ def test_the_loss_has_the_third_term(build, pairs, fast):
             own = log_probability(trainer.model, side, scored)
             with trainer.model.disable_adapter():
                 ratio += sign * (own - log_probability(trainer.model, side, scored))
-        terms.append(ETA * ratio + float(w @ (luck["chosen"][row] - luck["rejected"][row])))
+        terms.append(ETA * ratio + float(w @ (c["chosen"][row] - c["rejected"][row])))
     score = torch.tensor(terms, dtype=torch.float64)
     loss, _ = step(trainer)
     assert loss == pytest.approx(float(-torch.nn.functional.logsigmoid(score).mean()), rel=1e-5)
-    pull = -((1 - score.sigmoid())[:, None] * (luck["chosen"] - luck["rejected"])).mean(0)
+    pull = -((1 - score.sigmoid())[:, None] * (c["chosen"] - c["rejected"])).mean(0)
     assert torch.allclose(trainer.value_head.grad.double(), pull, rtol=1e-4, atol=1e-6)
     # It must matter: without the term the loss is another.
     trainer.value_head.data.zero_()
     assert abs(step(trainer)[0] - loss) > 0.01
 
 
-def test_zero_luck_changes_nothing(build, pairs):
+def test_a_margin_of_zero_changes_nothing(build, pairs):
     plain = build("mdpo", pairs)
     dataset = preference_dataset(pairs)
     for side in ("chosen", "rejected"):
-        dataset = dataset.add_column(f"{side}_luck", [[0.0] * 4] * len(pairs))
-    zero = build("mdpo", dataset)
+        dataset = dataset.add_column(f"{side}_margin_features", [[0.0] * 4] * len(pairs))
+    zero = build("margin", dataset)
     zero.value_head.data = torch.ones(4)
     for trainer in (plain, zero):
         move(trainer)
@@ -161,7 +161,10 @@ def test_zero_luck_changes_nothing(build, pairs):
 
 
 def test_parts_of_a_step_share_the_margin(build, pairs):
-    whole, parts = build("mdpo", with_luck(pairs)), build("mdpo", with_luck(pairs), rows_at_once=1)
+    whole, parts = (
+        build("margin", with_features(pairs)),
+        build("margin", with_features(pairs), rows_at_once=1),
+    )
     grads = []
     for trainer in (whole, parts):
         move(trainer)
@@ -176,10 +179,10 @@ def test_the_value_head_is_learned_kept_and_resumed(build, pairs, tmp_path):
     arguments = {
         "max_steps": 6, "save_strategy": "steps", "save_steps": 3, "save_only_model": False, "learning_rate": 1e-3,
     }  # fmt: skip
-    unbroken = build("mdpo", with_luck(pairs), dict(arguments))
+    unbroken = build("margin", with_features(pairs), dict(arguments))
     unbroken.train()
     assert unbroken.value_head.abs().max() > 1e-3
-    resumed = build("mdpo", with_luck(pairs), dict(arguments))
+    resumed = build("margin", with_features(pairs), dict(arguments))
     resumed.train(resume_from_checkpoint=str(tmp_path / "trainer" / "checkpoint-3"))
     assert torch.allclose(resumed.value_head, unbroken.value_head, atol=1e-6)
 
@@ -188,7 +191,7 @@ def test_the_value_head_has_a_learning_rate_of_its_own(build, pairs):
     """Adam's first step moves every weight by the learning rate, whatever the gradient."""
     arguments = {"max_steps": 1, "learning_rate": 1e-4, "warmup_steps": 0}
     for rate, moved in ((None, 1e-4), (0.03, 0.03)):
-        trainer = build("mdpo", with_luck(pairs), dict(arguments), value_learning_rate=rate)
+        trainer = build("margin", with_features(pairs), dict(arguments), value_learning_rate=rate)
         before = [weight.detach().clone() for weight in trainer.model.parameters()]
         trainer.train()
         assert trainer.value_head.abs().tolist() == pytest.approx([moved] * 6, rel=1e-3)
@@ -202,7 +205,7 @@ def test_the_value_head_has_a_learning_rate_of_its_own(build, pairs):
 
 def test_other_losses_are_refused(build, pairs):
     with pytest.raises(ValueError, match="loss_type=sigmoid alone"):
-        build("mdpo", with_luck(pairs), {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1]})
+        build("margin", with_features(pairs), {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1]})
 
 
 def test_settings_that_do_not_fit_are_refused():
@@ -220,15 +223,15 @@ def test_training_with_the_correction(noisy_pairs, policy, smoke, tmp_path):
     for draws in (0, 8):
         settings = PreferenceSettings(eta=ETA, learning_rate=1e-3, batch_size=2, epochs=6, checkpoints=1)
 
-        def luck(model, tokenizer, sides, draws=draws):
+        def features(model, tokenizer, sides, draws=draws):
             with SandboxPool(smoke.sandbox) as pool:
-                return luck_features(model, tokenizer, sides, ask_again(sides, pool, draws, 0.5, 1))
+                return margin_features(model, tokenizer, sides, ask_again(sides, pool, draws, 0.5, 1))
 
         folder = tmp_path / str(draws)
         model = load_for_training(policy, smoke.model, 0)
         logs[draws] = train_preference(
             folder, model, load_tokenizer(policy), noisy_pairs, policy, policy, settings, smoke.model, 0,
-            luck=luck if draws else None,
+            adaptive_margin=features if draws else None,
         )  # fmt: skip
         assert (folder / "step-6" / "adapter_model.safetensors").exists()
     assert logs[0][0]["loss"] == pytest.approx(math.log(2), abs=1e-4)

@@ -1,6 +1,7 @@
 """Masks reach TRL's losses, eq. (14) by an independent formula, references as adapters, SFT on assistant tokens."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from peft import PeftModel
 from support import log_probability, shake, trajectory
 from transformers import GPT2Config, GPT2LMHeadModel
+from trl import DPOConfig, KTOConfig, SFTConfig
 
 from mtdpo_lib.chat.roles import loss_mask
 from mtdpo_lib.common.stages import Product
@@ -17,17 +19,19 @@ from mtdpo_lib.pairs import Pair
 from mtdpo_lib.problems.base import Demonstration, Problem
 from mtdpo_lib.profiles.sections import PreferenceSettings
 from mtdpo_lib.rollout import Trajectory
-from mtdpo_lib.train import TrajectoryPairCollator, preference_dataset, sft_dataset, train_preference
+from mtdpo_lib.train import (
+    TrajectoryDPOTrainer,
+    TrajectoryPairCollator,
+    preference_dataset,
+    sft_dataset,
+    train_preference,
+    training_arguments,
+)
 from mtdpo_lib.train.preference import set_reference
 from mtdpo_lib.train.sft import ShortFirst, fast_forward, train_sft
 
 
 def trainer_for(policy, pairs, tmp_path, smoke, eta=0.3, loss_type=("sigmoid",), weights=None):
-    from trl import DPOConfig
-
-    from mtdpo_lib.train import TrajectoryDPOTrainer
-    from mtdpo_lib.train.setup import training_arguments
-
     model = load_for_training(policy, smoke.model, 0)
     arguments = DPOConfig(
         **training_arguments(tmp_path / "trainer", smoke.model, 0),
@@ -38,6 +42,13 @@ def trainer_for(policy, pairs, tmp_path, smoke, eta=0.3, loss_type=("sigmoid",),
         model=model, args=arguments, data_collator=collator, train_dataset=preference_dataset(pairs),
         processing_class=load_tokenizer(policy),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [DPOConfig, KTOConfig, SFTConfig])
+def test_no_argument_of_ours_is_deprecated(config, smoke, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert config(**training_arguments(tmp_path, smoke.model, 0)).gradient_checkpointing is False
 
 
 def test_the_collator_writes_the_masks_row_by_row():

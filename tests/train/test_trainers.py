@@ -39,10 +39,10 @@ from mtdpo_lib.train import (
     train_preference,
 )
 from mtdpo_lib.train.data import prompt_of
+from mtdpo_lib.train.loop import CHECKPOINTING, training_arguments
 from mtdpo_lib.train.losses import different_prompts
 from mtdpo_lib.train.preference import set_reference
 from mtdpo_lib.train.reference import answers_as_reference
-from mtdpo_lib.train.setup import training_arguments
 
 # --- The losses inside the trainers ---
 
@@ -95,10 +95,8 @@ def test_single_turn_dpo_is_stock_trl(build, pairs, fast):
     ours = step(trainer)
     pad = trainer.processing_class.pad_token_id
     batch = DataCollatorForPreference(pad_token_id=pad)(unmasked_rows(trainer.train_dataset))
-    stock = DPOTrainer.compute_loss
     trainer.model.zero_grad(set_to_none=True)
-    trainer._compute_loss = lambda *args: DPOTrainer._compute_loss(trainer, *args)
-    loss = stock(trainer, trainer.model, batch)
+    loss = DPOTrainer.compute_loss(trainer, trainer.model, batch)
     loss.backward()
     agree(ours, (loss.item(), gradient(trainer.model)))
 
@@ -118,7 +116,7 @@ def test_single_turn_kto_is_stock_trl_given_the_same_kl_pairs(build, pairs):
     pad = trainer.processing_class.pad_token_id
     batch = DataCollatorForUnpairedPreference(pad_token_id=pad)(examples)
     trainer.model.zero_grad(set_to_none=True)
-    loss, _ = KTOTrainer._compute_loss(trainer, trainer.model, batch, False), None
+    loss = KTOTrainer.compute_loss(trainer, trainer.model, batch)
     loss.backward()
     agree(ours, (loss.item(), gradient(trainer.model)))
 
@@ -182,9 +180,9 @@ def test_the_fast_step_is_trl_s_with_the_right_mask(build, pairs):
 def test_the_fast_step_under_gradient_checkpointing(build, pairs):
     plain = build("mdpo", pairs)
     move(plain)
-    checkpointed = build("mdpo", pairs, {"gradient_checkpointing": True}, fast=True)
+    checkpointed = build("mdpo", pairs, {CHECKPOINTING: True}, fast=True)
     move(checkpointed)
-    checkpointed.model.gradient_checkpointing_enable()
+    getattr(checkpointed.model, f"{CHECKPOINTING}_enable")()
     agree(step(plain), step(checkpointed))
 
 
@@ -442,6 +440,7 @@ def foreign_folder(tmp_path, smoke):
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")  # TRL's default for DPOConfig
 def test_ten_lines_on_your_own_data(foreign_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, my_pairs = str(foreign_folder), [{"chosen": RIGHT, "rejected": WRONG}] * 4
@@ -469,9 +468,14 @@ def test_full_fine_tuning_with_a_second_model_as_reference(foreign_folder, tmp_p
     losses = []
     for fast in (False, True):
         model = AutoModelForCausalLM.from_pretrained(foreign_folder)
-        arguments = DPOConfig(
-            str(tmp_path / "full"), max_steps=3, learning_rate=1e-3, bf16=False, logging_steps=1, use_cpu=True
-        )
+        settings = {
+            "max_steps": 3,
+            "learning_rate": 1e-3,
+            "bf16": False,
+            "logging_steps": 1,
+            CHECKPOINTING: True,
+        }
+        arguments = DPOConfig(str(tmp_path / "full"), use_cpu=True, **settings)
         trainer = TrajectoryDPOTrainer(
             model, arguments, train_dataset=dataset, processing_class=tokenizer, fast=fast
         )

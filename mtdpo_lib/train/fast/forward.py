@@ -18,12 +18,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput, use_adapter
 
-from mtdpo_lib.train.fast.shared_prompt import ATTENTION, IGNORED, scored_forward
+from mtdpo_lib.train.data import IGNORED
+from mtdpo_lib.train.fast.shared_prompt import ATTENTION, scored_forward
 from mtdpo_lib.train.reference import REFERENCE, ReferenceCache, answers_as_reference
 
 
 def precision() -> str:
-    """Of the arithmetic now: autocast changes a model's numbers, so it is part of a cache key."""
+    """Of the arithmetic now: autocast changes a model's numbers, so it is part of a cache key.
+
+    >>> precision()
+    'full'
+    """
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     return str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "full"
 
@@ -59,9 +64,10 @@ class ObservedForward:
         self._ahead: tuple[Tensor, Tensor, FusedCausalLMOutput] | None = None
         self.cache: ReferenceCache | None = None
         self.watched: Tensor | None = None
-        self.policy: Tensor | None = None
+        self.policy: Tensor  # from the first call on
         self.reference: Tensor | None = None
-        self.noting, self.margin = True, None
+        self.margin: Tensor | None = None
+        self.noting = True
         self._fused = model.forward
         if fast:
             model.set_attn_implementation(ATTENTION)
@@ -76,36 +82,36 @@ class ObservedForward:
 
     def _observed(self, *args: Any, **kwargs: Any) -> FusedCausalLMOutput:
         if self.is_reference or answers_as_reference(self.model):
-            output = self._taken(kwargs) or self._remembered(*args, **kwargs)
+            output: Any = self._taken(kwargs) or self._remembered(*args, **kwargs)
             if self.noting:
                 self.reference = output.log_probs.detach()
             return output
         if self._policy_of is not None and torch.is_grad_enabled():
-            self._compute_ahead(*args, **kwargs)
+            self._compute_ahead(self._policy_of, *args, **kwargs)
         watched = self.watched if self.noting else None
         output, noted = self._computed(*args, watched=watched, **kwargs)
         if self.noting:
             self.policy = noted
             if self.margin is not None:
                 first = (kwargs["labels"][:, 1:] != IGNORED).int().argmax(1, keepdim=True)
-                output.log_probs = output.log_probs.scatter_add(
-                    1, first, self.margin[:, None].to(output.log_probs)
-                )
+                margin = self.margin[:, None].to(output.log_probs)
+                output.log_probs = output.log_probs.scatter_add(1, first, margin)
         return output
 
-    def _compute_ahead(self, *args: Any, **kwargs: Any) -> None:
+    def _compute_ahead(self, policy: PeftModel, *args: Any, **kwargs: Any) -> None:
         """The reference's output for the rows that the policy is about to see."""
-        adapter = REFERENCE if REFERENCE in self._policy_of.peft_config else None
-        with torch.no_grad(), use_adapter(self._policy_of, adapter):
+        with torch.no_grad(), use_adapter(policy, REFERENCE if REFERENCE in policy.peft_config else None):
             self._ahead = (kwargs["input_ids"], kwargs["labels"], self._remembered(*args, **kwargs))
         torch.clear_autocast_cache()  # it holds the reference's weights in half precision, for nobody
 
     def _taken(self, kwargs: dict[str, Any]) -> FusedCausalLMOutput | None:
         """What was computed ahead, once, if it was for these rows."""
-        asked = (kwargs["input_ids"], kwargs["labels"])
-        if self._ahead is None or not all(map(torch.equal, self._ahead, asked)):
+        if self._ahead is None:
             return None
-        output, self._ahead = self._ahead[2], None
+        ids, labels, output = self._ahead
+        if not (torch.equal(ids, kwargs["input_ids"]) and torch.equal(labels, kwargs["labels"])):
+            return None
+        self._ahead = None
         return output
 
     def _computed(self, *args: Any, watched: Tensor | None = None, **kwargs: Any) -> tuple[Any, Tensor]:
@@ -115,13 +121,11 @@ class ObservedForward:
             found, noted = scored_forward(self.model, ids, labels, watched)
             output = FusedCausalLMOutput(**found, label_mask=labels[:, 1:] != IGNORED)
             return output, found["log_probs"].detach() if noted is None else noted
-        if watched is None:
-            output = self._fused(*args, fused_lm_head=True, **kwargs)
-            return output, output.log_probs.detach()
-        kwargs["labels"] = torch.where(watched, ids, labels)
+        kwargs["labels"] = labels if watched is None else torch.where(watched, ids, labels)
         output = self._fused(*args, fused_lm_head=True, **kwargs)
         noted = output.log_probs.detach()
-        output.log_probs = output.log_probs.masked_fill(labels[:, 1:] == IGNORED, 0)
+        if watched is not None:
+            output.log_probs = output.log_probs.masked_fill(labels[:, 1:] == IGNORED, 0)
         return output, noted
 
     def _remembered(self, *args: Any, **kwargs: Any) -> FusedCausalLMOutput:
@@ -131,17 +135,19 @@ class ObservedForward:
         ids, labels = kwargs["input_ids"], kwargs["labels"]
         scored = labels != IGNORED
         keys = [self.cache.key(row, mask, precision()) for row, mask in zip(ids, scored, strict=True)]
-        known = [self.cache.get(key) for key in keys]
-        missing = [row for row, found in enumerate(known) if found is None]
+        log_probs, missing = torch.zeros(ids.shape[0], ids.shape[1] - 1, device=ids.device), []
+        for row, key in enumerate(keys):
+            values = self.cache.get(key)
+            if values is None:
+                missing.append(row)
+            else:
+                log_probs[row, scored[row, 1:]] = values.to(log_probs)
         if missing:
             part = {
                 name: value[missing] if isinstance(value, Tensor) else value for name, value in kwargs.items()
             }
-            computed = self._computed(*args, **part)[0].log_probs
-            for row, values in zip(missing, computed, strict=True):
-                known[row] = values[scored[row, 1:]]
-                self.cache.put(keys[row], known[row])
-        log_probs = torch.zeros(ids.shape[0], ids.shape[1] - 1, device=ids.device)
-        for row, values in enumerate(known):
-            log_probs[row, scored[row, 1:]] = values.to(log_probs)
+            for row, computed in zip(missing, self._computed(*args, **part)[0].log_probs, strict=True):
+                values = computed[scored[row, 1:]]
+                self.cache.put(keys[row], values)
+                log_probs[row, scored[row, 1:]] = values.to(log_probs)
         return FusedCausalLMOutput(log_probs=log_probs)

@@ -24,11 +24,12 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from trl.kernels import ChunkedLogProbFunction
 
+from mtdpo_lib.train.data import IGNORED
+
 ATTENTION = "mtdpo_shared_prompt"
 MODELS = ("llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3")  # dense decoders the tests compare
 HEAD_ROWS = 256  # tokens whose logits exist at one time
 STATISTICS = ("log_probs", "entropy", "mean_logits", "is_top1")
-IGNORED = -100
 
 
 # --- Packing ---
@@ -39,7 +40,7 @@ class Group:
     """Rows with a common beginning: `shared` tokens, then the rest of each row, one after another.
 
     Attributes:
-        start: place of the first token in the packed row.
+        start: position of the first token in the packed row.
         shared: length of the common beginning.
         branches: length of the rest of each row.
         masks: for each branch, which of (beginning, branch) its tokens may see, [branch, shared + branch].
@@ -56,7 +57,7 @@ class Packed:
     """All rows of a batch as one: ids and positions [1, L], and where every scored token is predicted.
 
     Attributes:
-        sources: place whose hidden state predicts the token, [n].
+        sources: position whose hidden state predicts the token, [n].
         rows, columns: the token's row and its column in the shifted batch [N, T - 1], [n].
     """
 
@@ -69,16 +70,24 @@ class Packed:
 
 
 def visible(shared: int, branch: int, device: torch.device, window: int | None = None) -> Tensor:
-    """Which keys (beginning, then branch) each token of the branch may see, [branch, shared + branch]."""
+    """Which keys (beginning, then branch) each token of the branch may see, [branch, shared + branch].
+
+    >>> visible(1, 2, torch.device("cpu")).int().tolist()
+    [[1, 1, 0], [1, 1, 1]]
+    """
     query = torch.arange(shared, shared + branch, device=device)[:, None]
     key = torch.arange(shared + branch, device=device)[None, :]
     return (key <= query) if window is None else (key <= query) & (key > query - window)
 
 
 def common_length(rows: Sequence[Sequence[int]]) -> int:
-    """Number of tokens with which all rows begin."""
+    """Number of tokens with which all rows begin.
+
+    >>> common_length([[1, 2, 3], [1, 2], [1, 2, 4]])
+    2
+    """
     return next(
-        (place for place, tokens in enumerate(zip(*rows)) if len(set(tokens)) > 1), min(map(len, rows))
+        (position for position, tokens in enumerate(zip(*rows)) if len(set(tokens)) > 1), min(map(len, rows))
     )
 
 
@@ -91,18 +100,24 @@ def pack(input_ids: Tensor, labels: Tensor, share: bool = True) -> Packed:
         input_ids: [N, T].
         labels: [N, T]; the token's id where it is scored, else -100.
         share: False keeps every row whole, to measure what sharing gains.
+
+    >>> ids = torch.tensor([[4, 5, 6, 7], [4, 5, 8, 9]])
+    >>> packed = pack(ids, torch.tensor([[-100, -100, 6, 7], [-100, -100, 8, 9]]))
+    >>> packed.ids.tolist(), packed.positions.tolist()  # the prompt 4, 5 once; the last tokens predict nothing
+    ([[4, 5, 6, 8]], [[0, 1, 2, 2]])
     """
     device = input_ids.device
-    texts, places = input_ids.tolist(), [row.nonzero()[0] for row in (labels != IGNORED).cpu().numpy()]
+    texts, scored = input_ids.tolist(), [row.nonzero()[0] for row in (labels != IGNORED).cpu().numpy()]
     members: dict[Any, list[int]] = {}
-    for row, scored in enumerate(places):
-        if len(scored):
-            members.setdefault(tuple(texts[row][: scored[0]]) if share else row, []).append(row)
+    for row, positions_of_row in enumerate(scored):
+        if len(positions_of_row):
+            beginning = tuple(texts[row][: positions_of_row[0]])
+            members.setdefault(beginning if share else row, []).append(row)
     ids: list[int] = []
     positions: list[int] = []
     groups, sources, rows, columns = [], [], [], []
     for group in members.values():
-        kept = [texts[row][: places[row][-1]] for row in group]
+        kept = [texts[row][: scored[row][-1]] for row in group]
         start, shared = len(ids), common_length(kept)
         ids += kept[0][:shared]
         positions += range(shared)
@@ -110,16 +125,17 @@ def pack(input_ids: Tensor, labels: Tensor, share: bool = True) -> Packed:
             branch = len(ids)
             ids += text[shared:]
             positions += range(shared, len(text))
-            before = places[row] - 1
+            before = scored[row] - 1
             sources += [start + t if t < shared else branch + t - shared for t in before.tolist()]
             rows += [row] * len(before)
             columns += before.tolist()
         branches = tuple(len(text) - shared for text in kept)
         masks = tuple(visible(shared, branch, device) for branch in branches)
         groups.append(Group(start, shared, branches, masks))
-    numbers = ([ids], [positions], sources, rows, columns)
-    ids, positions, sources, rows, columns = (torch.tensor(each, device=device) for each in numbers)
-    return Packed(ids, positions, tuple(groups), sources, rows, columns)
+    row_of_ids, row_of_positions, *places = (
+        torch.tensor(numbers, device=device) for numbers in ([ids], [positions], sources, rows, columns)
+    )
+    return Packed(row_of_ids, row_of_positions, tuple(groups), *places)
 
 
 # --- Attention ---
@@ -170,7 +186,7 @@ def _group_attention(
 
 
 def shared_prompt_attention(
-    module: torch.nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -185,6 +201,7 @@ def shared_prompt_attention(
     """An attention function for `transformers`: with `groups` over a packed row, without them as "sdpa" does.
 
     Args:
+        module: the model's attention layer.
         query: [1, heads, L, D]; key and value with their own number of heads.
         groups: of the packed row.
 
@@ -231,7 +248,7 @@ class ScoredHead(torch.autograd.Function):
         bias: Tensor | None,  # [V]
         targets: Tensor,  # [n]
         softcap: float | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Log-probability, entropy, mean logit, and whether the target is the likeliest token; each [n]."""
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
@@ -267,14 +284,14 @@ class ScoredHead(torch.autograd.Function):
         return tuple(found)
 
     @staticmethod
-    def backward(ctx: Any, outer: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        (gradient,), outer = ctx.saved_tensors, grad_outputs[0]
         return gradient * outer[:, None].to(gradient.dtype), None, None, None, None
 
 
 def scored_head(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """`STATISTICS` of targets [n] given hidden states [n, D]."""
-    head = model.get_output_embeddings()
+    head: Any = model.get_output_embeddings()
     softcap = getattr(model.config, "final_logit_softcapping", None)
     if head.weight.requires_grad and torch.is_grad_enabled():  # full fine-tuning: the head learns too
         log_probs, entropy, _, mean, top = ChunkedLogProbFunction.apply(
@@ -290,7 +307,12 @@ def scored_head(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> dict
 
 
 def supports(model: PreTrainedModel) -> str | None:
-    """Why the fast step cannot be used for `model`; None when it can."""
+    """Why the fast step cannot be used for `model`; None when it can.
+
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> supports(GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=4, n_layer=1, n_head=1)))
+    "its type is 'gpt2', not one of llama, mistral, gemma, gemma2, qwen2, qwen3"
+    """
     if model.config.model_type not in MODELS:
         return f"its type is {model.config.model_type!r}, not one of {', '.join(MODELS)}"
     if model.config._attn_implementation not in ("sdpa", "eager", ATTENTION):
