@@ -102,7 +102,7 @@ def dispatch(options: argparse.Namespace) -> int:
         return run_study(options)
 
     from mtdpo_lib.lessons import publish
-    from mtdpo_lib.results import report
+    from mtdpo_lib.results import readme, report
 
     if options.command == "combine":
         runner.say(f"Report: {runner.shown(report.combine(options.runs, options.out))}")
@@ -114,8 +114,8 @@ def dispatch(options: argparse.Namespace) -> int:
     elif options.command == "refresh-notebooks":
         for file in publish.refresh_notebooks(options.run):
             runner.say(f"Refreshed: {runner.shown(file)}")
-    elif not publish.update_readme(options.check) and options.check:
-        runner.say("README.md does not show the kept records: run python -m mtdpo_lib readme.")
+    elif not readme.update_readme(options.check) and options.check:
+        runner.say("README.md or claims.md does not show the kept records: run python -m mtdpo_lib readme.")
         return 1
     return 0
 
@@ -158,7 +158,7 @@ def show_profile(name: str) -> int:
 
 def show_memory(profile: Profile) -> int:
     """Print a step's memory by part, and what fits on some cards."""
-    from mtdpo_lib.results.report import markdown_table
+    from mtdpo_lib.results import markdown_table
 
     needs = gpu_memory.training_bytes(profile)
     print(f"{profile.model.base}: one pair of {profile.pairs.max_tokens} tokens a side needs, in GiB: "

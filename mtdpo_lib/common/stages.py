@@ -73,7 +73,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Product):
         return value.fingerprint()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        named = (item.name for item in dataclasses.fields(value) if item.metadata.get("key", True))
+        return {name: _plain(getattr(value, name)) for name in named}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 class Policy:
     """A policy by name: `part` of `product` is a whole model, or an adapter on `base`.
 
-    Two policies with equal products and parts are the same policy wherever they are stored.
+    Two policies with equal products and parts are the same policy wherever they are stored. `arm` and `iteration` say which
+    line of policies it belongs to (iteration 0: SFT); they are for results and no part of a stage's key.
     """
 
     name: str
     product: Product
     part: str = ""
     base: Policy | None = None
+    arm: str = field(default="", compare=False, metadata={"key": False})
+    iteration: int | None = field(default=None, compare=False, metadata={"key": False})
 
     @property
     def folder(self) -> Path:
