@@ -87,8 +87,9 @@ class Lesson(Experiment):
         self.metrics.append(metric)
         return metric
 
-    def _paired(self, kind: str, policy: Policy, *outcomes: Any, against: str = "") -> Metric:
-        return paired_metric(kind, policy, *outcomes, self.profile.evaluation, self.seed, against=against)
+    def _paired(self, kind: str, policy: Policy, ours: Any, theirs: Any, against: str = "") -> Metric:
+        budget = self.profile.evaluation
+        return paired_metric(kind, policy, ours, theirs, budget, self.seed, against=against)
 
     def finish(self, **results: Any) -> None:
         """Write the record and show its accuracies and gains.

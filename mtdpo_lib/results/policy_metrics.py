@@ -89,5 +89,5 @@ def paired_metric(
         )
     mine, other = ([one.correct for one in side] for side in (ours, theirs))
     estimate = paired_bootstrap(mine, other, settings.bootstrap, small_stream(seed, "bootstrap"))
-    fields = {"split": split, "against": against, **_fields(policy)}
-    return Metric(kind, *estimate, len(ours), seeds=(seed,), **fields)
+    n = len(ours)
+    return Metric(kind, *estimate, n, "fraction", (seed,), split, **_fields(policy), against=against)

@@ -25,7 +25,7 @@ from mtdpo_lib.results.records import (
     merge_outcomes,
     merge_passports,
 )
-from mtdpo_lib.results.tables import markdown_table, passport_rows, plain, result_rows, results_caption
+from mtdpo_lib.results.tables import passport_rows, plain, result_rows, results_caption
 
 if TYPE_CHECKING:
     from mtdpo_lib.results.figures import Figure
@@ -217,44 +217,41 @@ def _verdicts(records: dict[str, Record]) -> list[list[str]]:
     return rows
 
 
+def _made_by(records: dict[str, Record]) -> dict[str, Any]:
+    """Largest memory, machine, versions and commits of a run's records."""
+    provenance = [record["provenance"] for record in records.values()]
+    last: dict[str, Any] = provenance[-1] if provenance else {}
+    return {
+        "memory": max((entry["peak_memory_mib"] for entry in provenance), default=None),
+        "versions": last.get("versions", {}),
+        "machine": last.get("machine", {}),
+        "commit": ", ".join(sorted({entry["commit"] for entry in provenance})),
+    }
+
+
 def _write(out: Path, runs: Runs) -> Path:
     records, metrics = runs.records[0], runs.metrics
     images = []
     for name, figure in _figures(runs).items():
         file = figure.save(out / "figures" / f"{name}.png")
-        images.append(
-            {"data": base64.b64encode(file.read_bytes()).decode(), "alt": figure.headline, "name": name}
-        )
-    head, rows = result_rows(metrics)
-    passport_head, passports = passport_rows(merge_passports(records))
-    provenance = [record["provenance"] for record in records.values()]
-    last: dict[str, Any] = provenance[-1] if provenance else {}
+        images.append({"data": base64.b64encode(file.read_bytes()).decode(), "alt": figure.headline})
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     differences = metrics.select(kind="difference")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html.jinja").render(
+    page = pages.get_template("page.html.jinja").render(
         run=runs.run,
         seeds=", ".join(map(str, runs.seeds)),
         claims=next((record["claims"] for record in records.values()), "nothing yet"),
-        head=head,
-        rows=rows,
+        results=result_rows(metrics),
         caption=results_caption(metrics),
         others=[(f"{one.policy}-minus-{one.against}", one.in_words(sign=True)) for one in differences],
         base=PAPER_BASE,
         images=images,
-        passport_head=passport_head,
-        passports=passports,
+        passports=passport_rows(merge_passports(records)),
         verdicts=_verdicts(records) if len(runs.seeds) == 1 else [],
         deviations=[line for record in records.values() for line in record["results"].get("deviations", [])],
         seconds=[(metric.split, metric.value) for metric in metrics.select(kind="seconds")],
-        memory=max((entry["peak_memory_mib"] for entry in provenance), default=None),
-        versions=last.get("versions", {}),
-        machine=last.get("machine", {}),
-        commit=", ".join(sorted({entry["commit"] for entry in provenance})),
+        **_made_by(records),
     )
     write_json(out / "report.json", [metric.to_dict() for metric in metrics])
     draft = out / "report.html.tmp"

@@ -52,15 +52,12 @@ def accuracy_by_iteration(metrics: Metrics, paper: Mapping[int, Mapping[str, Any
     fig = Figure(caption_of(list(series.get("test", {}).values())))
     axes = fig.add_subplot(xlabel="policy", ylabel="greedy accuracy (%)")
     for number, (suite, found) in enumerate(series.items()):
-        steps, whole = sorted(found), suite == "test"
-        interval_line(
-            axes,
-            [step + 0.06 * number for step in steps],
-            [found[step] for step in steps],
-            SUITE_STYLES.get(suite, (BLUE, "s")),
-            "all problems" if whole else suite,
-            "-" if whole else ":",
-        )
+        points = {step + 0.06 * number: found[step] for step in sorted(found)}
+        style = SUITE_STYLES.get(suite, (BLUE, "s"))
+        if suite == "test":
+            interval_line(axes, points, style, "all problems")
+        else:
+            interval_line(axes, points, style, suite, ":")
     for column, label, colour in (("gsm8k", "paper, GSM8K", GREEN), ("math", "paper, MATH", PURPLE)):
         if paper:
             theirs = [float(paper[step][column]) for step in sorted(paper)]
@@ -187,8 +184,8 @@ def coverage_curve(
     most = max(coverage, default=0)
     fig = Figure(f"One run, up to {most} samples a prompt; expectation over draws without replacement.")
     axes = fig.add_subplot(xlabel="samples a prompt (N)", ylabel="prompts with right and wrong (%)")
-    ours = {"color": BLUE, "marker": "s", "markersize": 4, "label": "ours"}
-    theirs = {"color": GREY, "marker": "x", "linestyle": "--", "label": "paper, Gemma-1.1-7B"}
+    ours: dict[str, Any] = {"color": BLUE, "marker": "s", "markersize": 4, "label": "ours"}
+    theirs: dict[str, Any] = {"color": GREY, "marker": "x", "linestyle": "--", "label": "paper, Gemma-1.1-7B"}
     for points, style in ((coverage, ours), (paper_coverage, theirs)):
         if points:
             axes.plot(sorted(points), [100 * points[n] for n in sorted(points)], **style)

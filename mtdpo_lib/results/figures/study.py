@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -131,8 +132,8 @@ def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str])
         for position, arm in enumerate(arms):
             if found := series[fact, arm]:
                 aside = 0.06 * (position - (len(arms) - 1) / 2)  # intervals side by side
-                steps = [number + aside for number in found]
-                interval_line(axes, steps, list(found.values()), style_of(arm), arm)
+                points = {number + aside: metric for number, metric in found.items()}
+                interval_line(axes, points, style_of(arm), arm)
         axes.set_ylabel(FACT_WORDS.get(fact, fact), fontsize=8.5)
         axes.set_xlabel("iteration")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -172,9 +173,9 @@ def pass_at_n(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
     axes = fig.add_subplot(xlabel="samples a question (n)", ylabel="pass@n (%)")
     ends = []
     for label, points in curves.items():
-        values = list(points.values())
-        interval_line(axes, list(points), values, style_of(label.lower()), label)
-        ends.append(f"{label} {values[0].value_in_words()} to {values[-1].value_in_words()} %")
+        interval_line(axes, points, style_of(label.lower()), label)
+        first, last = (points[n].value_in_words() for n in (min(points), max(points)))
+        ends.append(f"{label} {first} to {last} %")
     if curves:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
@@ -222,7 +223,7 @@ def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
         lines: the doses.
     """
 
-    def by_dose(arm: str, kind: str, against: str = "", **fields: int | str) -> dict[int, Metric]:
+    def by_dose(arm: str, kind: str, against: str = "", **fields: Any) -> dict[int, Metric]:
         found = (
             (dose, metrics.get(kind, policy=arm.format(dose), against=against.format(dose), **fields))
             for dose in lines
@@ -237,11 +238,10 @@ def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
         shares = by_dose(arm, "tool_gradient_share", iteration=1)
         gains = by_dose(arm, "gain", split="test")
         for axes, found in ((left, shares), (middle, gains)):
-            points = {dose: metric for dose, metric in found.items() if dose in differences}
-            if points:
-                interval_line(axes, list(points), list(points.values()), style, label)
+            if points := {dose: metric for dose, metric in found.items() if dose in differences}:
+                interval_line(axes, points, style, label)
     if differences:
-        interval_line(right, list(differences), list(differences.values()), (BLACK, "o"))
+        interval_line(right, differences, (BLACK, "o"))
         legend(left)
     zero_line(right)
     left.set_ylabel("tool tokens' share of the gradient,\nif scored (%)")

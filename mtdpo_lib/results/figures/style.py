@@ -8,7 +8,7 @@ worded from the numbers it is drawn from.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,8 @@ METHOD_STYLES: dict[str, Style] = {
     "sft": (GREY, "o"),
 }
 SUITE_STYLES = {
-    "gsm-like": (GREEN, "D"),
-    "gsm8k": (GREEN, "D"),
-    "math-like": (PURPLE, "^"),
-    "math": (PURPLE, "^"),
+    **dict.fromkeys(("gsm-like", "gsm8k"), (GREEN, "D")),
+    **dict.fromkeys(("math-like", "math"), (PURPLE, "^")),
 }
 VERDICT_STYLES = {"agrees": (BLUE, "s"), "trend agrees": (SKY, "s"), "disagrees": (RED, "X")}
 FACT_WORDS = {
@@ -127,11 +125,11 @@ def interval_widths(metrics: Sequence[Metric]) -> list[list[float]]:
 
 
 def interval_line(
-    axes: Axes, x: Sequence[float], metrics: Sequence[Metric], style: Style, label: str = "", line: str = "-"
+    axes: Axes, points: Mapping[float, Metric], style: Style, label: str = "", line: str = "-"
 ) -> None:
-    """A line through metrics with their intervals, in per cent or points where they are fractions."""
-    colour, marker = style
-    axes.errorbar(x, [m.scale * m.value for m in metrics], yerr=interval_widths(metrics), label=label,
+    """A line through metrics at their x, with their intervals, in per cent or points where they are fractions."""
+    metrics, (colour, marker) = list(points.values()), style
+    axes.errorbar(list(points), [m.scale * m.value for m in metrics], yerr=interval_widths(metrics), label=label,
                   color=colour, marker=marker, linestyle=line, capsize=3, markersize=5)  # fmt: skip
 
 

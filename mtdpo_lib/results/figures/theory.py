@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -130,7 +131,7 @@ def gamble_policies(jackpots: Sequence[float], chosen: Mapping[str, Sequence[flo
     )
     for method, values in chosen.items():
         colour, marker = style_of(method)
-        style = {"color": colour, "marker": marker, "markersize": 5}
+        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5}
         if method == "optimum":
             style = {"color": BLACK, "linestyle": "--", "zorder": 5}
         axes.plot(jackpots, [100 * value for value in values], label=METHOD_NAMES[method], **style)
@@ -161,8 +162,7 @@ def bias_by_randomness(
     ):
         _mean_line(left, randomness, bias[name], style, label)
     left.set(xlabel=RANDOMNESS, ylabel="size of C (units of u)")
-    for method, rows in error.items():
-        _mean_line(right, randomness, _percent(rows), method, METHOD_NAMES[method])
+    _distances(right, randomness, error)
     right.set(xlabel=RANDOMNESS, ylabel=DISTANCE)
     legend(left)
     legend(right)
@@ -213,8 +213,7 @@ def observation_scoring(randomness: Sequence[float], panels: Mapping[str, Mappin
     fig = Figure(_over_processes(first), size=(7.5, 3.5))
     words = []
     for axes, (title, methods) in zip(fig.row(len(panels), sharey=True), panels.items()):
-        for method, rows in methods.items():
-            _mean_line(axes, randomness, _percent(rows), method, METHOD_NAMES[method])
+        _distances(axes, randomness, methods)
         axes.set(xlabel=RANDOMNESS, ylabel=DISTANCE)
         axes.set_title(title, fontsize=9)
         legend(axes)
@@ -297,9 +296,9 @@ def kto_path(steps: Sequence[int], distance: Mapping[str, Rows], utility: Mappin
     """
     fig = Figure(_over_processes(distance["mdpo"]), size=(7.5, 3.3))
     left, right = fig.row(2)
-    for method, rows in distance.items():
-        _mean_line(left, steps, _percent(rows), method, METHOD_NAMES[method])
-        _mean_line(right, steps, utility[method], method, METHOD_NAMES[method])
+    _distances(left, steps, distance)
+    for method, rows in utility.items():
+        _mean_line(right, steps, rows, method, METHOD_NAMES[method])
     for axes, label in ((left, DISTANCE), (right, "E[u] (units of u)")):
         axes.set(xlabel="gradient step", ylabel=label, xscale="symlog")
         axes.set_xlim(left=0)
@@ -334,6 +333,12 @@ def _shown_less(x: Sequence[float], ours: Rows, theirs: Rows) -> list[float]:
     return [value for column, value in enumerate(x) if _column(paired, column)[2] < 0]
 
 
+def _distances(axes: Axes, x: Sequence[float], methods: Mapping[str, Rows]) -> None:
+    """A line for each method's distance, in per cent."""
+    for method, rows in methods.items():
+        _mean_line(axes, x, _percent(rows), method, METHOD_NAMES[method])
+
+
 def _mean_line(
     axes: Axes, x: Sequence[float], rows: Rows, method: str | Style, label: str, log: bool = False
 ) -> None:
@@ -341,7 +346,9 @@ def _mean_line(
     points = [_column(rows, column, log) for column in range(len(x))]
     middle = [value for value, _, _ in points]
     bars = [[value - low for value, low, _ in points], [high - value for value, _, high in points]]
-    hollow = {"markerfacecolor": "none", "markersize": 8} if method == "learned-v" else {"markersize": 4.5}
+    hollow: dict[str, Any] = {"markersize": 4.5}
+    if method == "learned-v":
+        hollow = {"markerfacecolor": "none", "markersize": 8}
     axes.errorbar(
         x, middle, yerr=bars, color=colour, marker=marker, capsize=2.5, linewidth=1.2, label=label or None, **hollow
     )  # fmt: skip
