@@ -125,7 +125,11 @@ def interval_widths(metrics: Sequence[Metric]) -> list[list[float]]:
 
 
 def interval_line(
-    axes: Axes, points: Mapping[float, Metric], style: Style, label: str = "", line: str = "-"
+    axes: Axes,
+    points: Mapping[float, Metric] | Mapping[int, Metric],
+    style: Style,
+    label: str = "",
+    line: str = "-",
 ) -> None:
     """A line through metrics at their x, with their intervals, in per cent or points where they are fractions."""
     metrics, (colour, marker) = list(points.values()), style
