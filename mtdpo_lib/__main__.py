@@ -131,7 +131,7 @@ def profiles(options: Namespace) -> None:
 )
 def memory(options: Namespace) -> None:
     from mtdpo_lib.lessons import gpu_memory
-    from mtdpo_lib.results.report import markdown_table
+    from mtdpo_lib.results import markdown_table
 
     profile = get_profile(options.name, options.settings)
     needs = gpu_memory.training_bytes(profile)

@@ -150,7 +150,8 @@ class Experiment:
 
     def sft_policy(self, part: str = "late") -> Policy:
         """The SFT policy pi_0 (`part` "late"), or the one that iteration 1 also samples from ("early")."""
-        return Policy("sft" if part == "late" else "sft-early", self.sft(), part, self.base())
+        name = "sft" if part == "late" else "sft-early"
+        return Policy(name, self.sft(), part, self.base(), arm="sft", iteration=0)
 
     def base_of(self, policy: Policy) -> Policy:
         """The whole model under a policy."""
@@ -250,7 +251,9 @@ class Experiment:
             "seed": self.seed,
         }
         selection = self._get(f"selection/{number}", make_selection, selection_inputs, notebook)
-        policy = Policy(name or f"{settings.method}-{number}", selection, "adapter", self.base_of(initial))
+        own = name or f"{settings.method}-{number}"
+        line = {"arm": settings.method, "iteration": number}
+        policy = Policy(own, selection, "adapter", self.base_of(initial), **line)
         return Iteration(
             number, policy, initial, reference, tuple(sources), rollouts, pairs, training, selection
         )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import html
-import json
 import os
-import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +13,20 @@ import torch
 from IPython.display import HTML, display
 
 from mtdpo_lib import __version__
-from mtdpo_lib.common.files import REFERENCE_RUNS, ROOT
+from mtdpo_lib.chat.show import to_html
+from mtdpo_lib.common.files import REFERENCE_RUNS, ROOT, read_json
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.experiment.algorithm1 import Experiment
 from mtdpo_lib.models.policy import Policy, device
-from mtdpo_lib.profiles.overrides import get_profile, settings_hash
-from mtdpo_lib.profiles.presets import TINY_THREADS
-from mtdpo_lib.results.metric import Metric
-from mtdpo_lib.results.policy_metrics import gain_metric, policy_metrics
-from mtdpo_lib.results.records import write_record
+from mtdpo_lib.profiles import TINY_THREADS, get_profile, settings_hash
+from mtdpo_lib.results import Metric, Metrics, write_record
+from mtdpo_lib.results.policy_metrics import paired_metric, policy_metrics
 from mtdpo_lib.rollout.evaluate import outcome_string
 
-PIPELINE = (
-    ("00", "the idea"),
-    ("01", "theory"),
-    ("02", "SFT"),
-    ("03", "tool sandbox"),
-    ("04", "rollouts, answers"),
-    ("05", "preference pairs"),
-    ("06", "multi-turn DPO"),
-    ("07", "reference and KL"),
-    ("08", "mixture sampling"),
-    ("09", "report"),
-    ("10", "a real model"),
-)
-
-
-def default_out(profile: str, seed: int) -> Path:
-    """Where a run goes when no folder is given: ``runs/<profile>-seed<seed>`` beside the library."""
-    return ROOT / "runs" / f"{profile}-seed{seed}"
+PIPELINE = tuple((f"{number:02d}", title) for number, title in enumerate((
+    "the idea", "theory", "SFT", "tool sandbox", "rollouts, answers", "preference pairs", "multi-turn DPO",
+    "reference and KL", "mixture sampling", "report", "a real model",
+)))  # fmt: skip
 
 
 class Lesson(Experiment):
@@ -51,7 +34,7 @@ class Lesson(Experiment):
 
     Args:
         notebook: the file's name without ``.ipynb``.
-        profile, seed, out, settings: the notebook's parameters.
+        profile, seed, out, settings: the notebook's parameters; an empty `out` is ``runs/<profile>-seed<seed>``.
 
     Raises:
         SettingError: unknown profile or setting.
@@ -61,48 +44,52 @@ class Lesson(Experiment):
     def __init__(self, notebook: str, profile: str, seed: int, out: str, settings: str):
         self._start = time.perf_counter()
         resolved = get_profile(profile, settings)
-        folder = Path(out) if out else default_out(profile, seed)
-        super().__init__(resolved, seed, folder if folder.is_absolute() else ROOT / folder, notebook)
+        super().__init__(resolved, seed, ROOT / (out or f"runs/{profile}-seed{seed}"), notebook)
         if self.is_tiny and "OMP_NUM_THREADS" not in os.environ:
             # As the runner does, so that a notebook opened alone gives the same figures.
             torch.set_num_threads(min(os.cpu_count() or 1, TINY_THREADS))
-        self.metrics: list[Metric] = []
+        self.metrics = Metrics()
         self.results: dict[str, Any] = {"outcomes": {}}
         self._stamp()
 
     def _stamp(self) -> None:
         installed = versions()
+        packages = ", ".join(f"{name} {installed[name]}" for name in ("torch", "transformers", "trl"))
         print(
             f"mtdpo {__version__} | profile {self.profile.name} ({self.profile.claims}) | seed {self.seed} | "
-            f"settings {settings_hash(self.profile, self.seed)}"
-        )
-        print(
-            f"Python {platform.python_version()}, torch {installed['torch']}, transformers {installed['transformers']}, "
-            f"trl {installed['trl']} | {device()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+            f"settings {settings_hash(self.profile, self.seed)}\n"
+            f"Python {installed['python']}, {packages} | {device()}, {torch.get_num_threads()} threads "
+            f"of {os.cpu_count()} cores"
         )
 
-    def score(
-        self, policy: Policy, against: Policy | None = None, notebook: str | None = None
-    ) -> list[Metric]:
-        """Evaluate `policy` on the test problems and note its figures, with the paired gain over `against`.
+    def score(self, policy: Policy, against: Policy | None = None, notebook: str | None = None) -> Metrics:
+        """Evaluate `policy` on the test problems and note its metrics, with the paired gain over `against`.
 
         Args:
             policy: what to evaluate (kept, if it was evaluated before).
-            against: the policy to compare with, usually SFT; gives ``gain/test/<policy>``.
+            against: the SFT policy; gives ``gain/test/<policy>``.
             notebook: the one that makes this evaluation; default the policy's own.
         """
         outcomes = self.outcomes(policy, notebook=notebook)
-        metrics = policy_metrics(policy.name, outcomes, self.seed)
-        if against is not None:
-            theirs = self.outcomes(against)
-            evaluation = self.profile.evaluation
-            for kind, label in (("greedy", "gain"), ("sampled", "sampled-gain")):
-                if kind in outcomes and kind in theirs:
-                    name = f"{label}/test/{policy.name}"
-                    metrics.append(gain_metric(name, outcomes[kind], theirs[kind], evaluation, self.seed))
+        metrics = policy_metrics(policy, outcomes, self.seed)
+        theirs = self.outcomes(against) if against else {}
+        for kind, how in (("gain", "greedy"), ("sampled-gain", "sampled")):
+            if how in outcomes and how in theirs:
+                metrics.append(self._paired(kind, policy, outcomes[how], theirs[how]))
         self.metrics += metrics
         self.results["outcomes"][policy.name] = outcome_string(outcomes["greedy"])
         return metrics
+
+    def difference(self, policy: Policy, against: Policy) -> Metric:
+        """Note the paired difference of greedy accuracy between two policies that were scored before."""
+        ours, theirs = (self.outcomes(one)["greedy"] for one in (policy, against))
+        metric = self._paired("difference", policy, ours, theirs, against=against.name)
+        self.metrics.append(metric)
+        return metric
+
+    def _paired(self, kind: str, policy: Policy, ours: Any, theirs: Any, against: str = "") -> Metric:
+        budget = self.profile.evaluation
+        return paired_metric(kind, policy, ours, theirs, budget, self.seed, against=against)
 
     def finish(self, **results: Any) -> None:
         """Write the record and show its accuracies and gains.
@@ -115,43 +102,41 @@ class Lesson(Experiment):
             "computing_seconds": round(self.seconds(), 1),
             "notebook_seconds": round(time.perf_counter() - self._start, 1),
         }
-        file = write_record(
-            self.out / "records", self.notebook, self.profile, self.seed, self.results, measured
-        )
+        folder = self.out / "records"
+        file = write_record(folder, self.notebook or "", self.profile, self.seed, self.results, measured)
         if self.metrics:
-            display(metric_table([metric for metric in self.metrics if metric.unit == "fraction"]))
+            display(metric_table(self.metrics.select(unit="fraction")))
         print(f"Record: {file.relative_to(self.out)}")
 
 
 def metric_table(metrics: Sequence[Metric]) -> HTML:
-    """Figures as a table: value, 95% interval, n and seeds; fractions in per cent."""
-    rows = []
-    for metric in metrics:
-        scale, digits, unit = (100, 1, "%") if metric.unit == "fraction" else (1, 2, metric.unit)
-        interval = (
-            ""
-            if metric.low is None
-            else f"{scale * metric.low:.{digits}f} to {scale * metric.high:.{digits}f}"
-        )
-        cells = (
+    """Metrics as a table: value, 95% interval, n and seeds; fractions in per cent."""
+    head = ("figure", "value", "95% interval", "unit", "n", "seed")
+    rows = [
+        (
             metric.name,
-            f"{scale * metric.value:.{digits}f}",
-            interval,
-            unit,
+            metric.value_in_words(),
+            metric.interval_in_words(),
+            "%" if metric.unit == "fraction" else metric.unit,
             metric.n,
             ", ".join(map(str, metric.seeds)),
         )
-        rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{name}</th>" for name in ("figure", "value", "95% interval", "unit", "n", "seed"))
-    return HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
+        for metric in metrics
+    ]
+    body = "".join(_html_row(row, "td") for row in rows)
+    return HTML(f"<table><thead>{_html_row(head, 'th')}</thead><tbody>{body}</tbody></table>")
+
+
+def _html_row(cells: Iterable[Any], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 
 
 def measured_cost(here: str, runs: Path = REFERENCE_RUNS) -> str:
     """What notebook number `here` took in the kept runs: time and peak memory by profile; empty without any."""
     costs = []
     for file in sorted(runs.glob("*/seconds.json")):
-        seconds = {name: took for name, took in json.loads(file.read_text()).items() if name[:2] == here}
-        records = [json.loads(one.read_text()) for one in file.parent.glob(f"*/records/{here}_*.json")]
+        seconds = {name: took for name, took in read_json(file).items() if name[:2] == here}
+        records = [read_json(one) for one in file.parent.glob(f"*/records/{here}_*.json")]
         if seconds and records:
             minutes, rest = divmod(round(sum(seconds.values())), 60)
             memory = max(record["provenance"]["peak_memory_mib"] for record in records)
@@ -174,6 +159,4 @@ def pipeline_map(here: str) -> HTML:
 
 def show_tokens(tokens: Any, tokenizer: Any, mask: Sequence[int] | None = None) -> HTML:
     """A trajectory coloured by who wrote each token, underlined where the loss looks: at `mask`, where it is given."""
-    from mtdpo_lib.chat.show import to_html
-
     return HTML(to_html(tokens, tokenizer, mask))

@@ -1,16 +1,19 @@
 """The paper's claims as data, and the rule that makes a verdict of a measured difference.
 
 ``data/paper/claims.csv`` names, for every claim, the metric of a study that tests it and the two rows of the paper's tables
-that it stands beside; ``data/paper/assumptions.csv`` is the ledger of what the paper does not give. The rule was written
-down before any study was run.
+that it stands beside; ``data/paper/run_claims.csv`` does so for what one run alone can tell, and
+``data/paper/assumptions.csv`` is the ledger of what the paper does not give. The rule was written down before any study
+was run.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mtdpo_lib.results.metric import Metric, Metrics, in_words
 from mtdpo_lib.results.paper import paper_average, paper_table
 
 MARGIN = 0.02  # "changes nothing" means: by less than two points
@@ -27,7 +30,7 @@ class Claim:
         theme: what it is about; claims of one theme are shown together.
         statement: in words.
         relation: of the first to the second policy in `metric`: "more", "less" or "same".
-        metric: of a study's ``report.json``, a fraction or nats; "none" where no profile can measure it.
+        metric: the name of a metric, a fraction or nats; "none" where no profile can measure it.
         paper: the paper's own difference in points, of accuracies the mean of GSM8K and MATH; None without a number.
         notebook: that shows it.
         source: in arXiv 2409.02392v2.
@@ -45,20 +48,55 @@ class Claim:
     untested: str
 
 
-def read_claims() -> list[Claim]:
-    """All claims, in the order of the file; its column `points` is for numbers that stand in the paper's text."""
+@dataclass(frozen=True)
+class JudgedClaim:
+    """A claim, what was measured of it (None for nothing), and the word of `verdict`."""
+
+    claim: Claim
+    measured: Metric | None
+    verdict: str
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.measured.seeds if self.measured else ()
+
+    @property
+    def verdict_in_words(self) -> str:
+        """The verdict; from one seed it is called indicative."""
+        return f"{self.verdict} (one seed: indicative)" if len(self.seeds) == 1 else self.verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """The claim's entry in a study's ``report.json``."""
+        row: dict[str, Any] = {"name": f"claim/{self.claim.name}"}
+        for key, missing in (("value", None), ("low", None), ("high", None), ("n", 0), ("unit", "")):
+            row[key] = getattr(self.measured, key, missing)
+        return row | {
+            "seeds": list(self.seeds),
+            "metric": self.claim.metric,
+            "verdict": self.verdict_in_words,
+        }
+
+
+def read_claims(table: str = "claims", **policies: str) -> list[Claim]:
+    """All claims, in the order of the file; its column `points` is for numbers that stand in the paper's text.
+
+    Args:
+        table: "claims" of a study, "run_claims" of one run.
+        policies: what stands in braces in the names of a run's metrics: ``first``, ``second`` and ``last``.
+    """
     claims = []
-    for line in paper_table("claims"):
-        table = line["table"]
+    for line in paper_table(table):
         points = float(line["points"]) if line["points"] else None
-        if table:
-            points = paper_average(table, line["row"]) - paper_average(table, line["minus"])
-        given = (line["claim"], line["theme"], line["statement"], line["relation"], line["metric"])
-        claims.append(Claim(*given, points, line["notebook"], line["source"], line["untested"]))
+        if line["table"]:
+            ours, theirs = (paper_average(line["table"], line[key]) for key in ("row", "minus"))
+            points = round(ours - theirs, 2)
+        given = (line["claim"], line["theme"], line["statement"], line["relation"])
+        metric = line["metric"].format(**policies)
+        claims.append(Claim(*given, metric, points, line["notebook"], line["source"], line["untested"]))
     return claims
 
 
-def verdict(measured: dict[str, Any] | None, relation: str = "more", may_claim: str = "trends") -> str:
+def verdict(measured: Metric | None, relation: str = "more", may_claim: str = "trends") -> str:
     """The word for a claim.
 
     "more" and "less": **agrees** if the sign is the paper's and the 95% interval excludes zero, **trend agrees** if it
@@ -67,7 +105,7 @@ def verdict(measured: dict[str, Any] | None, relation: str = "more", may_claim: 
     Everything else, and everything at a profile that claims nothing, is **not testable at this profile**.
 
     Args:
-        measured: value, low and high, as fractions or nats; None where nothing was measured.
+        measured: a fraction or nats; None where nothing was measured.
         relation: "more", "less" or "same".
         may_claim: the profile's ``claims``.
 
@@ -76,9 +114,9 @@ def verdict(measured: dict[str, Any] | None, relation: str = "more", may_claim: 
     """
     if relation not in RELATIONS:
         raise ValueError(f"Unknown relation {relation!r}: known are {', '.join(RELATIONS)}.")
-    if measured is None or may_claim.startswith("nothing") or measured["low"] is None:
+    if measured is None or measured.low is None or measured.high is None or may_claim.startswith("nothing"):
         return UNTESTED
-    value, low, high = (measured[key] for key in ("value", "low", "high"))
+    value, low, high = measured.value, measured.low, measured.high
     if relation == "less":
         value, low, high = -value, -high, -low
     if relation == "same":
@@ -89,63 +127,36 @@ def verdict(measured: dict[str, Any] | None, relation: str = "more", may_claim: 
     return DISAGREES if high < 0 else UNTESTED
 
 
-def judge(metrics: Sequence[dict[str, Any]], may_claim: str) -> list[dict[str, Any]]:
+def judge(metrics: Metrics, may_claim: str, claims: Sequence[Claim] | None = None) -> list[JudgedClaim]:
     """Every claim with its verdict.
 
     Args:
-        metrics: of a study.
+        metrics: of a study, or of a run.
         may_claim: the profile's ``claims``.
-
-    Returns:
-        One dictionary a claim: name, theme, statement, relation, source, notebook, paper (points), metric, measured (or
-        None), seeds, each (seed's value), verdict.
+        claims: those of a study when missing.
     """
-    known = {metric["name"]: metric for metric in metrics}
-    rows = []
-    for claim in read_claims():
-        measured = known.get(claim.metric)
-        seeds = measured["seeds"] if measured else []
-        word = verdict(measured, claim.relation, may_claim)
-        rows.append(
-            {
-                "claim": claim.name,
-                "theme": claim.theme,
-                "statement": claim.statement,
-                "relation": claim.relation,
-                "source": claim.source,
-                "untested": claim.untested,
-                "notebook": claim.notebook,
-                "paper": None if claim.paper is None else round(claim.paper, 2),
-                "metric": claim.metric,
-                "measured": measured
-                and {key: measured[key] for key in ("value", "low", "high", "n", "unit")},
-                "seeds": seeds,
-                "each": measured["each"] if measured else [],
-                "verdict": f"{word} (one seed: indicative)" if len(seeds) == 1 else word,
-            }
-        )
-    return rows
+    judged = []
+    for claim in read_claims() if claims is None else claims:
+        measured = metrics.named(claim.metric)
+        judged.append(JudgedClaim(claim, measured, verdict(measured, claim.relation, may_claim)))
+    return judged
 
 
-def rows(judged: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def rows(judged: Sequence[JudgedClaim]) -> tuple[list[str], list[list[str]]]:
     """The table of claims: column heads and rows, from what `judge` returns."""
     head = ["claim", "paper (points)", "measured (points, or nats where it says so)", "n", "seeds", "verdict"]
     table = []
     for row in judged:
-        theirs = row["source"] if row["paper"] is None else f"{row['paper']:+.1f} ({row['source']})"
-        counts = [f"{row['measured']['n']:,}", str(len(row["seeds"]))] if row["measured"] else ["", ""]
-        reason = f": {row['untested']}" if row["untested"] else ""
-        table.append([row["statement"], theirs, f"{shown(row['measured'])}{reason}", *counts, row["verdict"]])
+        claim, measured = row.claim, row.measured
+        theirs = claim.source if claim.paper is None else f"{claim.paper:+.1f} ({claim.source})"
+        ours = in_words(measured, sign=True, missing="not measured")
+        ours += f": {claim.untested}" if claim.untested else ""
+        counts = [f"{measured.n:,}", str(len(row.seeds))] if measured else ["", ""]
+        table.append([claim.statement, theirs, ours, *counts, row.verdict_in_words])
     return head, table
 
 
-def shown(measured: dict[str, Any] | None) -> str:
-    """A difference with its interval in words."""
-    if measured is None:
-        return "not measured"
-    scale, form, unit = (100, "{:+.1f}", "") if measured["unit"] == "fraction" else (1, "{:+.2f}", " nats")
-    value = form.format(scale * measured["value"])
-    if measured["low"] is None:
-        return value + unit
-    low, high = (form.format(scale * measured[key]) for key in ("low", "high"))
-    return f"{value} ({low} to {high}){unit}"
+def verdict_counts(judged: Sequence[JudgedClaim]) -> str:
+    """How often each verdict was given, the most frequent first: ``12 trend agrees, 11 agrees``."""
+    words = Counter(row.verdict_in_words for row in judged)
+    return ", ".join(f"{count} {word}" for word, count in words.most_common())

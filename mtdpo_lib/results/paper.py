@@ -1,4 +1,4 @@
-"""TODO: results.paper."""
+"""The paper's own numbers: its tables as CSV files under ``data/paper``."""
 
 from __future__ import annotations
 
@@ -6,30 +6,39 @@ import csv
 
 from mtdpo_lib.common.files import PAPER
 
+PAPER_BASE = "Gemma-1.1-it-7B"  # the base model that reports compare with
 
-def paper_table(name: str) -> list[dict[str, str]]:
-    """A table of the paper by file name, e.g. ``"table2_kl"``."""
+
+def paper_table(name: str, **wanted: str) -> list[dict[str, str]]:
+    """A table of the paper.
+
+    Args:
+        name: of its file, e.g. ``"table2_kl"``.
+        wanted: only rows that hold these values.
+    """
     with (PAPER / f"{name}.csv").open(encoding="utf8", newline="") as stream:
-        return list(csv.DictReader(stream))
+        return [line for line in csv.DictReader(stream) if wanted.items() <= line.items()]
 
 
-def paper_average(table: str, row: str, base: str = "Gemma-1.1-it-7B") -> float:
+def paper_rows() -> list[dict[str, str]]:
+    """Table 1 of the paper for the base model that reports compare with."""
+    return paper_table("table1", base=PAPER_BASE)
+
+
+def paper_by_iteration() -> dict[int, dict[str, str]]:
+    """The rows of SFT (0) and of each M-DPO iteration in `paper_rows`."""
+    methods = {"SFT": 0, **{f"M-DPO iteration {number}": number for number in range(1, 4)}}
+    return {methods[row["method"]]: row for row in paper_rows() if row["method"] in methods}
+
+
+def paper_average(table: str, row: str, base: str = PAPER_BASE) -> float:
     """Mean of GSM8K and MATH in the one row of a paper's table that fits ``"key=value&key=value"``, in points.
 
     Raises:
         ValueError: no row fits, or more than one.
     """
     wanted = {"base": base, **dict(part.split("=", 1) for part in row.split("&"))}
-    found = [line for line in paper_table(table) if wanted.items() <= line.items()]
+    found = paper_table(table, **wanted)
     if len(found) != 1:
         raise ValueError(f"{len(found)} rows of {table}.csv are {wanted}: name exactly one.")
     return (float(found[0]["gsm8k"]) + float(found[0]["math"])) / 2
-
-
-PAPER_BASE = "Gemma-1.1-it-7B"
-
-
-def paper_rows() -> list[dict[str, str]]:
-    """Table 1 of the paper for the base model that the reports compare with."""
-    with (PAPER / "table1.csv").open(encoding="utf8", newline="") as stream:
-        return [row for row in csv.DictReader(stream) if row["base"] == PAPER_BASE]

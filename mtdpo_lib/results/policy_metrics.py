@@ -1,63 +1,84 @@
-"""TODO: results.policy_metrics."""
+"""The metrics of one policy on questions that it answered, and of two policies on the same questions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mtdpo_lib.common.seeds import small_stream
-from mtdpo_lib.profiles.sections import EvaluationSettings
-from mtdpo_lib.results.metric import Metric
-from mtdpo_lib.results.stats import mean_interval, paired_bootstrap, wilson
+from mtdpo_lib.models.policy import Policy
+from mtdpo_lib.profiles import EvaluationSettings
+from mtdpo_lib.results.metric import Metric, Metrics
+from mtdpo_lib.results.stats import Estimate, mean_interval, paired_bootstrap, wilson
 from mtdpo_lib.rollout.evaluate import Outcome
 
+MEANS = {
+    "tool_calls": "calls",
+    "tool_errors": "errors",
+    "tokens": "tokens",
+}  # of an outcome, with their units
 
-def policy_metrics(policy: str, outcomes: dict[str, list[Outcome]], seed: int) -> list[Metric]:
-    """A policy's figures on the test problems, each with a 95% interval over questions.
+
+def policy_metrics(policy: Policy, outcomes: dict[str, list[Outcome]], seed: int) -> Metrics:
+    """A policy's metrics on the test problems, each with a 95% interval over questions.
 
     Args:
-        policy: name used in the figures' names.
+        policy: that answered.
         outcomes: "greedy" and, where sampled, "sampled".
         seed: the run's.
 
     Returns:
-        ``accuracy/test/<policy>``, ``accuracy/<suite>/<policy>``, ``sampled/test/<policy>``, and means a problem:
+        ``accuracy/test/<policy>``, ``accuracy/<suite>/<policy>``, ``sampled/test/<policy>``, and means per problem:
         ``tool-calls/test/<policy>``, ``tool-errors/test/<policy>``, ``tokens/test/<policy>``.
     """
-    greedy = outcomes["greedy"]
-    metrics = [_proportion(f"accuracy/test/{policy}", [one.correct for one in greedy], seed)]
+    greedy, metrics = outcomes["greedy"], Metrics()
+
+    def note(kind: str, split: str, estimate: Estimate, n: int, unit: str = "fraction") -> None:
+        metrics.append(Metric(kind, *estimate, n, unit, (seed,), split, **_fields(policy)))
+
+    note("accuracy", "test", _share_right(greedy), len(greedy))
     for suite in dict.fromkeys(one.suite for one in greedy):
-        mine = [one.correct for one in greedy if one.suite == suite]
-        metrics.append(_proportion(f"accuracy/{suite}/{policy}", mine, seed))
-    if outcomes.get("sampled"):
-        metrics.append(
-            _proportion(f"sampled/test/{policy}", [one.correct for one in outcomes["sampled"]], seed)
-        )
-    for name, unit in (("tool_calls", "calls"), ("tool_errors", "errors"), ("tokens", "tokens")):
-        value, low, high = mean_interval([getattr(one, name) for one in greedy])
-        label = f"{name.replace('_', '-')}/test/{policy}"
-        metrics.append(
-            Metric(label, round(value, 6), round(low, 6), round(high, 6), len(greedy), unit, (seed,))
-        )
+        mine = [one for one in greedy if one.suite == suite]
+        note("accuracy", suite, _share_right(mine), len(mine))
+    if sampled := outcomes.get("sampled"):
+        note("sampled", "test", _share_right(sampled), len(sampled))
+    for name, unit in MEANS.items():
+        values = mean_interval([getattr(one, name) for one in greedy])
+        note(name.replace("_", "-"), "test", values, len(greedy), unit)
     return metrics
 
 
-def _proportion(name: str, correct: Sequence[bool], seed: int) -> Metric:
-    low, high = wilson(sum(correct), len(correct))
-    return Metric(
-        name,
-        round(sum(correct) / len(correct), 6),
-        round(low, 6),
-        round(high, 6),
-        len(correct),
-        "fraction",
-        (seed,),
-    )
+def _fields(policy: Policy) -> dict[str, Any]:
+    """What a metric says of the policy that it belongs to."""
+    return {"arm": policy.arm, "iteration": policy.iteration, "policy": policy.name}
 
 
-def gain_metric(
-    name: str, ours: Sequence[Outcome], theirs: Sequence[Outcome], settings: EvaluationSettings, seed: int
+def _share_right(outcomes: Sequence[Outcome]) -> Estimate:
+    right = sum(one.correct for one in outcomes)
+    return right / len(outcomes), *wilson(right, len(outcomes))
+
+
+def paired_metric(
+    kind: str,
+    policy: Policy,
+    ours: Sequence[Outcome],
+    theirs: Sequence[Outcome],
+    settings: EvaluationSettings,
+    seed: int,
+    *,
+    split: str = "test",
+    against: str = "",
 ) -> Metric:
     """Paired difference of accuracy on the same questions, `ours` minus `theirs`, with a bootstrap interval.
+
+    Args:
+        kind: "gain" over SFT, or "difference".
+        policy: whose outcomes are `ours`.
+        ours, theirs: outcomes of both policies.
+        settings: how often to resample.
+        seed: the run's.
+        split: the questions.
+        against: the policy whose outcomes are `theirs`; a gain does not name it.
 
     Raises:
         ValueError: the two did not answer the same questions in the same order.
@@ -66,10 +87,7 @@ def gain_metric(
         raise ValueError(
             "A paired difference needs the same questions in the same order: evaluate both on one split."
         )
-    value, low, high = paired_bootstrap(
-        [one.correct for one in ours],
-        [one.correct for one in theirs],
-        settings.bootstrap,
-        small_stream(seed, "bootstrap"),
-    )
-    return Metric(name, round(value, 6), round(low, 6), round(high, 6), len(ours), "fraction", (seed,))
+    mine, other = ([one.correct for one in side] for side in (ours, theirs))
+    estimate = paired_bootstrap(mine, other, settings.bootstrap, small_stream(seed, "bootstrap"))
+    n = len(ours)
+    return Metric(kind, *estimate, n, "fraction", (seed,), split, **_fields(policy), against=against)

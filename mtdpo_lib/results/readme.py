@@ -1,117 +1,156 @@
-"""TODO: results.readme."""
+"""The kept records in Markdown: the README's block of results, and the page of claims beside the records."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
-from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from mtdpo_lib.common.files import REFERENCE_RUNS, ROOT
 from mtdpo_lib.experiment.arms import ARMS
 from mtdpo_lib.experiment.study import make_plan
-from mtdpo_lib.profiles.overrides import get_profile
-from mtdpo_lib.results import claims, report, study_metrics
+from mtdpo_lib.profiles import get_profile
+from mtdpo_lib.results import claims, study_metrics
+from mtdpo_lib.results.metric import Metrics
+from mtdpo_lib.results.paper import PAPER_BASE
+from mtdpo_lib.results.report import Runs, combined_runs, profile_of, real_runs
+from mtdpo_lib.results.tables import markdown_table, result_rows, results_caption
 
 README = ROOT / "README.md"
-CLAIMS_PAGE = "claims.md"  # beside the kept runs and the study
+REFERENCE = REFERENCE_RUNS / "cpu"  # the runs and the study that the README shows
+CLAIMS_PAGE = "claims.md"  # beside them
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
-def results_block(reference: Path = REFERENCE_RUNS / "cpu") -> str:
+def results_block(reference: Path = REFERENCE) -> str:
     """The README's results in Markdown: the kept runs of one profile, what they rest on, and where the claims are judged."""
-    if not any(reference.glob("seed*/run.json")):
+    if not _runs_of(reference):
         return "No reference run is kept yet: `make reproduce` makes one on your machine.\n"
-    table, _, caption, made_with, *_ = _runs_block(reference)
     page = f"data/reference_runs/{reference.name}/{CLAIMS_PAGE}"
     link = f"What was measured of each claim of the paper, and the runs of a real model: [{CLAIMS_PAGE}]({page})."
-    return f"{table}\n\n{caption} {made_with}\n\n{link}\n"
+    return f"{results_rows(reference)}\n\n{' '.join(_basis(reference))}\n\n{link}\n"
 
 
-def claims_page(reference: Path = REFERENCE_RUNS / "cpu") -> str:
+def results_rows(reference: Path = REFERENCE) -> str:
+    """The table of the kept runs alone: SFT and each M-DPO iteration beside the paper's numbers."""
+    return markdown_table(*result_rows(_combined(reference).metrics))
+
+
+def claims_rows(reference: Path = REFERENCE, names: Collection[str] = ()) -> str:
+    """The table of the paper's claims with the verdicts of the kept study.
+
+    Args:
+        reference: where the study is kept.
+        names: of the claims to show, as in ``claims.csv``; all when missing.
+    """
+    judged = _judged(_study(reference), reference)
+    return markdown_table(*claims.rows([row for row in judged if not names or row.claim.name in names]))
+
+
+def claims_page(reference: Path = REFERENCE) -> str:
     """A page with all claims of the paper, from the kept study, and with the kept runs of real models."""
-    lines = ["# The paper's claims, measured", "", *_claims_block(reference)]
-    for other in report.real_runs(reference.parent):
-        lines += ["", f"## {other.name}", "", *_runs_block(other)]
+    parts = ["# The paper's claims, measured", _claims_text(reference)]
+    for other in real_runs(reference.parent):
+        parts += [f"## {other.name}", _runs_text(other)]
         if (other / "study").is_dir():
-            lines += ["", *_arms_block(other)]
-    made = "Made from the records beside this page: `python -m mtdpo_lib readme`."
-    return "\n".join([*lines, "", made]) + "\n"
+            parts.append(arms_text(other))
+    parts.append("Made from the records beside this page: `python -m mtdpo_lib readme`.")
+    return "\n\n".join(parts) + "\n"
 
 
-def _runs_block(home: Path) -> list[str]:
-    """The table of the runs in `home`, one a seed, and what it rests on."""
-    runs = sorted(home.glob("seed*/run.json"))
-    run, records, metrics, seeds = report.combined_metrics([file.parent for file in runs])
-    machine = next(iter(records[0].values()))["provenance"]["machine"]
-    # One run's time: others may have found some of their stages kept from an earlier run.
-    took = f"{round(sum(run['seconds'].values()) / 60)} minutes for seed {run['seed']} on {machine['cores']} cores"
-    kind = f"`{run['profile']}`" + (f", `--set {run['settings']}`" if run["settings"] else "")
-    lines = [
-        report.markdown_table(*report.result_rows(metrics)),
+def arms_text(home: Path) -> str:
+    """What the study beside kept runs found, an arm per line."""
+    metrics, profile = _study(home), profile_of(home.name)
+    budget = home.name.removeprefix(profile).removeprefix("-")
+    arms = ",".join(study_metrics.measured_arms(metrics))
+    command = f"python -m mtdpo_lib study --profile {profile} --arms {arms}"
+    command += f" --set budget={budget}" if budget else ""
+    return "\n".join([
+        "The same start and samples, and other ways to learn from them. " + study_metrics.caption(metrics),
         "",
-        f"{report.rests_on(metrics)} Gains are paired with SFT, in points. Paper: {report.PAPER_BASE}, table 1.",
+        markdown_table(*study_metrics.arm_rows(metrics)),
+        "",
+        *filter(None, (study_metrics.pass_sentence(metrics), f"`{command}`.")),
+    ])  # fmt: skip
+
+
+def _runs_of(home: Path) -> list[Path]:
+    return sorted(file.parent for file in home.glob("seed*/run.json"))
+
+
+def _combined(home: Path) -> Runs:
+    return combined_runs(_runs_of(home))
+
+
+def _study(home: Path) -> Metrics:
+    return study_metrics.kept(home.name, home.parent)
+
+
+def _judged(study: Metrics, reference: Path) -> list[claims.JudgedClaim]:
+    return claims.judge(study, get_profile(reference.name).claims)
+
+
+def _basis(home: Path) -> list[str]:
+    """What the table of the runs in `home` rests on, and what made it."""
+    runs = _combined(home)
+    run, cores = runs.run, next(iter(runs.records[0].values()))["provenance"]["machine"]["cores"]
+    # One run's time: others may have found some of their stages kept from an earlier run.
+    took = f"{round(sum(run['seconds'].values()) / 60)} minutes for seed {run['seed']} on {cores} cores"
+    kind = f"`{run['profile']}`" + (f", `--set {run['settings']}`" if run["settings"] else "")
+    return [
+        f"{results_caption(runs.metrics)} Gains are paired with SFT, in points. Paper: {PAPER_BASE}, table 1.",
         f"Profile {kind}; the notebooks took {took}.",
     ]
-    if len(seeds) > 1:
-        lines.append(f"By seed, SFT and last iteration: {'; '.join(map(_ends, runs))}.")
+
+
+def _runs_text(home: Path) -> str:
+    """The table of the runs in `home`, one per seed, and what it rests on."""
+    run, folders = _combined(home).run, _runs_of(home)
+    lines = [results_rows(home), "", *_basis(home)]
+    if len(folders) > 1:
+        lines.append(f"By seed, SFT and last iteration: {'; '.join(map(_ends, folders))}.")
         lines.append(f"Each seed: `python -m mtdpo_lib reproduce --profile {run['profile']} --seed N`.")
-    return lines
+    return "\n".join(lines)
 
 
-def _arms_block(home: Path) -> list[str]:
-    """What the study beside kept runs found, an arm a line."""
-    metrics, profile = study_metrics.kept(home.name, home.parent), report.profile_of(home.name)
-    head, rows = study_metrics.arm_rows(metrics)
-    budget = home.name.removeprefix(profile).removeprefix("-")
-    command = f"python -m mtdpo_lib study --profile {profile} --arms {','.join(row[0] for row in rows)}"
-    command += f" --set budget={budget}" if budget else ""
-    sampled = study_metrics.pass_sentence(metrics)
-    return [
-        "The same start and samples, and other ways to learn from them. " + study_metrics.rests_on(metrics),
-        "",
-        report.markdown_table(head, rows),
-        "",
-        *([sampled] if sampled else []),
-        f"`{command}`.",
-    ]
-
-
-def _claims_block(reference: Path) -> list[str]:
-    """What the kept study says of the paper's claims."""
-    study = study_metrics.kept(reference.name, reference.parent)
-    judged = claims.judge(study, get_profile(reference.name).claims)
-    gain = next((metric for metric in study if metric["name"] == "gain/test/mdpo"), {"seeds": [], "each": []})
-    each = (f"{seed}: {100 * one:+.1f}" for seed, one in zip(gain["seeds"], gain["each"], strict=True))
-    seeds = sorted({seed for row in judged for seed in row["seeds"]})
-    words = Counter(row["verdict"] for row in judged)
-    told = ", ".join(f"{count} {word}" for word, count in words.most_common())
-    took = []
-    if study_metrics.kept_seconds(reference.name, reference.parent):
-        with tempfile.TemporaryDirectory() as nothing_made:
-            plan = make_plan(get_profile(reference.name), [0], list(ARMS.values()), Path(nothing_made))
-        took = [
-            f"All {len(ARMS)} arms of one seed take about {plan.seconds / 60 / 2:.0f} minutes on two cores "
-            "(the mean times of this study's stages, added up)."
-        ]
-    return [
-        f"**The paper's claims** over seeds {', '.join(map(str, seeds))} (`python -m mtdpo_lib study`): {told}.",
-        "",
-        report.markdown_table(*claims.rows(judged)),
-        "",
-        f"M-DPO's gain over SFT by seed, in points: {'; '.join(each)}.",
-        *took,
-    ]
-
-
-def _ends(run_file: Path) -> str:
+def _ends(folder: Path) -> str:
     """``0: 77.6, 96.2``: a seed's accuracy at the start and at the end, in per cent."""
-    run = report.read_run(run_file.parent)
-    found = report.report_json(report.run_records(run_file.parent, run), run["seconds"])
-    known = {metric["name"]: metric["value"] for metric in found}
-    last = max(name for name in known if re.fullmatch(r"accuracy/test/mdpo-\d+", name))
-    return f"{run['seed']}: {100 * known['accuracy/test/sft']:.1f}, {100 * known[last]:.1f}"
+    run = combined_runs([folder])
+    steps = run.metrics.by_iteration("accuracy")
+    return f"{run.seeds[0]}: {steps[0].value_in_words()}, {steps[max(steps)].value_in_words()}"
+
+
+def _claims_text(reference: Path) -> str:
+    """What the kept study says of the paper's claims."""
+    study = _study(reference)
+    judged = _judged(study, reference)
+    seeds = ", ".join(map(str, sorted({seed for row in judged for seed in row.seeds})))
+    counts = claims.verdict_counts(judged)
+    lines = [
+        f"**The paper's claims** over seeds {seeds} (`python -m mtdpo_lib study`): {counts}.",
+        "",
+        claims_rows(reference),
+        "",
+    ]
+    gain = study.get("gain", "test", "mdpo")
+    each = zip(gain.seeds, gain.each, strict=True) if gain else ()
+    gains = "; ".join(f"{seed}: {100 * one:+.1f}" for seed, one in each)
+    lines.append(f"M-DPO's gain over SFT by seed, in points: {gains}.")
+    if seconds := _seconds_of_all_arms(reference):
+        lines.append(
+            f"All {len(ARMS)} arms of one seed take about {seconds / 60 / 2:.0f} minutes on two cores "
+            "(the mean times of this study's stages, added up)."
+        )
+    return "\n".join(lines)
+
+
+def _seconds_of_all_arms(reference: Path) -> float | None:
+    """Computing time of one seed of a whole study; None where the kept study does not tell."""
+    if not study_metrics.kept_seconds(reference.name, reference.parent):
+        return None
+    with tempfile.TemporaryDirectory() as nothing_made:
+        return make_plan(get_profile(reference.name), [0], list(ARMS.values()), Path(nothing_made)).seconds
 
 
 def readme_with_results(text: str, block: str) -> str:
@@ -127,9 +166,7 @@ def readme_with_results(text: str, block: str) -> str:
     return f"{before}{BEGIN}\n{block}{END}{after}"
 
 
-def update_readme(
-    check: bool = False, readme: Path = README, reference: Path = REFERENCE_RUNS / "cpu"
-) -> bool:
+def update_readme(check: bool = False, readme: Path = README, reference: Path = REFERENCE) -> bool:
     """Write the results into the README, and the page of claims beside the kept study.
 
     Args:

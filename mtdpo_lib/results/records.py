@@ -6,14 +6,17 @@ A record has a part that the same seed and settings reproduce exactly (`results`
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtdpo_lib.common.files import write_json
+from mtdpo_lib.common.files import read_json, write_json
 from mtdpo_lib.common.provenance import commit, machine, peak_memory_mib, versions
-from mtdpo_lib.profiles.overrides import settings_hash
-from mtdpo_lib.profiles.sections import Profile
+from mtdpo_lib.common.stages import MissingProduct
+from mtdpo_lib.profiles import Profile, settings_hash
+from mtdpo_lib.results.metric import Metric, Metrics
+
+Record = dict[str, Any]
 
 
 def write_record(
@@ -27,7 +30,7 @@ def write_record(
         profile: all settings of the run.
         seed: the run's seed.
         results: what the same seed reproduces: ``metrics`` (list of `Metric` dictionaries), ``outcomes`` (policy name to a
-            string of 0 and 1, one a test problem), ``passports`` (one an iteration), ``logs``, ``tables``; all optional.
+            string of 0 and 1, one per test problem), ``passports`` (one per iteration), ``logs``, ``tables``; all optional.
         measured: what differs between runs, e.g. seconds.
 
     Returns:
@@ -55,18 +58,60 @@ def write_record(
     return write_json(folder / f"{name}.json", record)
 
 
-def read_records(folder: Path) -> dict[str, dict[str, Any]]:
-    """All records of a run, by name, in notebook order.
+def current_records(folder: Path, wanted: str, needed: Sequence[str] = ()) -> dict[str, Record]:
+    """The records of one run by name, in notebook order; those that other settings left in the folder are not part of it.
+
+    Args:
+        folder: the run's ``records`` folder.
+        wanted: the hash of the run's settings.
+        needed: records that must be there.
 
     Raises:
-        ValueError: a file that is not JSON; the sentence names it.
+        MissingProduct: a needed record is not there; the sentence names the notebook to run.
+        CorruptData: a file is not JSON; the sentence names it.
     """
-    records = {}
-    for file in sorted(folder.glob("*.json")):
-        try:
-            records[file.stem] = json.loads(file.read_text(encoding="utf8"))
-        except ValueError as error:
-            raise ValueError(
-                f"The record {file} is not readable JSON: delete it and run its notebook again."
-            ) from error
+    found = {file.stem: read_json(file) for file in sorted(folder.glob("*.json"))}
+    records = {name: record for name, record in found.items() if record["settings_hash"] == wanted}
+    for name in needed:
+        if name not in records:
+            raise MissingProduct(
+                f"The record of notebook {name} is not in {folder} for these settings: "
+                f"run notebook {name}.ipynb first, with the same profile, seed and settings."
+            )
     return records
+
+
+def merge_metrics(records: dict[str, Record]) -> Metrics:
+    """All records' metrics, each once.
+
+    Raises:
+        ValueError: two records give the same metric different numbers.
+    """
+    merged: dict[str, tuple[str, Metric]] = {}
+    for record_name, record in records.items():
+        for metric in Metrics.from_dicts(record["results"].get("metrics", [])):
+            other, known = merged.setdefault(metric.name, (record_name, metric))
+            if known != metric:
+                raise ValueError(
+                    f"The records {other} and {record_name} disagree about {metric.name} "
+                    f"({known.value} and {metric.value}): run both notebooks again."
+                )
+    return Metrics(metric for _, metric in merged.values())
+
+
+def merge_outcomes(records: dict[str, Record]) -> dict[str, list[int]]:
+    """Right (1) or wrong (0) of every test problem, by policy."""
+    return {
+        policy: [int(letter) for letter in letters]
+        for record in records.values()
+        for policy, letters in record["results"].get("outcomes", {}).items()
+    }
+
+
+def merge_passports(records: dict[str, Record]) -> list[Record]:
+    """Every iteration's passport once, those of the main run first."""
+    found: dict[str, Record] = {}
+    for record in records.values():
+        for passport in record["results"].get("passports", []):
+            found.setdefault(passport["policy"], passport)
+    return sorted(found.values(), key=lambda one: one["policy"] != f"mdpo-{one['iteration']}")

@@ -8,14 +8,14 @@ A metric's name says what it is: ``accuracy/test/<arm>``, ``gain/test/<arm>`` (o
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mtdpo_lib.common.files import REFERENCE_RUNS, write_json
+from mtdpo_lib.common.files import REFERENCE_RUNS, read_json, write_json
 from mtdpo_lib.experiment.arms import (
     ARMS,
     BASE,
@@ -27,26 +27,31 @@ from mtdpo_lib.experiment.arms import (
     PASS_AT,
     PASS_SAMPLES,
 )
-from mtdpo_lib.profiles.overrides import get_profile
+from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.results import claims, report, stats
+from mtdpo_lib.results.metric import Metric, Metrics, in_words, rests_on
+from mtdpo_lib.results.tables import Table, markdown_table
 
-FRACTIONS = ("right", "right_despite_error", "distinct", "covered", "tool_gradient_share")
-FACTS = (
-    *FRACTIONS,
-    "margin",
-    "luck",
-    "chosen_ratio",
-    "rejected_ratio",
-)  # of an iteration; the last ones in nats
+FACTS = {  # of an iteration, with their units
+    **dict.fromkeys(
+        ("right", "right_despite_error", "distinct", "covered", "tool_gradient_share"), "fraction"
+    ),
+    **dict.fromkeys(("margin", "luck", "chosen_ratio", "rejected_ratio"), "nats"),
+}
 CURVES = ("accuracy", "right", "distinct", "covered", "chosen_ratio", "rejected_ratio")
-COSTS = ("trajectories", "sampled-tokens", "pairs", "trained-tokens", "seconds")
+COSTS = {  # of an arm, with their units, which are also their keys in its record
+    "trajectories": "trajectories",
+    "sampled-tokens": "sampled tokens",
+    "pairs": "pairs",
+    "trained-tokens": "trained tokens",
+    "seconds": "seconds",
+}
 
 START, LAST = 0, -1  # the SFT policy and that of the last iteration
 
 ByArm = dict[str, dict[int, dict[str, Any]]]  # arm to seed to record
 PolicyOf = tuple[str, int]  # an arm and one of its iterations
-Metric = dict[str, Any] | None  # None where nothing was measured
-Metrics = list[dict[str, Any]]
+Values = dict[int, float]  # one number per seed
 
 
 # --- Files ---
@@ -61,10 +66,10 @@ def summarise(out: Path) -> Path:
     by_arm, profile, settings = _read_arms(out)
     metrics = _metrics(by_arm)
     judged = claims.judge(metrics, get_profile(profile).claims)
-    write_json(out / "report.json", [*metrics, *(_claim_entry(row) for row in judged)])
+    write_json(out / "report.json", [row.to_dict() for row in (*metrics, *judged)])
     kind = profile + (f", `--set {settings}`" if settings else "")
-    head = f"# Study of {len(by_arm)} arms at profile {kind}\n\n{rests_on(metrics)}\n\n"
-    arms, paper = (report.markdown_table(*table) for table in (arm_rows(metrics), claims.rows(judged)))
+    head = f"# Study of {len(by_arm)} arms at profile {kind}\n\n{caption(metrics)}\n\n"
+    arms, paper = (markdown_table(*table) for table in (arm_rows(metrics), claims.rows(judged)))
     text = f"{head}## Arms\n\n{arms}\n\n## Claims of the paper\n\n{paper}\n"
     (out / "report.md").write_text(text, encoding="utf8")
     draw(metrics, profile, out / "figures")
@@ -75,18 +80,17 @@ def draw(metrics: Metrics, profile: str, folder: Path) -> list[Path]:
     """The figures of a study from its metrics alone; `profile` says what it may claim."""
     from mtdpo_lib.results import figures
 
-    known = {metric["name"] for metric in metrics}
-    words = {name: arm.what for name, arm in ARMS.items() if f"accuracy/test/{name}" in known}
+    words = measured_arms(metrics)
     drawn = {"arms": figures.arms(metrics, words)}
     judged = claims.judge(metrics, get_profile(profile).claims)
-    for theme in dict.fromkeys(row["theme"] for row in judged):
+    for theme in dict.fromkeys(row.claim.theme for row in judged):
         drawn["claims_" + theme.replace(" ", "_")] = figures.claims(judged, theme)
     for group, members in GROUPS.items():
-        if shown := [name for name in members if name in words]:
+        if shown := list(measured_arms(metrics, members)):
             drawn[group] = figures.over_iterations(metrics, CURVES, shown)
-    if f"difference/test/log-{max(LOGS)}-dpo-minus-log-{max(LOGS)}" in known:
+    if metrics.get("difference", "test", f"log-{max(LOGS)}-dpo", against=f"log-{max(LOGS)}"):
         drawn["dose_response"] = figures.dose_response(metrics, LOGS)
-    sampled = [name for name in words if f"pass/{PASS_AT[0]}/{name}" in known]
+    sampled = [name for name in words if metrics.get("pass", str(PASS_AT[0]), name)]
     if sampled:  # the SFT policy is the same in all of them
         labels = {f"{sampled[0]}/{BASE}": BASE.upper(), **{name: name for name in sampled}}
         drawn["pass_at_n"] = figures.pass_at_n(metrics, labels)
@@ -103,12 +107,10 @@ def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
     summarise(out)
     home, seconds = target / name / "study", kept_seconds(name, target) | stage_seconds(out)
     shutil.rmtree(home, ignore_errors=True)
-    (home / "arms").mkdir(parents=True)
+    shutil.copytree(out / "arms", home / "arms", ignore=shutil.ignore_patterns(".*", "*.tmp"))
     write_json(home / "seconds.json", seconds)
-    for file in sorted((out / "arms").glob("*.json")):
-        shutil.copy(file, home / "arms")
-    for name in ("report.json", "report.md"):
-        shutil.copy(out / name, home)
+    for file in ("report.json", "report.md"):
+        shutil.copy(out / file, home)
     return home
 
 
@@ -117,18 +119,18 @@ def stage_seconds(out: Path) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for manifest in sorted((out / "stages").glob("*/manifest.json")):
         kind = manifest.parent.name.rpartition("-")[0]
-        found.setdefault(kind, []).append(json.loads(manifest.read_text(encoding="utf8"))["seconds"])
+        found.setdefault(kind, []).append(read_json(manifest)["seconds"])
     return {kind: round(statistics.mean(seconds), 1) for kind, seconds in found.items()}
 
 
 def kept_seconds(name: str, source: Path = REFERENCE_RUNS) -> dict[str, float]:
     """The same of the study that is kept for a profile, or under `report.kept_name`; empty without one."""
     file = source / name / "study" / "seconds.json"
-    return json.loads(file.read_text(encoding="utf8")) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 def kept(name: str = "cpu", source: Path = REFERENCE_RUNS) -> Metrics:
-    """The metrics of the study that is kept for a profile, or under `report.kept_name`, without the claims' own entries.
+    """The metrics of the study that is kept for a profile, or under `report.kept_name`, without the judged claims.
 
     Raises:
         ValueError: none is kept.
@@ -139,77 +141,55 @@ def kept(name: str = "cpu", source: Path = REFERENCE_RUNS) -> Metrics:
             f"No study of profile {name} is kept: python -m mtdpo_lib study --profile {name}, "
             "then the same with --keep."
         )
-    entries = json.loads(file.read_text(encoding="utf8"))
-    return [entry for entry in entries if not entry["name"].startswith("claim/")]
+    return Metrics.from_dicts(row for row in read_json(file) if "verdict" not in row)
 
 
-def arm_rows(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
+# --- Words ---
+
+
+def measured_arms(metrics: Metrics, names: Iterable[str] = ARMS) -> dict[str, str]:
+    """Those of the arms that have an accuracy, to what they are in words."""
+    return {name: ARMS[name].what for name in names if metrics.get("accuracy", "test", name)}
+
+
+def caption(metrics: Metrics) -> str:
+    """What the table of arms rests on: problems, seeds, and the word for one seed."""
+    return rests_on(metrics.select(kind="accuracy"), "test problems")
+
+
+def arm_rows(metrics: Metrics) -> Table:
     """The table of arms: accuracy, gain over SFT, difference from the rival, and what it cost."""
-    known = {metric["name"]: metric for metric in metrics}
     head = ["arm", "what", "greedy accuracy (%)", "gain over SFT (points)", "against its rival (points)"]
-    head += [cost.replace("-", " ") for cost in COSTS]
     rows = []
-    for name, arm in ARMS.items():
-        if f"accuracy/test/{name}" not in known:
-            continue
-        difference = known.get(f"difference/test/{name}-minus-{arm.against}")
-        rows.append([
-            name, arm.what, report.percent(known[f"accuracy/test/{name}"]),
-            report.percent(known[f"gain/test/{name}"], sign=True),
-            f"{report.percent(difference, sign=True)} {arm.against}" if difference else "",
-            *(report.number(known.get(f"cost/{cost}/{name}"), digits=0) for cost in COSTS),
-        ])  # fmt: skip
-    return head, rows
+    for name, what in measured_arms(metrics).items():
+        rival = ARMS[name].against
+        difference = metrics.get("difference", "test", name, against=rival)
+        row = [name, what, in_words(metrics.get("accuracy", "test", name))]
+        row.append(in_words(metrics.get("gain", "test", name), sign=True))
+        row.append(f"{difference.in_words(sign=True)} {rival}" if difference else "")
+        costs = (metrics.get("cost", cost, name) for cost in COSTS)
+        rows.append(row + [cost.value_in_words(digits=0) if cost else "" for cost in costs])
+    return [*head, *COSTS.values()], rows
 
 
 def pass_sentence(metrics: Metrics, arm: str = "mdpo") -> str:
     """One sample and many, before and after an arm; empty where it was not sampled often."""
-    known = {metric["name"]: metric for metric in metrics}
-    if f"pass/{PASS_AT[0]}/{arm}" not in known:
-        return ""
-    told = [
-        f"pass@{n} {report.percent(known[f'pass/{n}/{arm}/{BASE}'])} before and "
-        f"{report.percent(known[f'pass/{n}/{arm}'])} after"
-        for n in (PASS_AT[0], PASS_AT[-1])
-    ]
-    questions = known[f"pass/{PASS_AT[0]}/{arm}"]["n"]
-    return (
-        f"Sampled {PASS_SAMPLES} times, {arm}: {'; '.join(told)}, in per cent; n = {questions} test problems."
-    )
+    shares = []
+    for n in (PASS_AT[0], PASS_AT[-1]):
+        before, after = (metrics.get("pass", str(n), policy) for policy in (f"{arm}/{BASE}", arm))
+        if before is None or after is None:
+            return ""
+        shares.append(f"pass@{n} {before.in_words()} before and {after.in_words()} after")
+    questions = metrics.select(kind="pass", arm=arm)[0].n
+    return f"Sampled {PASS_SAMPLES} times, {arm}: {'; '.join(shares)}, in per cent; n = {questions} test problems."
 
 
 # --- From records to metrics ---
 
 
-def metric_names(names: Iterable[str], iterations: int = 3) -> Iterator[str]:
-    """Every metric that a study of these arms can have."""
-    names = list(names)
-    for name in names:
-        arm = ARMS[name]
-        yield from (f"accuracy/test/{name}", f"gain/test/{name}")
-        yield from (f"cost/{cost}/{name}" for cost in COSTS)
-        yield f"development/last-minus-first/{name}"
-        if arm.pass_at_n:
-            for n in PASS_AT:
-                yield from (f"pass/{n}/{name}", f"pass/{n}/{name}/{BASE}", f"pass/{n}/{name}-minus-{BASE}")
-        last = arm.iterations or iterations
-        for fact in ("accuracy", *FACTS):
-            for number in range(1, last + 1):
-                yield f"{fact}/{number}/{name}"
-                if arm.against in names:
-                    yield f"{fact}/{number}/{name}-minus-{arm.against}"
-            if last > 1:
-                yield f"{fact}/{last}-minus-1/{name}"
-        if arm.against in names:
-            yield f"difference/test/{name}-minus-{arm.against}"
-    contrasts = {"difference/test": CONTRASTS, "accuracy/1": FIRST_CONTRASTS, "gain/test": GAIN_CONTRASTS}
-    for kind, pairs in contrasts.items():
-        yield from (f"{kind}/{one}-minus-{other}" for one, other in pairs if {one, other} <= set(names))
-
-
 def _read_arms(out: Path) -> tuple[ByArm, str, str]:
     """All records by arm (in the order of `ARMS`) and seed, their profile, and what was set."""
-    records = [json.loads(file.read_text(encoding="utf8")) for file in sorted((out / "arms").glob("*.json"))]
+    records = [read_json(file) for file in sorted((out / "arms").glob("*.json"))]
     if not records:
         raise ValueError(f"There is no arm's record in {out / 'arms'}: run the study first.")
     kinds = {(record["profile"], record.get("settings", "")) for record in records}
@@ -224,11 +204,52 @@ def _read_arms(out: Path) -> tuple[ByArm, str, str]:
 
 
 def _metrics(by_arm: ByArm) -> Metrics:
-    found = [
-        *_accuracies(by_arm), *_pass_metrics(by_arm), *_iteration_metrics(by_arm),
-        *_checkpoints(by_arm), *_costs(by_arm),
-    ]  # fmt: skip
-    return [metric for metric in found if metric is not None]
+    sources = (_accuracies, _contrasts, _pass_metrics, _iteration_metrics, _checkpoints, _costs)
+    return Metrics(metric for source in sources for metric in source(by_arm) if metric is not None)
+
+
+def _accuracies(by_arm: ByArm) -> Iterator[Metric | None]:
+    """Each arm's accuracy and gain over its SFT policy, by iteration too, and the difference from its rival."""
+    for name, records in by_arm.items():
+        rival, end = ARMS[name].against, (name, LAST)
+        over_questions = partial(_over_questions, by_arm, arm=name)
+        yield over_questions("accuracy", [end], split="test")
+        yield over_questions("gain", [end, (name, START)], split="test")
+        yield over_questions("difference", [end, (rival, LAST)], split="test", against=rival)
+        last = max(len(record["policies"]) for record in records.values()) - 1
+        for number in range(1, last + 1):
+            own, theirs = (name, number), (rival, number)
+            yield over_questions("accuracy", [own], iteration=number)
+            yield over_questions("accuracy", [own, theirs], iteration=number, against=rival)
+        if last > 1:
+            yield over_questions("accuracy", [(name, last), (name, 1)], iteration=last, since=1)
+
+
+def _contrasts(by_arm: ByArm) -> Iterator[Metric | None]:
+    """Differences between arms that are not each other's rivals."""
+    for one, other in CONTRASTS:
+        policies = [(one, LAST), (other, LAST)]
+        yield _over_questions(by_arm, "difference", policies, split="test", arm=one, against=other)
+    for one, other in FIRST_CONTRASTS:
+        policies = [(one, 1), (other, 1)]
+        yield _over_questions(by_arm, "accuracy", policies, iteration=1, arm=one, against=other)
+    for one, other in GAIN_CONTRASTS:
+        policies = [(one, LAST), (one, START), (other, LAST), (other, START)]  # a gain minus a gain
+        yield _over_questions(by_arm, "gain", policies, split="test", arm=one, against=other)
+
+
+def _over_questions(by_arm: ByArm, kind: str, policies: Sequence[PolicyOf], **fields: Any) -> Metric | None:
+    """First minus second (minus third plus fourth) policy, paired on the questions, over the seeds that have all."""
+    signs = (1, -1, -1, 1)
+    table = {}
+    for seed in sorted({seed for records in by_arm.values() for seed in records}):
+        rows = [right for policy in policies if (right := _right(by_arm, policy, seed)) is not None]
+        if len(rows) == len(policies):
+            columns = zip(*rows, strict=True)
+            table[seed] = [
+                sum(sign * one for sign, one in zip(signs, column, strict=False)) for column in columns
+            ]
+    return _from_table(table, proportion=len(policies) == 1, kind=kind, **fields)
 
 
 def _right(by_arm: ByArm, policy: PolicyOf, seed: int) -> list[int] | None:
@@ -240,68 +261,32 @@ def _right(by_arm: ByArm, policy: PolicyOf, seed: int) -> list[int] | None:
     return [int(letter) for letter in record["outcomes"][record["policies"][iteration]]]
 
 
-def _accuracies(by_arm: ByArm) -> Iterator[Metric]:
-    """Each arm's accuracy and gain over its SFT policy, by iteration too, the difference from its rival, the contrasts."""
-    for name, records in by_arm.items():
-        rival = ARMS[name].against
-        yield _over_questions(f"accuracy/test/{name}", by_arm, [(name, LAST)])
-        yield _over_questions(f"gain/test/{name}", by_arm, [(name, LAST), (name, START)])
-        yield _over_questions(f"difference/test/{name}-minus-{rival}", by_arm, [(name, LAST), (rival, LAST)])
-        last = max(len(record["policies"]) for record in records.values()) - 1
-        for number in range(1, last + 1):
-            own, theirs = (name, number), (rival, number)
-            yield _over_questions(f"accuracy/{number}/{name}", by_arm, [own])
-            yield _over_questions(f"accuracy/{number}/{name}-minus-{rival}", by_arm, [own, theirs])
-        if last > 1:
-            yield _over_questions(f"accuracy/{last}-minus-1/{name}", by_arm, [(name, last), (name, 1)])
-    for one, other in CONTRASTS:
-        yield _over_questions(f"difference/test/{one}-minus-{other}", by_arm, [(one, LAST), (other, LAST)])
-    for one, other in FIRST_CONTRASTS:
-        yield _over_questions(f"accuracy/1/{one}-minus-{other}", by_arm, [(one, 1), (other, 1)])
-    for one, other in GAIN_CONTRASTS:
-        four = [(one, LAST), (one, START), (other, LAST), (other, START)]  # a gain minus a gain
-        yield _over_questions(f"gain/test/{one}-minus-{other}", by_arm, four)
-
-
-def _over_questions(label: str, by_arm: ByArm, policies: Sequence[PolicyOf]) -> Metric:
-    """First minus second (minus third plus fourth) policy, paired on the questions, over the seeds that have all."""
-    signs = (1, -1, -1, 1)
-    table = {}
-    for seed in sorted({seed for records in by_arm.values() for seed in records}):
-        rows = [_right(by_arm, policy, seed) for policy in policies]
-        if all(row is not None for row in rows):
-            columns = zip(*rows, strict=True)
-            table[seed] = [
-                sum(sign * one for sign, one in zip(signs, column, strict=False)) for column in columns
-            ]
-    return _from_table(label, table, proportion=len(policies) == 1)
-
-
-def _pass_metrics(by_arm: ByArm) -> Iterator[Metric]:
+def _pass_metrics(by_arm: ByArm) -> Iterator[Metric | None]:
     """pass@n of each arm that was sampled often, of its SFT policy, and what it gained over SFT."""
     for name, records in by_arm.items():
-        often = {seed: record for seed, record in records.items() if record.get("right of many")}
-        for n in PASS_AT if often else ():
+        sampled = {seed: record for seed, record in records.items() if record.get("right of many")}
+        for n in PASS_AT if sampled else ():
             ours, theirs = (
                 {
                     seed: [
                         stats.pass_at_n(right, PASS_SAMPLES, n)
                         for right in record["right of many"][record["policies"][iteration]]
                     ]
-                    for seed, record in often.items()
+                    for seed, record in sampled.items()
                 }
                 for iteration in (LAST, START)
             )
-            gains = {seed: [a - b for a, b in zip(ours[seed], theirs[seed], strict=True)] for seed in often}
-            yield _from_table(f"pass/{n}/{name}", ours, proportion=True)
-            yield _from_table(f"pass/{n}/{name}/{BASE}", theirs, proportion=True)
-            yield _from_table(f"pass/{n}/{name}-minus-{BASE}", gains)
+            gains = {seed: [a - b for a, b in zip(ours[seed], theirs[seed], strict=True)] for seed in sampled}
+            of_n = partial(_from_table, kind="pass", split=str(n), arm=name)
+            yield of_n(ours, proportion=True)
+            yield of_n(theirs, proportion=True, iteration=START, policy=f"{name}/{BASE}")
+            yield of_n(gains, against=BASE)
 
 
-def _iteration_metrics(by_arm: ByArm) -> Iterator[Metric]:
+def _iteration_metrics(by_arm: ByArm) -> Iterator[Metric | None]:
     """The facts of each iteration, from the first to the last one, and against the rival's."""
 
-    def fact(arm: str, name: str, number: int) -> dict[int, float]:
+    def fact(arm: str, name: str, number: int) -> Values:
         known = {seed: record.get("iterations", []) for seed, record in by_arm.get(arm, {}).items()}
         return {
             seed: rows[number - 1][name]
@@ -310,101 +295,64 @@ def _iteration_metrics(by_arm: ByArm) -> Iterator[Metric]:
         }
 
     for arm, records in by_arm.items():
+        rival = ARMS[arm].against
         last = max(len(record.get("iterations", [])) for record in records.values())
-        for name in FACTS:
+        for name, unit in FACTS.items():
+            of_fact = partial(_from_values, kind=name, unit=unit, arm=arm)
             for number in range(1, last + 1):
-                own, rivals = (fact(one, name, number) for one in (arm, ARMS[arm].against))
-                yield _from_values(f"{name}/{number}/{arm}", own, name)
-                yield _from_values(
-                    f"{name}/{number}/{arm}-minus-{ARMS[arm].against}", _minus(own, rivals), name
-                )
+                own, rivals = fact(arm, name, number), fact(rival, name, number)
+                yield of_fact(own, proportion=unit == "fraction", iteration=number)
+                yield of_fact(_minus(own, rivals), iteration=number, against=rival)
             if last > 1:
                 change = _minus(fact(arm, name, last), fact(arm, name, 1))
-                yield _from_values(f"{name}/{last}-minus-1/{arm}", change, name)
+                yield of_fact(change, iteration=last, since=1)
 
 
-def _checkpoints(by_arm: ByArm) -> Iterator[Metric]:
+def _checkpoints(by_arm: ByArm) -> Iterator[Metric | None]:
     """What the last kept step of the last training is worth against the first one."""
     for arm, records in by_arm.items():
         steps = {seed: list(record.get("development", {}).values()) for seed, record in records.items()}
         changes = {seed: values[-1] - values[0] for seed, values in steps.items() if len(values) > 1}
-        yield _from_values(f"development/last-minus-first/{arm}", changes, "development")
+        yield _from_values(changes, kind="development", split="last-minus-first", arm=arm)
 
 
-def _costs(by_arm: ByArm) -> Iterator[Metric]:
+def _costs(by_arm: ByArm) -> Iterator[Metric | None]:
     for arm, records in by_arm.items():
-        for cost in COSTS:
-            values = {
-                seed: record["seconds"] if cost == "seconds" else record["cost"][cost.replace("-", " ")]
-                for seed, record in records.items()
-            }
-            yield _from_values(f"cost/{cost}/{arm}", values, cost)
+        for cost, unit in COSTS.items():
+            values = {seed: {**record, **record["cost"]}[unit] for seed, record in records.items()}
+            yield _from_values(values, kind="cost", unit=unit, split=cost, arm=arm)
 
 
-def _minus(ours: dict[int, float], theirs: dict[int, float]) -> dict[int, float]:
+def _minus(ours: Values, theirs: Values) -> Values:
     return {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
 
 
-def _from_table(label: str, table: dict[int, list[float]], proportion: bool = False) -> Metric:
-    """A metric with one number a seed and question; None without seeds."""
+def _from_table(table: dict[int, list[float]], proportion: bool = False, **fields: Any) -> Metric | None:
+    """A metric with one number per seed and question; None without seeds."""
     if not table:
         return None
-    value, low, high = stats.over_seeds(list(table.values()))
-    if proportion:  # Student's interval knows no bounds, a proportion does
-        low, high = max(low, 0.0), min(high, 1.0)
     each = [sum(row) / len(row) for row in table.values()]
-    return _metric(label, (value, low, high), len(next(iter(table.values()))), "fraction", list(table), each)
+    n = len(next(iter(table.values())))
+    return _metric(stats.over_seeds(list(table.values())), proportion, list(table), each, n=n, **fields)
 
 
-def _from_values(label: str, values: dict[int, float], what: str) -> Metric:
-    """A metric with one number a seed; None without seeds, no interval with one."""
+def _from_values(values: Values, proportion: bool = False, **fields: Any) -> Metric | None:
+    """A metric with one number per seed; None without seeds, no interval with one."""
     if not values:
         return None
     each = list(values.values())
     estimate = stats.mean_interval(each) if len(each) > 1 else (each[0], None, None)
-    if what in FRACTIONS and "minus" not in label and estimate[1] is not None:
-        estimate = (estimate[0], max(estimate[1], 0.0), min(estimate[2], 1.0))
-    unit = (
-        "fraction"
-        if what in (*FRACTIONS, "development")
-        else "nats"
-        if what in FACTS
-        else what.replace("-", " ")
-    )
-    return _metric(label, estimate, len(each), unit, list(values), each)
+    return _metric(estimate, proportion, list(values), each, n=len(each), **fields)
 
 
 def _metric(
-    name: str,
     estimate: tuple[float, float | None, float | None],
-    n: int,
-    unit: str,
-    seeds: Sequence[int],
-    each: Sequence[float],
-) -> dict[str, Any]:
-    """An entry of ``report.json``; `each` is every seed's value, `n` counts questions, or seeds where there are none."""
-    value, low, high = (None if part is None else round(part, 6) for part in estimate)
-    return {
-        "name": name, "value": value, "low": low, "high": high, "n": n, "unit": unit,
-        "seeds": list(seeds), "each": [round(one, 6) for one in each],
-    }  # fmt: skip
-
-
-def _claim_entry(row: dict[str, Any]) -> dict[str, Any]:
-    measured = row["measured"] or {"value": None, "low": None, "high": None, "n": 0, "unit": ""}
-    seeds = {"seeds": row["seeds"], "metric": row["metric"]}
-    return {"name": f"claim/{row['claim']}", **measured, **seeds, "verdict": row["verdict"]}
-
-
-def rests_on(metrics: Metrics) -> str:
-    """What the table of arms rests on: problems, seeds, and the word for one seed."""
-    tested = [metric for metric in metrics if metric["name"].startswith("accuracy/")]
-    seeds = sorted({seed for metric in tested for seed in metric["seeds"]})
-    fewest = min(len(metric["seeds"]) for metric in tested)
-    over = f"seeds {', '.join(map(str, seeds))}" + ("" if fewest == len(seeds) else "; some arms have fewer")
-    over = (
-        f"{over}; 95% intervals over seeds and questions"
-        if len(seeds) > 1
-        else f"one seed ({seeds[0]}): indicative; 95% intervals over questions"
-    )
-    return f"n = {tested[0]['n']:,} test problems, {over}."
+    proportion: bool,
+    seeds: list[int],
+    each: list[float],
+    **fields: Any,
+) -> Metric:
+    value, low, high = estimate
+    if proportion and low is not None and high is not None:
+        low, high = max(low, 0.0), min(high, 1.0)  # Student's interval knows no bounds, a proportion does
+    return Metric(value=value, low=low, high=high, seeds=tuple(seeds), each=tuple(each), **fields)

@@ -15,7 +15,7 @@ from mtdpo_lib.experiment import arms, study
 from mtdpo_lib.lessons import publish
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import SettingError
-from mtdpo_lib.results import claims, report, stats, study_metrics
+from mtdpo_lib.results import Metrics, claims, readme, report, stats, study_metrics
 
 SMALLEST = [
     "iterations=1", "problems.demonstrations=64", "problems.prompts_per_iteration=16", "problems.development=4",
@@ -161,8 +161,9 @@ def test_iterations_tell_what_changed(tmp_path):
     assert found["right/2-minus-1/mdpo"]["value"] == pytest.approx(0.2)
     assert found["right/2/fixed-minus-mdpo"]["value"] == pytest.approx(0.1)
     assert found["chosen_ratio/2-minus-1/fixed"]["unit"] == "nats"
-    made = set(study_metrics.metric_names(["mdpo", "fixed"], iterations=2))
-    assert {name for name in found if not name.startswith("claim/")} <= made
+    facts = {name for name in found if name.startswith("right/")}
+    one_arm = {f"right/{when}/{arm}" for when in ("1", "2", "2-minus-1") for arm in ("mdpo", "fixed")}
+    assert facts == one_arm | {f"right/{when}/fixed-minus-mdpo" for when in ("1", "2")}
 
 
 def test_few_test_problems_are_sampled_often_at_a_small_budget():
@@ -184,10 +185,11 @@ def test_pass_at_n_is_paired_with_sft(tmp_path):
         for metric in json.loads(study_metrics.summarise(tmp_path).read_text())
     }
     assert (tmp_path / "figures" / "pass_at_n.png").exists()
-    metrics = [row for row in json.loads((tmp_path / "report.json").read_text()) if "verdict" not in row]
+    rows = json.loads((tmp_path / "report.json").read_text())
+    metrics = Metrics.from_dicts(row for row in rows if "verdict" not in row)
     told = study_metrics.pass_sentence(metrics)
     assert told.startswith(f"Sampled {many} times, mdpo: pass@1 50.0 (") and "after; pass@64 50.0 (" in told
-    assert told.endswith("n = 2 test problems.") and study_metrics.pass_sentence([]) == ""
+    assert told.endswith("n = 2 test problems.") and study_metrics.pass_sentence(Metrics()) == ""
     for n in arms.PASS_AT:
         assert found[f"pass/{n}/mdpo"] == 0.75 and found[f"pass/{n}/mdpo/sft"] == 0.5
         assert found[f"pass/{n}/mdpo-minus-sft"] == 0.25
@@ -251,7 +253,7 @@ def test_a_study_of_a_budget_is_kept_beside_its_runs_and_other_settings_are_refu
     assert publish.draw_figures(tmp_path / "figures", target) == [
         tmp_path / "figures" / "small-reduced" / "study"
     ]
-    block = "\n".join(publish._arms_block(home.parent))
+    block = readme.arms_text(home.parent)
     assert "n = 4 test problems, one seed (0): indicative; 95% intervals over questions." in block
     assert "| mdpo | M-DPO as the paper runs it" in block and "75.0" in block and "+50.0" in block
     assert "`python -m mtdpo_lib study --profile small --arms mdpo,raft --set budget=reduced`." in block

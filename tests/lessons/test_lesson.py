@@ -1,8 +1,17 @@
-"""What notebooks begin with: the map and the measured cost."""
+"""What notebooks begin and end with: the map, the measured cost, metrics and the record."""
 
-from mtdpo_lib.common.files import write_json
-from mtdpo_lib.lessons.lesson import PIPELINE, measured_cost, pipeline_map
-from mtdpo_lib.lessons.publish import NOTEBOOKS
+import subprocess
+import sys
+
+import pytest
+
+from mtdpo_lib import lessons
+from mtdpo_lib.common.files import NOTEBOOKS, ROOT, read_json, write_json
+from mtdpo_lib.common.stages import Product
+from mtdpo_lib.lessons.lesson import PIPELINE, Lesson, measured_cost, metric_table, pipeline_map
+from mtdpo_lib.models.policy import Policy
+from mtdpo_lib.results import Metric, Metrics
+from mtdpo_lib.rollout.evaluate import Outcome
 
 
 def test_the_cost_of_a_notebook_is_what_the_kept_runs_measured(tmp_path):
@@ -21,3 +30,60 @@ def test_the_map_shows_every_notebook_once():
     files = sorted(file.name[:2] for file in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     assert [number for number, _ in PIPELINE] == files
     assert pipeline_map("06").data.count("background:#0072b2") == 1
+
+
+POLICIES = {"sft": (0, "1100"), "mdpo-1": (1, "1110"), "mdpo-1-fixed": (1, "0110")}
+
+
+@pytest.fixture
+def lesson(tmp_path, monkeypatch):
+    """A lesson whose policies have answered four questions."""
+
+    def outcomes(self, policy, split="test", notebook=None):
+        rows = enumerate(POLICIES[policy.name][1])
+        greedy = [
+            Outcome(f"q{number}", "gsm-like", 0, letter == "1", "done", 1, 0, 9) for number, letter in rows
+        ]
+        return {"greedy": greedy, "sampled": greedy[:2]}
+
+    monkeypatch.setattr(Lesson, "outcomes", outcomes)
+    return Lesson("06_multi_turn_dpo", "smoke", 0, str(tmp_path), "")
+
+
+def test_a_lesson_notes_what_it_measures_and_writes_it(lesson, capsys):
+    product = Product("sft", "key", lesson.out)
+    sft, updated, fixed = (
+        Policy(name, product, arm=name.partition("-")[0], iteration=iteration)
+        for name, (iteration, _) in POLICIES.items()
+    )
+    lesson.score(sft)
+    assert lesson.metrics.get("gain", "test", "sft") is None
+    lesson.score(updated, against=sft)
+    assert lesson.metrics.get("gain", "test", "mdpo-1").value == 1 / 4
+    assert lesson.metrics.get("sampled-gain", "test", "mdpo-1").n == 2
+    assert lesson.metrics.get("accuracy", "gsm-like", "mdpo-1").value == 3 / 4
+    lesson.score(fixed, against=sft)
+    difference = lesson.difference(updated, fixed)
+    assert difference.name == "difference/test/mdpo-1-minus-mdpo-1-fixed" and difference.value == 1 / 4
+    assert lesson.metrics[-1] is difference
+    lesson.finish(tables={"x": 1})
+    assert capsys.readouterr().out.endswith("Record: records/06_multi_turn_dpo.json\n")
+    results = read_json(lesson.out / "records" / "06_multi_turn_dpo.json")["results"]
+    assert Metrics.from_dicts(results["metrics"]) == lesson.metrics
+    assert results["outcomes"] == {name: letters for name, (_, letters) in POLICIES.items()}
+
+
+def test_the_table_of_metrics_shows_fractions_in_per_cent():
+    rows = metric_table(
+        [Metric("accuracy", 0.5, 0.25, 0.75, 8, seeds=(0,)), Metric("tokens", 9.5, unit="<t>")]
+    ).data
+    assert "<td>50.0</td><td>25.0 to 75.0</td><td>%</td><td>8</td><td>0</td>" in rows
+    assert "<td>9.50</td><td></td><td>&lt;t&gt;</td>" in rows
+
+
+def test_lessons_are_loaded_when_they_are_asked_for():
+    code = "import sys, mtdpo_lib.lessons, mtdpo_lib.results; heavy = {'torch', 'matplotlib', 'trl'}; "
+    code += "assert not heavy & set(sys.modules); from mtdpo_lib.lessons import Lesson; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        lessons.nothing  # noqa: B018

@@ -2,12 +2,11 @@
 
 import pytest
 
-from mtdpo_lib.experiment import arms
-from mtdpo_lib.results import claims, study_metrics
+from mtdpo_lib.results import Metric, Metrics, claims, study_metrics
 
 
-def measured(value, low, high):
-    return {"value": value, "low": low, "high": high, "n": 100, "seeds": [0, 1]}
+def measured(value, low, high, unit="fraction", seeds=(0, 1)):
+    return Metric("gain", value, low, high, 100, unit, seeds, "test", "mdpo")
 
 
 @pytest.mark.parametrize(
@@ -56,43 +55,46 @@ def test_the_papers_differences_come_from_its_tables():
         claims.paper_average("table1", "method=magic")
 
 
-def test_every_claim_names_a_metric_that_a_study_makes():
-    made = set(study_metrics.metric_names(arms.ARMS))
+def test_every_claim_names_a_metric_that_the_kept_study_made():
+    made = {metric.name for metric in study_metrics.kept()}
     for claim in claims.read_claims():
         assert claim.metric in made or claim.metric == "none", claim.name
+
+
+def test_the_claims_of_one_run_name_its_own_policies():
+    policies = {"first": "mdpo-1", "second": "mdpo-2", "last": "mdpo-3"}
+    known = {claim.name: claim for claim in claims.read_claims("run_claims", **policies)}
+    assert known["later-iterations"].metric == "difference/test/mdpo-3-minus-mdpo-1"
+    assert known["mixture-onpolicy"].metric == "difference/test/mdpo-2-minus-mdpo-2-onpolicy"
+    paper = [claim.paper for claim in known.values()]
+    assert paper == [5.75, 2.25, 3.6, None, 1.25], "as the paper's tables give them"
 
 
 def test_a_claim_without_a_measurement_says_why_and_no_other_does():
     for claim in claims.read_claims():
         assert bool(claim.untested) == (claim.metric == "none"), claim.name
-    judged = claims.judge([], "trends")
+    judged = claims.judge(Metrics(), "trends")
     shown = {row[0]: row[2] for row in claims.rows(judged)[1]}
     assert shown["leaving out winners whose tool failed helps"].startswith("not measured: such winners")
+    assert shown["M-DPO is better than SFT"] == "not measured"
 
 
 def test_one_seed_is_indicative():
-    one = {
-        **measured(0.1, 0.05, 0.15),
-        "name": "gain/test/mdpo",
-        "seeds": [0],
-        "each": [0.1],
-        "unit": "fraction",
-    }
-    rows = {row["claim"]: row for row in claims.judge([one], "trends, over seeds")}
-    assert rows["mdpo-sft"]["verdict"] == "agrees (one seed: indicative)"
-    assert rows["fixed-mdpo"]["verdict"] == claims.UNTESTED and rows["fixed-mdpo"]["measured"] is None
-    head, table = claims.rows(rows.values())
-    told = {row[0]: row for row in table}
+    one = measured(0.1, 0.05, 0.15, seeds=(0,))
+    judged = claims.judge(Metrics([one]), "trends, over seeds")
+    rows = {row.claim.name: row for row in judged}
+    assert rows["mdpo-sft"].verdict == claims.AGREES and rows["mdpo-sft"].measured == one
+    assert rows["mdpo-sft"].verdict_in_words == "agrees (one seed: indicative)"
+    assert rows["fixed-mdpo"].verdict == claims.UNTESTED and rows["fixed-mdpo"].measured is None
+    head, table = claims.rows(judged)
+    shown = {row[0]: row for row in table}
     assert all(len(row) == len(head) for row in table)
-    assert told["M-DPO is better than SFT"][1:5] == ["+5.8 (Table 1)", "+10.0 (+5.0 to +15.0)", "100", "1"]
-
-
-def test_differences_are_shown_in_their_unit():
-    assert claims.shown(None) == "not measured"
-    assert claims.shown({"value": 0.0312, "low": None, "high": None, "unit": "fraction"}) == "+3.1"
-    assert (
-        claims.shown({"value": -1.5, "low": -2, "high": -1, "unit": "nats"}) == "-1.50 (-2.00 to -1.00) nats"
-    )
+    assert shown["M-DPO is better than SFT"][1:5] == ["+5.8 (Table 1)", "+10.0 (+5.0 to +15.0)", "100", "1"]
+    assert claims.verdict_counts(judged).endswith("1 agrees (one seed: indicative)")
+    assert rows["mdpo-sft"].to_dict() == {
+        "name": "claim/mdpo-sft", "value": 0.1, "low": 0.05, "high": 0.15, "n": 100, "unit": "fraction",
+        "seeds": [0], "metric": "gain/test/mdpo", "verdict": "agrees (one seed: indicative)",
+    }  # fmt: skip
 
 
 def test_the_ledger_of_assumptions_is_complete():

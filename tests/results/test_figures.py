@@ -4,31 +4,40 @@ import io
 
 import pytest
 
-from mtdpo_lib.results import figures
+from mtdpo_lib.results import JudgedClaim, Metric, Metrics, figures
+from mtdpo_lib.results.claims import Claim
+
+POLICIES = {
+    "sft": ("sft", 0),
+    "mdpo-1": ("mdpo", 1),
+    "mdpo-2": ("mdpo", 2),
+    "mdpo-2-fixed": ("mdpo", 2),
+    "raft": ("raft", 1),
+}
 
 
-def metric(name, value, low=None, high=None, n=1200, seeds=(0,)):
-    return {
-        "name": name,
-        "value": value,
-        "low": low,
-        "high": high,
-        "n": n,
-        "unit": "fraction",
-        "seeds": list(seeds),
-    }
+def metric(kind, policy, value, low=None, high=None, n=1200, seeds=(0,), split="test"):
+    """Of a run."""
+    arm, iteration = POLICIES[policy]
+    fields = {"split": split, "arm": arm, "iteration": iteration, "policy": policy}
+    return Metric(kind, value, low, high, n, seeds=seeds, **fields)
 
 
-SFT = metric("accuracy/test/sft", 0.60, 0.57, 0.63)
-FULL = [
+def of_arm(kind, arm, value, low=None, high=None, n=1008, **fields):
+    """Of a study over two seeds."""
+    return Metric(kind, value, low, high, n, seeds=(0, 1), arm=arm, **{"split": "test", **fields})
+
+
+SFT = metric("accuracy", "sft", 0.60, 0.57, 0.63)
+FULL = Metrics([
     SFT,
-    metric("accuracy/gsm-like/sft", 0.7, 0.66, 0.74, 600),
-    metric("accuracy/test/mdpo-1", 0.66, 0.63, 0.69),
-    metric("accuracy/test/mdpo-2", 0.70, 0.67, 0.73),
-    metric("accuracy/test/mdpo-2-fixed", 0.64, 0.61, 0.66),
-    metric("gain/test/mdpo-2", 0.10, 0.07, 0.13),
-    metric("gain/test/mdpo-2-fixed", 0.04, 0.01, 0.07),
-]
+    metric("accuracy", "sft", 0.7, 0.66, 0.74, 600, split="gsm-like"),
+    metric("accuracy", "mdpo-1", 0.66, 0.63, 0.69),
+    metric("accuracy", "mdpo-2", 0.70, 0.67, 0.73),
+    metric("accuracy", "mdpo-2-fixed", 0.64, 0.61, 0.66),
+    metric("gain", "mdpo-2", 0.10, 0.07, 0.13),
+    metric("gain", "mdpo-2-fixed", 0.04, 0.01, 0.07),
+])  # fmt: skip
 LOG = [
     {
         "step": step,
@@ -40,45 +49,44 @@ LOG = [
     for step in range(1, 30)
 ]
 PASSPORTS = [
-    {
-        "iteration": 1,
-        "prompts": 480,
-        "kept": 210,
-        "dropped": {"no right answer": 120, "no wrong answer": 150},
-    },
-    {"iteration": 2, "prompts": 480, "kept": 190, "dropped": {"too long": 3}},
+    {"iteration": 1, "prompts by fate": {"paired": 210, "no right answer": 120, "no wrong answer": 150}},
+    {"iteration": 2, "prompts by fate": {"paired": 190, "too long": 3}},
 ]
 MIX = {"1": {"right": 60, "wrong": 30, "no answer": 10, "tool error": 20}, "2": {"right": 5, "wrong": 5}}
 
-STUDY = [
-    *[metric(f"{kind}/test/{arm}", value, value - 0.03, value + 0.03, 1008, (0, 1))
+STUDY = Metrics([
+    *[of_arm(kind, arm, value, value - 0.03, value + 0.03)
       for arm, value in (("mdpo", 0.1), ("raft", 0.02)) for kind in ("accuracy", "gain")],
-    *[metric(f"cost/{cost}/{arm}", 4e5) for arm in ("mdpo", "raft") for cost in ("sampled-tokens", "trained-tokens")],
-    *[metric(f"pass/{n}/{policy}", value + n / 200, value, 1.0, 120, (0, 1))
+    *[of_arm("cost", arm, 4e5, split=cost)
+      for arm in ("mdpo", "raft") for cost in ("sampled-tokens", "trained-tokens")],
+    *[of_arm("pass", "mdpo", value + n / 200, value, 1.0, 120, split=str(n), policy=policy)
       for n in (1, 4, 64) for policy, value in (("mdpo", 0.6), ("mdpo/sft", 0.4))],
-    *[metric(name, value, value - 0.02, value + 0.02, 1008, (0, 1)) for dose in (0, 6) for name, value in (
-        (f"gain/test/log-{dose}", 0.1), (f"gain/test/log-{dose}-dpo", 0.05),
-        (f"difference/test/log-{dose}-dpo-minus-log-{dose}", -0.05),
-        (f"tool_gradient_share/1/log-{dose}-dpo", 0.5 + dose / 20))],
-    *[{**metric(f"{fact}/{number}/{arm}", value + number / 10, value, 0.9, 2, (0, 1)), "unit": unit}
+    *[one for dose in (0, 6) for one in (
+        of_arm("gain", f"log-{dose}", 0.1, 0.08, 0.12), of_arm("gain", f"log-{dose}-dpo", 0.05, 0.03, 0.07),
+        of_arm("difference", f"log-{dose}-dpo", -0.05, -0.07, -0.03, against=f"log-{dose}"),
+        of_arm("tool_gradient_share", f"log-{dose}-dpo", 0.5 + dose / 20, 0.48 + dose / 20, 0.52 + dose / 20,
+               split="", iteration=1))],
+    *[of_arm(fact, arm, value + number / 10, value, 0.9, 2, split="", iteration=number, unit=unit)
       for fact, unit in (("right", "fraction"), ("chosen_ratio", "nats"))
       for number in (1, 2, 3) for arm, value in (("mdpo", 0.1), ("fixed", 0.2))],
-]  # fmt: skip
+])  # fmt: skip
 
-STARTS = [
-    {**metric(f"{kind}/test/{arm}", 0.5, 0.4, 0.6, 1008, (0, 1)), "each": each}
-    for arm in ("mdpo", "raft") for kind, each in (("accuracy", [0.9, 0.6]), ("gain", [0.2, 0.05]))
-]  # fmt: skip
+STARTS = Metrics([
+    of_arm(kind, arm, 0.5, 0.4, 0.6, each=each)
+    for arm in ("mdpo", "raft") for kind, each in (("accuracy", (0.9, 0.6)), ("gain", (0.2, 0.05)))
+])  # fmt: skip
+
+
+def judged(statement, word, paper, measured):
+    claim = Claim("name", "methods", statement, "more", "metric", paper, "notebook", "Table 1", "")
+    return JudgedClaim(claim, measured, word)
+
 
 JUDGED = [
-    {"theme": "methods", "statement": f"{unit} of {word}", "paper": paper, "each": [0.1, 0.3], "seeds": [0, 1],
-     "verdict": word, "measured": {"value": 0.2, "low": -0.1, "high": 0.5, "n": 1008, "unit": unit}}
+    judged(f"{unit} of {word}", word, paper, Metric("difference", 0.2, -0.1, 0.5, 1008, unit, seeds, each=(0.1, 0.3)))
     for unit in ("fraction", "nats")
-    for word, paper in (("agrees", 3.0), ("disagrees", None), ("agrees (one seed: indicative)", None))
-] + [
-    {"theme": "methods", "statement": "not measured", "paper": 1.0, "each": [], "seeds": [], "verdict": "x",
-     "measured": None}
-]  # fmt: skip
+    for word, paper, seeds in (("agrees", 3.0, (0, 1)), ("disagrees", None, (0, 1)), ("agrees", None, (0, 1)))
+] + [judged("not measured", "x", 1.0, None)]  # fmt: skip
 
 FIGURES = {
     "claims": lambda: figures.claims(JUDGED, "methods"),
@@ -86,24 +94,20 @@ FIGURES = {
     "over iterations": lambda: figures.over_iterations(
         STUDY, ["right", "chosen_ratio", "covered", "x"], ["mdpo", "fixed", "kto"]
     ),
-    "over iterations, nothing": lambda: figures.over_iterations([], ["right"], ["mdpo"]),
+    "over iterations, nothing": lambda: figures.over_iterations(Metrics(), ["right"], ["mdpo"]),
     "arms": lambda: figures.arms(STUDY, {"mdpo": "M-DPO", "kto": "not measured", "raft": "RAFT"}),
-    "arms, nothing": lambda: figures.arms([], {"mdpo": "M-DPO"}),
+    "arms, nothing": lambda: figures.arms(Metrics(), {"mdpo": "M-DPO"}),
     "doses": lambda: figures.dose_response(STUDY, (0, 2, 6)),
-    "doses, nothing": lambda: figures.dose_response([], (0, 2, 6)),
+    "doses, nothing": lambda: figures.dose_response(Metrics(), (0, 2, 6)),
     "start": lambda: figures.gain_by_start(STARTS, ["mdpo", "raft"]),
-    "start, nothing": lambda: figures.gain_by_start([], ["mdpo"]),
+    "start, nothing": lambda: figures.gain_by_start(Metrics(), ["mdpo"]),
     "pass": lambda: figures.pass_at_n(STUDY, {"mdpo/sft": "SFT", "mdpo": "M-DPO"}),
-    "pass, nothing": lambda: figures.pass_at_n([], {"mdpo": "M-DPO"}),
+    "pass, nothing": lambda: figures.pass_at_n(Metrics(), {"mdpo": "M-DPO"}),
     "accuracy": lambda: figures.accuracy_by_iteration(
-        FULL,
-        [
-            {"method": "SFT", "gsm8k": "77.5", "math": "46.1"},
-            {"method": "M-DPO iteration 1", "gsm8k": 81.5, "math": 49},
-        ],
+        FULL, {0: {"gsm8k": "77.5", "math": "46.1"}, 1: {"gsm8k": 81.5, "math": 49}}
     ),
-    "accuracy, SFT only": lambda: figures.accuracy_by_iteration([SFT]),
-    "accuracy, nothing": lambda: figures.accuracy_by_iteration([]),
+    "accuracy, SFT only": lambda: figures.accuracy_by_iteration(Metrics([SFT])),
+    "accuracy, nothing": lambda: figures.accuracy_by_iteration(Metrics()),
     "training": lambda: figures.training_curves(LOG),
     "training, partial": lambda: figures.training_curves([{"step": 1, "loss": 0.7, "chosen_logp": None}]),
     "training, nothing": lambda: figures.training_curves([]),
@@ -112,8 +116,8 @@ FIGURES = {
     "comparison": lambda: figures.comparison(
         FULL, ["mdpo-2", "mdpo-2-fixed"], ["updated", "fixed"], "Reference"
     ),
-    "comparison, one": lambda: figures.comparison([SFT], ["sft", "mdpo-1"]),
-    "comparison, nothing": lambda: figures.comparison([], ["sft"]),
+    "comparison, one": lambda: figures.comparison(Metrics([SFT]), ["sft", "mdpo-1"]),
+    "comparison, nothing": lambda: figures.comparison(Metrics(), ["sft"]),
     "yield": lambda: figures.pair_yield(PASSPORTS),
     "yield by fate": lambda: figures.pair_yield(
         [
@@ -171,8 +175,7 @@ FIGURES |= {
 
 
 def title(figure):
-    suptitle = figure.get_suptitle()
-    return suptitle or figure.axes[0].get_title()
+    return figure.headline
 
 
 @pytest.mark.filterwarnings("error")
@@ -195,12 +198,12 @@ def test_titles_follow_the_numbers():
     assert title(figures.accuracy_by_iteration(FULL)) == (
         "Accuracy rises by 10.0 points from SFT to M-DPO 2 (95% interval +7.0 to +13.0)"
     )
-    unsure = [SFT, metric("accuracy/test/mdpo-1", 0.61), metric("gain/test/mdpo-1", 0.01, -0.01, 0.03)]
+    unsure = Metrics([SFT, metric("accuracy", "mdpo-1", 0.61), metric("gain", "mdpo-1", 0.01, -0.01, 0.03)])
     assert "not shown to change" in title(figures.accuracy_by_iteration(unsure))
-    worse = [SFT, metric("accuracy/test/mdpo-1", 0.50), metric("gain/test/mdpo-1", -0.10, -0.12, -0.08)]
+    worse = Metrics([SFT, metric("accuracy", "mdpo-1", 0.50), metric("gain", "mdpo-1", -0.10, -0.12, -0.08)])
     assert "falls by 10.0 points" in title(figures.accuracy_by_iteration(worse))
     assert title(FIGURES["comparison"]()) == "Reference: updated is 6.0 points above fixed"
-    near = [SFT, metric("accuracy/test/raft", 0.62, 0.59, 0.65)]
+    near = Metrics([SFT, metric("accuracy", "raft", 0.62, 0.59, 0.65)])
     assert title(figures.comparison(near, ["sft", "raft"])).endswith(
         "2.0 points above sft, within the intervals"
     )
@@ -230,7 +233,7 @@ def test_a_study_counts_the_arms_whose_interval_lies_above_zero():
 
 
 def test_intervals_are_drawn_to_scale():
-    axes = figures.accuracy_by_iteration([SFT]).axes[0]
+    axes = figures.accuracy_by_iteration(Metrics([SFT])).axes[0]
     (bars,) = [container for container in axes.containers if container.has_yerr]
     low, high = bars.lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((57, 63))
@@ -248,10 +251,9 @@ def test_a_method_keeps_its_colour_and_no_two_methods_share_one():
 
 
 def test_one_seed_is_called_indicative_and_several_are_not():
-    assert "indicative" in figures.accuracy_by_iteration([SFT]).get_supxlabel()
-    several = figures.accuracy_by_iteration(
-        [metric("accuracy/test/sft", 0.6, seeds=(0, 1, 2))]
-    ).get_supxlabel()
+    assert "indicative" in figures.accuracy_by_iteration(Metrics([SFT])).get_supxlabel()
+    over_seeds = Metrics([metric("accuracy", "sft", 0.6, seeds=(0, 1, 2))])
+    several = figures.accuracy_by_iteration(over_seeds).get_supxlabel()
     assert "seeds 0, 1, 2" in several and "indicative" not in several
 
 

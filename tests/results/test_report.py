@@ -8,9 +8,9 @@ import pytest
 
 from mtdpo_lib.common.files import write_json
 from mtdpo_lib.lessons import publish
-from mtdpo_lib.results import report, stats, study_metrics
+from mtdpo_lib.results import Metric, Metrics, paper_rows, readme, report, result_rows, stats, study_metrics
 
-POLICIES = ("sft", "mdpo-1", "mdpo-2", "mdpo-2-fixed")
+POLICIES = {"sft": ("sft", 0), "mdpo-1": ("mdpo", 1), "mdpo-2": ("mdpo", 2), "mdpo-2-fixed": ("mdpo", 2)}
 
 
 def record(name, seed, results, settings=None):
@@ -38,13 +38,13 @@ def results(seed, n=200):
     metrics = []
     for name, row in right.items():
         low, high = stats.wilson(row.sum(), n)
-        metrics.append(metric(f"accuracy/test/{name}", row.mean(), low, high, seed, n))
-        metrics.append(metric(f"accuracy/gsm-like/{name}", row[:100].mean(), low, high, seed, 100))
+        metrics.append(metric("accuracy", name, (row.mean(), low, high), seed, n))
+        suite = (row[:100].mean(), low, high)
+        metrics.append(metric("accuracy", name, suite, seed, 100, split="gsm-like"))
         if name != "sft":
-            metrics.append(
-                metric(f"gain/test/{name}", *stats.paired_bootstrap(row, right["sft"], 500), seed, n)
-            )
-    metrics.append({**metric("tool-calls/test/sft", 1.234, 1.1, 1.3, seed, n), "unit": "calls"})
+            gain = stats.paired_bootstrap(row, right["sft"], 500)
+            metrics.append(metric("gain", name, gain, seed, n))
+    metrics.append(metric("tool-calls", "sft", (1.234, 1.1, 1.3), seed, n, unit="calls"))
     return {
         "metrics": metrics,
         "outcomes": {name: "".join(map(str, row)) for name, row in right.items()},
@@ -65,9 +65,10 @@ def results(seed, n=200):
     }
 
 
-def metric(name, value, low, high, seed, n):
-    row = {"name": name, "value": float(value), "low": float(low), "high": float(high)}
-    return {**row, "n": n, "unit": "fraction", "seeds": [seed]}
+def metric(kind, policy, estimate, seed=0, n=10, split="test", unit="fraction"):
+    arm, iteration = POLICIES[policy]
+    fields = {"split": split, "arm": arm, "iteration": iteration, "policy": policy}
+    return Metric(kind, *map(float, estimate), n, unit, (seed,), **fields).to_dict()
 
 
 def run_folder(folder, seed=0, given=None):
@@ -81,19 +82,19 @@ def run_folder(folder, seed=0, given=None):
     return folder
 
 
-def by_name(file):
-    return {row["name"]: row for row in json.loads(file.read_text())}
+def read_metrics(file):
+    return Metrics.from_dicts(json.loads(file.read_text()))
 
 
 def test_the_report_shows_records_figures_and_the_paper_beside_them(tmp_path):
     page = report.write_report(run_folder(tmp_path)).read_text()
-    figures = by_name(tmp_path / "report.json")
-    value = figures["accuracy/test/mdpo-2"]
-    assert report.percent(value) in page and "one seed (0): indicative" in page
+    metrics = read_metrics(tmp_path / "report.json")
+    value = metrics.get("accuracy", "test", "mdpo-2")
+    assert value.in_words() in page and "one seed (0): indicative" in page
     assert "<td>83.9</td><td>51.2</td>" in page, "the paper's iteration 3"
-    assert figures["seconds/notebooks"] == {
-        "name": "seconds/notebooks", "value": 90.5, "low": None, "high": None, "n": 1, "unit": "s", "seeds": [0],
-    }  # fmt: skip
+    assert metrics.named("seconds/notebooks") == Metric(
+        "seconds", 90.5, n=1, unit="s", seeds=(0,), split="notebooks"
+    )
     assert page.count("data:image/png;base64,") == len(list((tmp_path / "figures").glob("*.png"))) == 5
     assert "all &lt;wrong&gt;" in page and "all <wrong>" not in page
     assert "LoRA adapters" in page and "torch 2.15.0" in page and "trends, over seeds" in page
@@ -104,16 +105,21 @@ def test_the_report_shows_records_figures_and_the_paper_beside_them(tmp_path):
 
 def test_every_figure_of_the_report_stands_in_the_json(tmp_path):
     report.write_report(run_folder(tmp_path))
-    for row in by_name(tmp_path / "report.json").values():
-        assert set(row) == {"name", "value", "low", "high", "n", "unit", "seeds"}
+    rows = json.loads((tmp_path / "report.json").read_text())
+    for row in rows:
+        assert {"name", "value", "low", "high", "n", "unit", "seeds", "kind"} <= set(row)
+    written = {row["name"] for row in results(0)["metrics"]}
+    assert {row["name"] for row in rows} == written | {
+        f"seconds/{name}" for name in ("notebooks", "06_multi_turn_dpo", "06_other")
+    }
 
 
 def test_records_of_other_settings_are_not_mixed_in(tmp_path):
     folder = run_folder(tmp_path)
-    stale = {"metrics": [metric("accuracy/test/other", 0.9, 0.8, 1.0, 9, 10)]}
+    stale = {"metrics": [metric("sampled", "sft", (0.9, 0.8, 1.0), 9)]}
     write_json(folder / "records" / "07_old.json", record("07_old", 9, stale))
     report.write_report(folder)
-    assert "accuracy/test/other" not in by_name(folder / "report.json")
+    assert read_metrics(folder / "report.json").named("sampled/test/sft") is None
 
 
 def test_a_partial_run_gives_a_partial_report(tmp_path):
@@ -122,8 +128,8 @@ def test_a_partial_run_gives_a_partial_report(tmp_path):
 
 
 def test_records_that_contradict_each_other_are_refused():
-    one = record("05", 0, {"metrics": [metric("accuracy/test/sft", 0.5, 0.4, 0.6, 0, 10)]})
-    two = record("06", 0, {"metrics": [metric("accuracy/test/sft", 0.6, 0.4, 0.7, 0, 10)]})
+    one = record("05", 0, {"metrics": [metric("accuracy", "sft", (0.5, 0.4, 0.6))]})
+    two = record("06", 0, {"metrics": [metric("accuracy", "sft", (0.6, 0.4, 0.7))]})
     assert len(report.merge_metrics({"05": one, "06": one})) == 1
     with pytest.raises(ValueError, match=r"05 and 06 disagree about accuracy/test/sft \(0\.5 and 0\.6\)"):
         report.merge_metrics({"05": one, "06": two})
@@ -132,27 +138,27 @@ def test_records_that_contradict_each_other_are_refused():
 def test_seeds_are_combined_from_outcomes_question_by_question(tmp_path):
     runs = [run_folder(tmp_path / str(seed), seed) for seed in (2, 0, 1)]
     page = report.combine(runs, tmp_path / "all").read_text()
-    figures = by_name(tmp_path / "all" / "report.json")
+    metrics = read_metrics(tmp_path / "all" / "report.json")
     tables = []
     for seed in range(3):
         outcomes = results(seed)["outcomes"]
         tables.append([int(a) - int(b) for a, b in zip(outcomes["mdpo-2"], outcomes["sft"], strict=True)])
-    gain = figures["gain/test/mdpo-2"]
-    assert (gain["value"], gain["low"], gain["high"]) == pytest.approx(stats.over_seeds(tables), abs=1e-6)
-    assert gain["seeds"] == [0, 1, 2] and gain["n"] == 200
-    suite = figures["accuracy/gsm-like/sft"]
-    each = [next(m for m in results(seed)["metrics"] if m["name"] == suite["name"]) for seed in range(3)]
-    assert suite["value"] == pytest.approx(np.mean([m["value"] for m in each]), abs=1e-6)
-    assert suite["high"] - suite["low"] > np.mean([m["high"] - m["low"] for m in each])
+    gain = metrics.get("gain", "test", "mdpo-2")
+    assert (gain.value, gain.low, gain.high) == pytest.approx(stats.over_seeds(tables), abs=1e-6)
+    assert gain.seeds == (0, 1, 2) and gain.n == 200
+    suite = metrics.get("accuracy", "gsm-like", "sft")
+    each = [Metrics.from_dicts(results(seed)["metrics"]).named(suite.name) for seed in range(3)]
+    assert suite.value == pytest.approx(np.mean([one.value for one in each]), abs=1e-6)
+    assert suite.high - suite.low > np.mean([one.high - one.low for one in each])
     assert "seeds 0, 1, 2; intervals over seeds and questions" in page
 
 
 def test_intervals_of_proportions_stay_between_nought_and_one(tmp_path):
     report.combine([run_folder(tmp_path / str(seed), seed) for seed in (0, 1)], tmp_path / "two")  # t = 12.7
-    figures = by_name(tmp_path / "two" / "report.json")
-    wide = [figures[f"accuracy/test/{name}"] for name in POLICIES]
-    assert all(0 <= metric["low"] <= metric["value"] <= metric["high"] <= 1 for metric in wide)
-    assert any(metric["high"] == 1 for metric in wide)
+    wide = read_metrics(tmp_path / "two" / "report.json").select(kind="accuracy", split="test")
+    assert len(wide) == len(POLICIES)
+    assert all(0 <= metric.low <= metric.value <= metric.high <= 1 for metric in wide)
+    assert any(metric.high == 1 for metric in wide)
 
 
 def test_only_like_runs_are_combined(tmp_path):
@@ -170,31 +176,32 @@ def test_only_like_runs_are_combined(tmp_path):
 
 
 def test_the_paper_tables_hold_the_numbers_that_reports_show():
-    rows = {row["method"]: row for row in report.paper_rows()}
+    rows = {row["method"]: row for row in paper_rows()}
     assert (rows["SFT"]["gsm8k"], rows["M-DPO iteration 3"]["math"]) == ("77.5", "51.2")
-    head, table = report.result_rows([])
+    head, table = result_rows(Metrics())
     assert [row[0] for row in table] == ["SFT", "M-DPO iteration 1", "M-DPO iteration 2", "M-DPO iteration 3"]
     assert all(len(row) == len(head) for row in table)
 
 
 def test_kept_runs_fill_the_readme_and_a_changed_number_is_noticed(tmp_path):
     home = publish.keep([run_folder(tmp_path / str(seed), seed) for seed in (0, 1)], tmp_path / "reference")
-    figures = {row["name"]: row for row in report.combined_metrics(sorted(home.glob("seed*")))[2]}
+    metrics = report.combined_runs(sorted(home.glob("seed*"))).metrics
     assert json.loads((home / "seconds.json").read_text())["06_multi_turn_dpo"] == 60.5
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n")
-    assert not publish.update_readme(check=True, readme=readme, reference=home)
-    publish.update_readme(readme=readme, reference=home)
-    text = readme.read_text()
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    assert not readme.update_readme(check=True, readme=page, reference=home)
+    readme.update_readme(readme=page, reference=home)
+    text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "seeds 0, 1" in text
     (row,) = [line for line in text.splitlines() if line.startswith("| M-DPO iteration 2 |")]
-    assert report.percent(figures["accuracy/test/mdpo-2"]) in row
-    assert publish.update_readme(check=True, readme=readme, reference=home)
-    readme.write_text(text.replace(row, row.replace("2 | ", "2 | 1", 1)))
-    assert not publish.update_readme(check=True, readme=readme, reference=home)
-    readme.write_text("no markers")
+    assert metrics.get("accuracy", "test", "mdpo-2").in_words() in row
+    assert row in readme.results_rows(home)
+    assert readme.update_readme(check=True, readme=page, reference=home)
+    page.write_text(text.replace(row, row.replace("2 | ", "2 | 1", 1)))
+    assert not readme.update_readme(check=True, readme=page, reference=home)
+    page.write_text("no markers")
     with pytest.raises(ValueError, match="needs the markers"):
-        publish.update_readme(readme=readme, reference=home)
+        readme.update_readme(readme=page, reference=home)
 
 
 def test_runs_of_a_budget_are_kept_beside_the_profiles_own(tmp_path):
@@ -204,7 +211,7 @@ def test_runs_of_a_budget_are_kept_beside_the_profiles_own(tmp_path):
     changed = {**report.read_run(reduced), "profile": "small", "settings": "budget=tiny"}
     write_json(reduced / "run.json", changed)
     assert publish.keep([reduced], target) == target / "small-tiny"
-    block = publish.results_block(home)
+    block = readme.results_block(home)
     assert "Profile `small`, `--set budget=tiny`; the notebooks took" in block
     with pytest.raises(ValueError, match="have one profile"):
         publish.keep([tmp_path / "own", reduced], target)
@@ -219,33 +226,32 @@ def test_all_figures_are_redrawn_from_kept_records_alone(tmp_path, capsys):
         publish.draw_figures(out, source)
     home = publish.keep([run_folder(tmp_path / str(seed), seed) for seed in (0, 1)], source)
     values = {
-        "accuracy/test/mdpo": 0.8,
-        "gain/test/mdpo": 0.1,
-        "cost/sampled-tokens/mdpo": 9,
-        "cost/trained-tokens/mdpo": 5,
+        ("accuracy", "test"): 0.8,
+        ("gain", "test"): 0.1,
+        ("cost", "sampled-tokens"): 9,
+        ("cost", "trained-tokens"): 5,
     }
-    entries = [
-        {
-            "name": name,
-            "value": value,
-            "low": 0.1,
-            "high": 1.0,
-            "n": 9,
-            "unit": "fraction",
-            "seeds": [0],
-            "each": [value],
-        }
-        for name, value in values.items()
-    ]
+    study = Metrics(
+        Metric(kind, value, 0.1, 1.0, 9, seeds=(0,), split=split, arm="mdpo", each=(value,))
+        for (kind, split), value in values.items()
+    )
+    claim = {"name": "claim/mdpo-sft", "verdict": "agrees"}
     with pytest.raises(ValueError, match="No study of profile smoke is kept"):
         study_metrics.kept("smoke", source)
     (home / "study").mkdir()
-    write_json(home / "study" / "report.json", [*entries, {"name": "claim/mdpo-sft", "verdict": "agrees"}])
-    assert study_metrics.kept(home.name, source) == entries
+    write_json(home / "study" / "report.json", [*(one.to_dict() for one in study), claim])
+    assert study_metrics.kept(home.name, source) == study
     assert publish.draw_figures(out, source) == [out / home.name, out / home.name / "study"]
     assert (out / home.name / "study" / "arms.png").is_file()
-    block = publish.results_block(home)
+    block = readme.results_block(home)
     assert "**The paper's claims** over seeds 0" in block and "| M-DPO is better than SFT |" in block
+    page = tmp_path / "README.md"
+    page.write_text(f"{readme.BEGIN}\n{block}{readme.END}")
+    assert not readme.update_readme(check=True, readme=page, reference=home), "the page of claims is missing"
+    readme.update_readme(readme=page, reference=home)
+    assert (home / readme.CLAIMS_PAGE).read_text() == readme.claims_page(home)
+    assert readme.update_readme(check=True, readme=page, reference=home)
+    assert len(readme.claims_rows(home, ["mdpo-sft", "mkto-sft"]).splitlines()) == 2 + 2
     assert (out / home.name / "figures" / "accuracy_by_iteration.png").is_file()
 
 
@@ -257,11 +263,11 @@ def test_only_complete_plain_runs_are_kept(tmp_path):
 
 
 def test_without_kept_runs_the_readme_says_so(tmp_path):
-    assert "No reference run is kept yet" in publish.results_block(tmp_path)
+    assert "No reference run is kept yet" in readme.results_block(tmp_path)
 
 
 def test_the_readme_shows_the_kept_records():
-    assert publish.update_readme(check=True), "run `python -m mtdpo_lib readme`"
+    assert readme.update_readme(check=True), "run `python -m mtdpo_lib readme`"
 
 
 PAPER_SHARES = {"47", "76"}  # right samples in its first and last iteration, sec. 3
@@ -270,9 +276,9 @@ WORDS = {"95", "100"}  # the level of every interval; all
 
 def test_no_measured_number_is_typed():
     """Numbers of results stand between the README's markers or in outputs, both made from records; never in prose."""
-    text = publish.README.read_text(encoding="utf8")
-    before, _, rest = text.partition(publish.BEGIN)
-    prose = before + rest.partition(publish.END)[2]
+    text = readme.README.read_text(encoding="utf8")
+    before, _, rest = text.partition(readme.BEGIN)
+    prose = before + rest.partition(readme.END)[2]
     assert not re.findall(r"\d+(?:\.\d+)? ?(?:%|points|MiB)|\d+ min \d+", prose)
     for file in sorted(publish.NOTEBOOKS.glob("*.ipynb")):
         for cell in json.loads(file.read_text(encoding="utf8"))["cells"]:

@@ -20,7 +20,7 @@ from mtdpo_lib.results.figures.study import (
     over_iterations,
     pass_at_n,
 )
-from mtdpo_lib.results.figures.style import Figure, iteration_of, style_of
+from mtdpo_lib.results.figures.style import Figure, style_of
 from mtdpo_lib.results.figures.theory import (
     bias_by_randomness,
     coverage_and_error,
@@ -49,7 +49,6 @@ __all__ = [
     "gamble_policies",
     "histogram",
     "identity_scatter",
-    "iteration_of",
     "kto_path",
     "memory_by_part",
     "observation_scoring",

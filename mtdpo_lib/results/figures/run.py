@@ -1,14 +1,10 @@
-"""Figures: one function each, from record data to a `Figure`; notebooks show them and never style.
-
-Colours are safe for colour-blind readers and mean the same method in every figure; markers repeat what colours say.
-Intervals are drawn, axes carry units, the caption says what the figure rests on, and the title states the finding,
-worded from the numbers it is drawn from. A figure shows once when it is the last value of a cell.
-"""
+"""Figures of one run: its policies, its training, its pairs and trajectories, and what a model needs."""
 
 from __future__ import annotations
 
+import statistics
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,85 +13,65 @@ from matplotlib.ticker import MaxNLocator
 from mtdpo_lib.results.figures.style import (
     BLACK,
     BLUE,
-    CHOSEN,
     GREEN,
     GREY,
-    LOSS,
-    MARGIN,
-    NO_ANSWER,
     ORANGE,
     PURPLE,
     RED,
-    REJECTED,
-    RIGHT,
     SKY,
     SUITE_STYLES,
     TITLE_CHARACTERS,
-    WRONG,
     Figure,
-    Metrics,
-    _across,
-    _by_name,
-    _legend,
-    _percent,
-    _rests_on,
-    _with_intervals,
-    iteration_of,
+    caption_of,
+    interval_across,
+    interval_line,
+    legend,
+    name_rows,
+    percent,
+    stacked_rows,
     style_of,
+    zero_line,
 )
+from mtdpo_lib.results.metric import Metric, Metrics
+
+Log = Sequence[Mapping[str, Any]]
 
 
-def accuracy_by_iteration(metrics: Metrics, paper_rows: Iterable[dict[str, Any]] | None = None) -> Figure:
+def accuracy_by_iteration(metrics: Metrics, paper: Mapping[int, Mapping[str, Any]] | None = None) -> Figure:
     """Greedy test accuracy of SFT and each M-DPO iteration, over all problems and per suite.
 
     Args:
-        metrics: records' metrics; those called ``accuracy/...`` of "sft" and "mdpo-1", "mdpo-2", ... are drawn.
-        paper_rows: rows of ``data/paper/table1.csv`` of one base model, drawn dashed beside ours.
+        metrics: of a run; the accuracies of "sft" and "mdpo-1", "mdpo-2", ... are drawn.
+        paper: the paper's row of each iteration (`mtdpo_lib.results.paper_by_iteration`), drawn dashed beside ours.
     """
-    known = _by_name(metrics)
-    series: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for name, metric in known.items():
-        kind, _, rest = name.partition("/")
-        suite, _, policy = rest.partition("/")
-        iteration = iteration_of(policy)
-        if kind == "accuracy" and iteration is not None:
-            series.setdefault(suite, []).append((iteration, metric))
-    fig = Figure(_rests_on(series.get("test", []) and [metric for _, metric in series["test"]]))
+    suites = {metric.split for metric in metrics.select(kind="accuracy")}
+    series = {suite: metrics.by_iteration("accuracy", suite) for suite in sorted(suites - {"test"})}
+    series = {
+        suite: found for suite, found in {"test": metrics.by_iteration("accuracy"), **series}.items() if found
+    }
+    fig = Figure(caption_of(list(series.get("test", {}).values())))
     axes = fig.add_subplot(xlabel="policy", ylabel="greedy accuracy (%)")
-    shift = 0.0
-    for suite in sorted(series, key=lambda suite: (suite != "test", suite)):
-        points = sorted(series[suite], key=lambda point: point[0])
-        colour, marker = SUITE_STYLES.get(suite, (BLUE, "s"))
-        _with_intervals(
-            axes,
-            [iteration + shift for iteration, _ in points],
-            [metric for _, metric in points],
-            colour=colour,
-            marker=marker,
-            label="all problems" if suite == "test" else suite,
-            line="-" if suite == "test" else ":",
-        )
-        shift += 0.06
+    for number, (suite, found) in enumerate(series.items()):
+        points = {step + 0.06 * number: found[step] for step in sorted(found)}
+        style = SUITE_STYLES.get(suite, (BLUE, "s"))
+        if suite == "test":
+            interval_line(axes, points, style, "all problems")
+        else:
+            interval_line(axes, points, style, suite, ":")
     for column, label, colour in (("gsm8k", "paper, GSM8K", GREEN), ("math", "paper, MATH", PURPLE)):
-        points = sorted(
-            (iteration_of(row["method"]), float(row[column]))
-            for row in paper_rows or ()
-            if iteration_of(row["method"]) is not None
-        )
-        if points:
-            axes.plot(
-                *zip(*points, strict=True), color=colour, marker="x", linestyle="--", alpha=0.5, label=label
-            )
-    last = max((iteration for points in series.values() for iteration, _ in points), default=0)
-    last = max(last, 3 if paper_rows else 0)
+        if paper:
+            theirs = [float(paper[step][column]) for step in sorted(paper)]
+            style = {"color": colour, "marker": "x", "linestyle": "--", "alpha": 0.5}
+            axes.plot(sorted(paper), theirs, label=label, **style)
+    last = max([0, 3 if paper else 0, *(step for found in series.values() for step in found)])
     axes.set_xticks(range(last + 1), ["SFT", *(f"M-DPO {i}" for i in range(1, last + 1))])
     axes.set_xlim(-0.3, last + 0.3)
-    _legend(axes, outside=True)
-    axes.set_title(textwrap.fill(_gain_sentence(known), 80), fontsize=10)
+    legend(axes, outside=True)
+    axes.set_title(textwrap.fill(_gain_sentence(metrics), 80), fontsize=10)
     return fig
 
 
-def training_curves(log: Sequence[dict[str, float]], name: str = "M-DPO") -> Figure:
+def training_curves(log: Log, name: str = "M-DPO") -> Figure:
     """Loss, log-probabilities of chosen and rejected trajectories, and their margin, by optimiser step.
 
     Args:
@@ -104,30 +80,33 @@ def training_curves(log: Sequence[dict[str, float]], name: str = "M-DPO") -> Fig
         name: what was trained, for the title.
     """
     fig = Figure(_steps_caption(log), size=(7.5, 3.2))
-    loss, probabilities, margin = fig.subplots(1, 3)
-    _curve(loss, log, "loss", "", LOSS, "loss")
-    _curve(probabilities, log, "chosen_logp", "chosen", CHOSEN, "log-probability (nats)")
-    _curve(probabilities, log, "rejected_logp", "rejected", REJECTED, "log-probability (nats)", line="--")
-    _curve(margin, log, "margin", "", MARGIN, "margin (nats)")
-    margin.axhline(0, color=GREY, linewidth=0.8)
-    _legend(probabilities)
+    loss, probabilities, margin = fig.row(3)
+    _curve(loss, log, "loss", BLACK, "loss")
+    _curve(probabilities, log, "chosen_logp", BLUE, "log-probability (nats)", label="chosen")
+    _curve(
+        probabilities, log, "rejected_logp", RED, "log-probability (nats)", label="rejected", linestyle="--"
+    )
+    _curve(margin, log, "margin", PURPLE, "margin (nats)")
+    zero_line(margin)
+    legend(probabilities)
     fig.suptitle(_training_sentence(log, name), fontsize=10)
     return fig
 
 
-def sft_curve(log: Sequence[dict[str, float]]) -> Figure:
+def sft_curve(log: Log) -> Figure:
     """Supervised loss by optimiser step.
 
     Args:
-        log: rows with ``step`` and ``loss`` (nats a trained token).
+        log: rows with ``step`` and ``loss`` (nats per trained token).
     """
     fig = Figure(_steps_caption(log))
     axes = fig.add_subplot()
-    _curve(axes, log, "loss", "", LOSS, "loss (nats a trained token)")
-    losses = [row["loss"] for row in log if row.get("loss") is not None]
-    verb = "falls" if losses and losses[-1] < losses[0] else "does not fall"
-    ends = f" from {losses[0]:.2f} to {losses[-1]:.2f} nats a token" if losses else ": nothing was logged"
-    axes.set_title(f"The SFT loss {verb}{ends}" if losses else f"SFT{ends}", fontsize=10)
+    _curve(axes, log, "loss", BLACK, "loss (nats a trained token)")
+    title = "SFT: nothing was logged"
+    if losses := _logged(log, "loss"):
+        verb = "falls" if losses[-1] < losses[0] else "does not fall"
+        title = f"The SFT loss {verb} from {losses[0]:.2f} to {losses[-1]:.2f} nats a token"
+    axes.set_title(title, fontsize=10)
     return fig
 
 
@@ -140,110 +119,89 @@ def comparison(
     """Policies side by side on the same problems: accuracy, and paired gain over SFT where it was measured.
 
     Args:
-        metrics: records' metrics.
+        metrics: of a run or a study.
         names: policies, e.g. ``["mdpo-2", "mdpo-2-fixed"]``; those without an accuracy are left out.
         labels: one for each name; the names themselves when missing.
         title_subject: what the comparison is about, e.g. "Updated against fixed reference".
     """
-    known = _by_name(metrics)
-    wanted = dict(zip(names, labels or names, strict=True))
-    shown = {name: label for name, label in wanted.items() if f"accuracy/test/{name}" in known}
-    accuracies = [known[f"accuracy/test/{name}"] for name in shown]
-    gains = {name: known[f"gain/test/{name}"] for name in shown if f"gain/test/{name}" in known}
-    fig = Figure(_rests_on(accuracies))
-    panels = fig.subplots(1, 2 if gains else 1, sharey=True, squeeze=False)[0]
-    for row, name in enumerate(shown):
-        colour, marker = style_of(name)
-        _across(panels[0], row, known[f"accuracy/test/{name}"], colour, marker)
-        if name in gains:
-            _across(panels[1], row, gains[name], colour, marker)
-    panels[0].set_yticks(range(len(shown)), list(shown.values()))
-    panels[0].set_ylim(max(len(shown), 1) - 0.5, -0.5)
+    shown = {
+        label: (accuracy, metrics.get("gain", "test", name))
+        for name, label in zip(names, labels or names, strict=True)
+        if (accuracy := metrics.get("accuracy", "test", name))
+    }
+    fig = Figure(caption_of([accuracy for accuracy, _ in shown.values()]))
+    gained = any(gain for _, gain in shown.values())
+    panels = fig.row(2 if gained else 1, sharey=True)
+    for row, both in enumerate(shown.values()):
+        for axes, metric in zip(panels, both, strict=False):
+            if metric:
+                interval_across(axes, row, metric, style_of(metric.policy))
+    name_rows(panels[0], list(shown))
     panels[0].set_xlabel("greedy accuracy (%)")
-    if gains:
-        panels[1].axvline(0, color=GREY, linewidth=0.8)
+    if gained:
+        zero_line(panels[1], across=False)
         panels[1].set_xlabel("paired gain over SFT (points)")
-    title = f"{title_subject}: {_order_sentence(shown, accuracies)}"
-    fig.suptitle(textwrap.fill(title, TITLE_CHARACTERS), fontsize=10)
+    order = _order_sentence({label: accuracy for label, (accuracy, _) in shown.items()})
+    fig.suptitle(textwrap.fill(f"{title_subject}: {order}", TITLE_CHARACTERS), fontsize=10)
     return fig
 
 
-def pair_yield(passports: Sequence[dict[str, Any]]) -> Figure:
-    """What became of the prompts: those that gave a pair, and the others by reason; one bar an iteration.
+def pair_yield(passports: Sequence[Mapping[str, Any]]) -> Figure:
+    """What became of the prompts: those that gave a pair, and the others by reason; one bar per iteration.
 
     Args:
-        passports: one an iteration, with ``iteration`` and either ``prompts by fate`` ("paired" and reasons, to counts)
-            or ``kept`` and ``dropped`` (reason to count).
+        passports: one per iteration, with ``iteration`` and ``prompts by fate`` ("paired" and reasons, to counts).
     """
-    kept, dropped = [], []
-    for passport in passports:
-        fates = passport.get("prompts by fate") or {
-            "paired": passport.get("kept", 0),
-            **passport.get("dropped", {}),
-        }
-        kept.append(fates.get("paired", 0))
-        dropped.append({reason: count for reason, count in fates.items() if reason != "paired"})
-    asked = [count + sum(others.values()) for count, others in zip(kept, dropped, strict=True)]
+    fates = [passport["prompts by fate"] for passport in passports]
+    kept, asked = [one.get("paired", 0) for one in fates], [sum(one.values()) for one in fates]
     fig = Figure(f"n = {', '.join(f'{count:,}' for count in asked) or 0} prompts.")
     axes = fig.add_subplot(xlabel="prompts")
     colours = (ORANGE, GREEN, RED, PURPLE, SKY, GREY, BLACK)
-    rows = range(len(passports))
-    left = [0] * len(passports)
-    bars = [("gave a pair", kept, BLUE, "")]
-    for number, reason in enumerate(sorted({reason for others in dropped for reason in others})):
-        counts = [others.get(reason, 0) for others in dropped]
-        bars.append((reason, counts, colours[number % len(colours)], "//" if number % 2 else ".."))
-    for label, counts, colour, hatch in bars:
-        axes.barh(
-            rows, counts, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5, label=label
-        )
-        left = [start + count for start, count in zip(left, counts, strict=True)]
-    labels = [
-        passport.get("policy", f"iteration {passport.get('iteration', row + 1)}")
-        for row, passport in enumerate(passports)
-    ]
-    axes.set_yticks(rows, labels)
+    parts = [("gave a pair", kept, BLUE, "")]
+    for number, reason in enumerate(sorted({reason for one in fates for reason in one} - {"paired"})):
+        counts = [one.get(reason, 0) for one in fates]
+        parts.append((reason, counts, colours[number % len(colours)], "//" if number % 2 else ".."))
+    stacked_rows(axes, len(fates), parts, linewidth=0.5)
+    labels = [passport.get("policy", f"iteration {passport['iteration']}") for passport in passports]
+    axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
-    _legend(axes, outside=True)
+    legend(axes, outside=True)
     shares = [f"{100 * count / max(total, 1):.0f} %" for count, total in zip(kept, asked, strict=True)]
-    axes.set_title(
-        f"{', then '.join(shares)} of the prompts give a pair" if shares else "No pairs yet", fontsize=10
-    )
+    title = f"{', then '.join(shares)} of the prompts give a pair" if shares else "No pairs yet"
+    axes.set_title(title, fontsize=10)
     return fig
 
 
-def coverage_curve(coverage: dict[int, float], paper_coverage: dict[int, float] | None = None) -> Figure:
-    """Share of prompts whose samples hold both a right and a wrong one, by samples a prompt.
+def coverage_curve(
+    coverage: Mapping[int, float], paper_coverage: Mapping[int, float] | None = None
+) -> Figure:
+    """Share of prompts whose samples hold both a right and a wrong one, by samples per prompt.
 
     Args:
-        coverage: samples a prompt to the share of prompts covered, as a fraction.
+        coverage: samples per prompt to the share of prompts covered, as a fraction.
         paper_coverage: the paper's, drawn dashed beside ours.
     """
-    fig = Figure(
-        f"One run, up to {max(coverage, default=0)} samples a prompt; expectation over draws without replacement."
-    )
+    most = max(coverage, default=0)
+    fig = Figure(f"One run, up to {most} samples a prompt; expectation over draws without replacement.")
     axes = fig.add_subplot(xlabel="samples a prompt (N)", ylabel="prompts with right and wrong (%)")
-    for points, label, style in (
-        (coverage, "ours", {"color": BLUE, "marker": "s", "markersize": 4}),
-        (paper_coverage or {}, "paper, Gemma-1.1-7B", {"color": GREY, "marker": "x", "linestyle": "--"}),
-    ):
+    ours: dict[str, Any] = {"color": BLUE, "marker": "s", "markersize": 4, "label": "ours"}
+    theirs: dict[str, Any] = {"color": GREY, "marker": "x", "linestyle": "--", "label": "paper, Gemma-1.1-7B"}
+    for points, style in ((coverage, ours), (paper_coverage, theirs)):
         if points:
-            places = sorted(points)
-            axes.plot(places, [100 * points[place] for place in places], label=label, **style)
+            axes.plot(sorted(points), [100 * points[n] for n in sorted(points)], **style)
     axes.set_ylim(0, 100)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes)
-    most = max(coverage, default=None)
-    ends = (
-        f"With {most} samples {_percent(coverage[most])} % of the prompts can yield a pair"
-        if most
-        else "No coverage measured yet"
-    )
-    axes.set_title(ends, fontsize=10)
+    legend(axes)
+    title = "No coverage measured yet"
+    if most:
+        title = f"With {most} samples {percent(coverage[most])} % of the prompts can yield a pair"
+    axes.set_title(title, fontsize=10)
     return fig
 
 
-def outcome_mix(counts: dict[str, dict[str, int]], xlabel: str = "tool calls in the trajectory") -> Figure:
+def outcome_mix(
+    counts: Mapping[str, Mapping[str, int]], xlabel: str = "tool calls in the trajectory"
+) -> Figure:
     """Shares of right, wrong and missing answers by group, with the share that met a tool error.
 
     Args:
@@ -251,36 +209,32 @@ def outcome_mix(counts: dict[str, dict[str, int]], xlabel: str = "tool calls in 
             the first three add up to the group, ``tool error`` (optional) counts its trajectories with one.
         xlabel: what the groups are.
     """
-    kinds = (("right", RIGHT, ""), ("wrong", WRONG, "//"), ("no answer", NO_ANSWER, ".."))
-    totals = {group: max(sum(row.get(kind, 0) for kind, _, _ in kinds), 1) for group, row in counts.items()}
-    n = sum(sum(row.get(kind, 0) for kind, _, _ in kinds) for row in counts.values())
+    kinds = {"right": (BLUE, ""), "wrong": (ORANGE, "//"), "no answer": (GREY, "..")}
+    sizes = [sum(row.get(kind, 0) for kind in kinds) for row in counts.values()]
+    n, groups = sum(sizes), range(len(counts))
+
+    def shares(kind: str) -> list[float]:
+        return [
+            100 * row.get(kind, 0) / max(size, 1) for row, size in zip(counts.values(), sizes, strict=True)
+        ]
+
     fig = Figure(f"n = {n:,} trajectories; below each bar, how many.")
     axes = fig.add_subplot(xlabel=xlabel, ylabel="share (%)")
     base = [0.0] * len(counts)
-    for kind, colour, hatch in kinds:
-        heights = [100 * row.get(kind, 0) / totals[group] for group, row in counts.items()]
-        axes.bar(
-            range(len(counts)),
-            heights,
-            bottom=base,
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            label=kind,
-            width=0.7,
-        )
+    for kind, (colour, hatch) in kinds.items():
+        heights = shares(kind)
+        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "width": 0.7}
+        axes.bar(groups, heights, bottom=base, label=kind, **style)
         base = [start + height for start, height in zip(base, heights, strict=True)]
     if any("tool error" in row for row in counts.values()):
-        shares = [100 * row.get("tool error", 0) / totals[group] for group, row in counts.items()]
-        axes.plot(
-            range(len(counts)), shares, color=BLACK, marker="o", linestyle="none", label="met a tool error"
-        )
-    axes.set_xticks(range(len(counts)), [f"{group}\n{totals[group]:,}" for group in counts])
-    _legend(axes, outside=True)
+        style = {"color": BLACK, "marker": "o", "linestyle": "none"}
+        axes.plot(groups, shares("tool error"), label="met a tool error", **style)
+    labels = [f"{group}\n{max(size, 1):,}" for group, size in zip(counts, sizes, strict=True)]
+    axes.set_xticks(groups, labels)
+    legend(axes, outside=True)
     right = sum(row.get("right", 0) for row in counts.values())
-    axes.set_title(
-        f"{_percent(right / n)} % of the trajectories end right" if n else "No trajectories yet", fontsize=10
-    )
+    title = f"{percent(right / n)} % of the trajectories end right" if n else "No trajectories yet"
+    axes.set_title(title, fontsize=10)
     return fig
 
 
@@ -288,27 +242,24 @@ def histogram(values: Sequence[float], xlabel: str, title: str = "") -> Figure:
     """How values are spread, with their median.
 
     Args:
-        values: one a trajectory, pair or question.
+        values: one per trajectory, pair or question.
         xlabel: what they are, with the unit in parentheses.
         title: the finding; the median when empty.
     """
-    ordered = sorted(values)
-    fig = Figure(f"n = {len(ordered):,}.")
+    fig = Figure(f"n = {len(values):,}.")
     axes = fig.add_subplot(xlabel=xlabel, ylabel="count")
-    if ordered:
-        median = (
-            ordered[len(ordered) // 2] if len(ordered) % 2 else sum(ordered[len(ordered) // 2 - 1 :][:2]) / 2
-        )
-        axes.hist(ordered, bins=min(30, max(5, round(len(ordered) ** 0.5))), color=BLUE, edgecolor="white")
+    if values:
+        median = statistics.median(values)
+        bins = min(30, max(5, round(len(values) ** 0.5)))
+        axes.hist(sorted(values), bins=bins, color=BLUE, edgecolor="white")
         axes.axvline(median, color=RED, linestyle="--", label=f"median {median:.3g}")
-        axes.set_title(title or f"The median is {median:.3g}", fontsize=10)
-        _legend(axes)
-    else:
-        axes.set_title(title or "No values yet", fontsize=10)
+        legend(axes)
+        title = title or f"The median is {median:.3g}"
+    axes.set_title(title or "No values yet", fontsize=10)
     return fig
 
 
-def memory_by_part(needs: dict[str, dict[str, float]], cards: dict[str, float]) -> Figure:
+def memory_by_part(needs: Mapping[str, Mapping[str, float]], cards: Mapping[str, float]) -> Figure:
     """What a training step holds in a GPU's memory.
 
     Args:
@@ -317,21 +268,17 @@ def memory_by_part(needs: dict[str, dict[str, float]], cards: dict[str, float]) 
     """
     fig = Figure("By arithmetic, not measured; 1 pair of full length at a time.")
     axes = fig.add_subplot(xlabel="memory of one M-DPO step (GiB)")
-    colours = (GREY, BLUE, SKY, ORANGE, GREEN)
-    starts = [0.0] * len(needs)
-    for part, colour in zip(next(iter(needs.values()), {}), colours, strict=False):
-        widths = [row[part] for row in needs.values()]
-        axes.barh(range(len(needs)), widths, left=starts, color=colour, edgecolor="white", label=part)
-        starts = [start + width for start, width in zip(starts, widths, strict=True)]
+    parts = zip(next(iter(needs.values()), {}), (GREY, BLUE, SKY, ORANGE, GREEN), strict=False)
+    widths = ((part, [row[part] for row in needs.values()], colour, "") for part, colour in parts)
+    ends = stacked_rows(axes, len(needs), widths)
     for name, size in cards.items():
         axes.axvline(size, color=BLACK, linestyle="--", linewidth=1)
         axes.annotate(name, (size, 1), xycoords=("data", "axes fraction"), xytext=(-3, -4),
                       textcoords="offset points", rotation=90, ha="right", va="top", fontsize=7.5)  # fmt: skip
     axes.set_yticks(range(len(needs)), list(needs))
     axes.invert_yaxis()
-    _legend(axes, outside=True)
-    most = max(starts, default=0.0)
-    axes.set_title(f"The largest needs {most:.1f} GiB" if needs else "No model yet", fontsize=10)
+    legend(axes, outside=True)
+    axes.set_title(f"The largest needs {max(ends):.1f} GiB" if needs else "No model yet", fontsize=10)
     return fig
 
 
@@ -340,78 +287,65 @@ def quantized_weights(weights: Sequence[float], levels: Sequence[float]) -> Figu
     fig = Figure(f"n = {len(weights):,} weights.")
     axes = fig.add_subplot(xlabel="weight / largest of its block", ylabel="count")
     axes.hist(weights, bins=81, color=SKY, label="weights")
-    for place, level in enumerate(levels):
-        axes.axvline(level, color=RED, linewidth=0.8, label=None if place else "levels")
+    for number, level in enumerate(levels):
+        axes.axvline(level, color=RED, linewidth=0.8, label=None if number else "levels")
     axes.set_title(f"{len(levels)} levels, dense where the weights are", fontsize=10)
-    _legend(axes)
+    legend(axes)
     return fig
 
 
-def _steps_caption(log: Sequence[dict[str, float]]) -> str:
+def _steps_caption(log: Log) -> str:
     return f"One run, {len(log)} logged steps." if log else "Nothing logged yet."
 
 
-def _curve(
-    axes: Axes, log: Sequence[dict[str, float]], key: str, label: str, colour: str, unit: str, line: str = "-"
-) -> None:
-    points = [(row["step"], row[key]) for row in log if row.get(key) is not None]
-    if points:
-        axes.plot(
-            *zip(*points, strict=True),
-            color=colour,
-            linestyle=line,
-            marker=".",
-            markersize=3,
-            label=label or None,
-        )
+def _logged(log: Log, key: str) -> list[float]:
+    return [row[key] for row in log if row.get(key) is not None]
+
+
+def _curve(axes: Axes, log: Log, key: str, colour: str, unit: str, **style: Any) -> None:
+    if values := _logged(log, key):
+        steps = [row["step"] for row in log if row.get(key) is not None]
+        axes.plot(steps, values, color=colour, marker=".", markersize=3, **style)
     axes.set_xlabel("optimiser step")
     axes.set_ylabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def _gain_sentence(known: dict[str, dict[str, Any]]) -> str:
+def _gain_sentence(metrics: Metrics) -> str:
     """What happened from SFT to the last iteration, with the paired interval where it was measured."""
-    iterations = [
-        iteration_of(name.rpartition("/")[2]) for name in known if name.startswith("accuracy/test/")
-    ]
-    last = max((iteration for iteration in iterations if iteration is not None), default=None)
-    if last is None:
+    steps = metrics.by_iteration("accuracy")
+    if not steps:
         return "Nothing measured yet"
-    before = known.get("accuracy/test/sft")
-    if last == 0 or before is None:
+    last = max(steps)
+    if last == 0 or 0 not in steps:
         policy = f"M-DPO iteration {last}" if last else "SFT"
-        name = f"mdpo-{last}" if last else "sft"
-        return f"{policy} answers {_percent(known[f'accuracy/test/{name}']['value'])} % right"
-    gain = known.get(f"gain/test/mdpo-{last}")
-    change = gain["value"] if gain else known[f"accuracy/test/mdpo-{last}"]["value"] - before["value"]
-    interval, word = "", "rises" if change > 0 else "falls"
-    if gain and gain.get("low") is not None:
-        interval = f" (95% interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
-        if gain["low"] <= 0 <= gain["high"]:
-            word = "is not shown to change: it moves"
-    by = f"by {100 * change:+.1f} points" if "moves" in word else f"by {abs(100 * change):.1f} points"
-    return f"Accuracy {word} {by} from SFT to M-DPO {last}{interval}"
+        return f"{policy} answers {steps[last].value_in_words()} % right"
+    gain = metrics.by_iteration("gain").get(last)
+    change = gain.value if gain else steps[last].value - steps[0].value
+    sentence = f"{'rises' if change > 0 else 'falls'} by {abs(100 * change):.1f} points"
+    interval = ""
+    if gain and gain.low is not None and gain.high is not None:
+        interval = f" (95% interval {gain.interval_in_words(sign=True)})"
+        if gain.low <= 0 <= gain.high:
+            sentence = f"is not shown to change: it moves by {gain.value_in_words(sign=True)} points"
+    return f"Accuracy {sentence} from SFT to M-DPO {last}{interval}"
 
 
-def _training_sentence(log: Sequence[dict[str, float]], name: str) -> str:
-    def change(key: str) -> float | None:
-        values = [row[key] for row in log if row.get(key) is not None]
-        return values[-1] - values[0] if values else None
-
-    chosen, rejected, margin = change("chosen_logp"), change("rejected_logp"), change("margin")
-    if chosen is None or rejected is None:
+def _training_sentence(log: Log, name: str) -> str:
+    chosen, rejected, margin = (_logged(log, key) for key in ("chosen_logp", "rejected_logp", "margin"))
+    if not chosen or not rejected:
         return f"{name}: no log-probabilities logged yet"
-    sentence = f"{name}: chosen {chosen:+.1f} nats, rejected {rejected:+.1f} nats"
-    return sentence + (f", margin {margin:+.2f}" if margin is not None else "")
+    words = [f"chosen {chosen[-1] - chosen[0]:+.1f} nats", f"rejected {rejected[-1] - rejected[0]:+.1f} nats"]
+    if margin:
+        words.append(f"margin {margin[-1] - margin[0]:+.2f}")
+    return f"{name}: {', '.join(words)}"
 
 
-def _order_sentence(shown: dict[str, str], accuracies: Sequence[dict[str, Any]]) -> str:
+def _order_sentence(accuracies: Mapping[str, Metric]) -> str:
     if len(accuracies) < 2:
         return "nothing to compare yet"
-    ranked = sorted(zip(shown.values(), accuracies, strict=True), key=lambda item: -item[1]["value"])
+    ranked = sorted(accuracies.items(), key=lambda item: -item[1].value)
     (first, best), (second, next_best) = ranked[:2]
-    difference = f"{100 * (best['value'] - next_best['value']):.1f} points above {second}"
-    apart = (
-        best.get("low") is not None and next_best.get("high") is not None and best["low"] > next_best["high"]
-    )
-    return f"{first} is {difference}" + ("" if apart else ", within the intervals")
+    sentence = f"{first} is {percent(best.value - next_best.value)} points above {second}"
+    apart = best.low is not None and next_best.high is not None and best.low > next_best.high
+    return sentence if apart else f"{sentence}, within the intervals"

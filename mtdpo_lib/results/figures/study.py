@@ -1,17 +1,19 @@
-"""TODO: results.figures.study."""
+"""Figures of a study: arms over seeds, the paper's claims, and what changes over iterations, doses and samples."""
 
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from mtdpo_lib.experiment.arms import PASS_AT
+from mtdpo_lib.results.claims import JudgedClaim
 from mtdpo_lib.results.figures.style import (
     BLACK,
     BLUE,
@@ -21,99 +23,96 @@ from mtdpo_lib.results.figures.style import (
     SKY,
     VERDICT_STYLES,
     Figure,
-    Metrics,
-    _across,
-    _by_name,
-    _legend,
-    _over_seeds_caption,
-    _percent,
-    _rests_on,
-    _with_intervals,
+    caption_of,
+    interval_across,
+    interval_line,
+    legend,
+    name_rows,
+    percent,
+    stacked_rows,
     style_of,
+    zero_line,
 )
+from mtdpo_lib.results.metric import Metric, Metrics
+
+NOTHING = "Nothing measured yet"
 
 
-def arms(metrics: Metrics, labels: dict[str, str]) -> Figure:
+def arms(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
     """What each arm of a study gives and what it costs: accuracy, gain over SFT, tokens sampled and trained on.
 
     Args:
         metrics: of a study.
         labels: arm to its words, in the order shown; arms without an accuracy are left out.
     """
-    known = _by_name(metrics)
-    shown = {name: label for name, label in labels.items() if f"accuracy/test/{name}" in known}
-    fig = Figure(
-        _rests_on([known[f"accuracy/test/{name}"] for name in shown]), size=(9.5, 1.5 + 0.34 * len(shown))
-    )
-    panels = fig.subplots(1, 3, sharey=True, width_ratios=(3, 3, 2))
-    for row, name in enumerate(shown):
-        for axes, kind in zip(panels[:2], ("accuracy", "gain"), strict=True):
-            _across(axes, row, known[f"{kind}/test/{name}"], *style_of(name))
-    rows, left = range(len(shown)), [0.0] * len(shown)
-    for cost, colour, hatch in (("sampled-tokens", SKY, ""), ("trained-tokens", ORANGE, "//")):
-        costs = [known[f"cost/{cost}/{name}"]["value"] / 1e6 for name in shown]
-        label = cost.replace("-tokens", "")
-        panels[2].barh(rows, costs, left=left, color=colour, hatch=hatch, edgecolor="white", label=label)
-        left = [start + own for start, own in zip(left, costs, strict=True)]
-    labels = [textwrap.fill(f"{name}: {label}", 46) for name, label in shown.items()]
-    panels[0].set_yticks(rows, labels, fontsize=8)
-    panels[0].set_ylim(max(len(shown), 1) - 0.5, -0.7)
-    panels[1].axvline(0, color=GREY, linewidth=0.8)
-    for axes, label in zip(
-        panels, ("greedy accuracy (%)", "gain over SFT (points)", "million tokens"), strict=True
-    ):
+    accuracies = {name: metrics.get("accuracy", "test", name) for name in labels}
+    shown = [name for name, accuracy in accuracies.items() if accuracy]
+    gains = [metrics.get("gain", "test", name) for name in shown]
+    fig = Figure(caption_of([one for one in accuracies.values() if one]), (9.5, 1.5 + 0.34 * len(shown)))
+    panels = fig.row(3, sharey=True, width_ratios=(3, 3, 2))
+    for row, (name, gain) in enumerate(zip(shown, gains, strict=True)):
+        for axes, metric in zip(panels, (accuracies[name], gain), strict=False):
+            if metric:
+                interval_across(axes, row, metric, style_of(name))
+    parts = []
+    for label, colour, hatch in (("sampled", SKY, ""), ("trained", ORANGE, "//")):
+        costs = (metrics.get("cost", f"{label}-tokens", name) for name in shown)
+        parts.append((label, [cost.value / 1e6 if cost else 0.0 for cost in costs], colour, hatch))
+    stacked_rows(panels[2], len(shown), parts)
+    name_rows(panels[0], [textwrap.fill(f"{name}: {labels[name]}", 46) for name in shown], 0.7, fontsize=8)
+    zero_line(panels[1], across=False)
+    words = ("greedy accuracy (%)", "gain over SFT (points)", "million tokens")
+    for axes, label in zip(panels, words, strict=True):
         axes.set_xlabel(label)
-    panels[2].legend(fontsize=7.5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    gained = [name for name in shown if (known[f"gain/test/{name}"].get("low") or 0) > 0]
-    fig.suptitle(f"{len(gained)} of {len(shown)} arms are shown to gain over their SFT policy", fontsize=10)
+    legend(panels[2], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    gained = sum(gain is not None and (gain.low or 0) > 0 for gain in gains)
+    fig.suptitle(f"{gained} of {len(shown)} arms are shown to gain over their SFT policy", fontsize=10)
     return fig
 
 
-def claims(judged: Sequence[dict[str, Any]], theme: str) -> Figure:
+def claims(judged: Sequence[JudgedClaim], theme: str) -> Figure:
     """Measured differences beside the paper's: mean with interval, every seed, and the paper's own number.
 
     Args:
-        judged: rows of `mtdpo_lib.results.claims.judge`; those that nothing was measured for are left out.
+        judged: claims, as `mtdpo_lib.results.judge` gives them; those that nothing was measured for are left out.
         theme: of the claims to show.
     """
-    measured = [row for row in judged if row["measured"] and row["theme"] == theme]
-    units = [
-        unit for unit in ("fraction", "nats") if any(row["measured"]["unit"] == unit for row in measured)
-    ]
-    fig = Figure(_rests_on([{**row["measured"], "seeds": row["seeds"]} for row in measured]),
-                 size=(9.5, 1.6 + 0.62 * len(measured)))  # fmt: skip
-    counts = [sum(row["measured"]["unit"] == unit for row in measured) for unit in units] or [1]
-    panels = fig.subplots(max(len(units), 1), 1, squeeze=False, height_ratios=counts)[:, 0]
-    for axes, unit in zip(panels, units, strict=False):
-        own = [row for row in measured if row["measured"]["unit"] == unit]
-        scale = 100 if unit == "fraction" else 1
-        for place, row in enumerate(own):
-            colour, marker = VERDICT_STYLES.get(row["verdict"].split(" (")[0], (GREY, "o"))
-            axes.plot(
-                [scale * value for value in row["each"]], [place + 0.22] * len(row["each"]), ".",
-                color=GREY, alpha=0.6, markersize=5,
-            )  # fmt: skip
-            _across(axes, place, row["measured"], colour, marker, scale)
-            if row["paper"] is not None:
-                axes.plot(
-                    [row["paper"]], [place], marker="d", color=BLACK, markerfacecolor="none", linestyle=""
-                )
-        labels = [textwrap.fill(f"{row['statement']}: {row['verdict']}", 62) for row in own]
+    measured = [(row.measured, row) for row in judged if row.measured and row.claim.theme == theme]
+    units = {
+        unit: own
+        for unit in ("fraction", "nats")
+        if (own := [(metric, row) for metric, row in measured if metric.unit == unit])
+    }
+    fig = Figure(caption_of([metric for metric, _ in measured]), (9.5, 1.6 + 0.62 * len(measured)))
+    counts = [len(own) for own in units.values()] or [1]
+    panels = fig.subplots(len(counts), 1, squeeze=False, height_ratios=counts)[:, 0]
+    for axes, (unit, own) in zip(panels, units.items(), strict=False):
+        for position, (metric, row) in enumerate(own):
+            _claim_row(axes, position, metric, row)
+        labels = [textwrap.fill(f"{row.claim.statement}: {row.verdict_in_words}", 62) for _, row in own]
         axes.set_yticks(range(len(own)), labels, fontsize=8)
         axes.set_ylim(len(own) - 0.4, -0.7)
-        axes.axvline(0, color=GREY, linewidth=0.8)
+        zero_line(axes, across=False)
         axes.set_xlabel("difference (points)" if unit == "fraction" else "log-ratio to the reference (nats)")
     handles = [
         Line2D([], [], marker="s", color=GREY, linestyle="-", label="mean and 95% interval"),
         Line2D([], [], marker=".", color=GREY, linestyle="", label="each seed"),
         Line2D([], [], marker="d", color=BLACK, markerfacecolor="none", linestyle="", label="the paper"),
     ]
-    panels[0].legend(handles=handles, fontsize=7.5, frameon=False, loc="lower left",
-                     bbox_to_anchor=(0, 1.0), ncols=3)  # fmt: skip
-    words = Counter(row["verdict"].split(" (")[0] for row in measured)
-    told = ", ".join(f"{count} {word}" for word, count in words.items())
-    fig.suptitle(f"The paper's claims on {theme}: {told}" if told else "Nothing measured yet", fontsize=10)
+    legend(panels[0], handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
+    words = Counter(row.verdict for _, row in measured)
+    summary = ", ".join(f"{count} {word}" for word, count in words.items())
+    fig.suptitle(f"The paper's claims on {theme}: {summary}" if summary else NOTHING, fontsize=10)
     return fig
+
+
+def _claim_row(axes: Axes, position: int, metric: Metric, row: JudgedClaim) -> None:
+    values = [metric.scale * value for value in metric.each]
+    axes.plot(values, [position + 0.22] * len(values), ".", color=GREY, alpha=0.6, markersize=5)
+    interval_across(axes, position, metric, VERDICT_STYLES.get(row.verdict, (GREY, "o")))
+    if row.claim.paper is not None:
+        style = {"marker": "d", "color": BLACK, "markerfacecolor": "none", "linestyle": ""}
+        axes.plot([row.claim.paper], [position], **style)
 
 
 def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str]) -> Figure:
@@ -124,28 +123,17 @@ def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str])
         facts: of `mtdpo_lib.experiment.study.iteration_facts`, e.g. ``["right", "distinct"]``.
         arms: in the order of the legend.
     """
-    known = _by_name(metrics)
+    series = {(fact, arm): _by_iteration(metrics, fact, arm) for fact in facts for arm in arms}
     columns = min(len(facts), 3)
     rows = math.ceil(len(facts) / columns)
-    every = [known[f"{fact}/1/{arm}"] for fact in facts for arm in arms if f"{fact}/1/{arm}" in known]
-    fig = Figure(_over_seeds_caption(every), (9.5, 0.9 + 2.7 * rows))
-    panels = fig.subplots(rows, columns, squeeze=False).flat
-    for axes, fact in zip(panels, facts, strict=False):
-        for place, arm in enumerate(arms):
-            points = [
-                (number, known[f"{fact}/{number}/{arm}"])
-                for number in range(1, 10)
-                if f"{fact}/{number}/{arm}" in known
-            ]
-            if not points:
-                continue
-            numbers, values = zip(*points, strict=True)
-            scale = 100 if values[0]["unit"] == "fraction" else 1
-            aside = 0.06 * (place - (len(arms) - 1) / 2)  # intervals side by side
-            colour, marker = style_of(arm)
-            _with_intervals(
-                axes, [number + aside for number in numbers], values, colour, marker, arm, "-", scale
-            )
+    first = [found[1] for found in series.values() if 1 in found]
+    fig = Figure(caption_of(first, over_seeds=True), (9.5, 0.9 + 2.7 * rows))
+    for axes, fact in zip(fig.subplots(rows, columns, squeeze=False).flat, facts, strict=False):
+        for position, arm in enumerate(arms):
+            if found := series[fact, arm]:
+                aside = 0.06 * (position - (len(arms) - 1) / 2)  # intervals side by side
+                points = {number + aside: metric for number, metric in found.items()}
+                interval_line(axes, points, style_of(arm), arm)
         axes.set_ylabel(FACT_WORDS.get(fact, fact), fontsize=8.5)
         axes.set_xlabel("iteration")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -154,19 +142,22 @@ def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str])
     handles, names = fig.axes[0].get_legend_handles_labels()
     if handles:
         fig.legend(handles, names, fontsize=8, frameon=False, loc="outside right center")
-    told = []
+    changes = []
     for arm in arms:
-        numbers = [number for number in range(1, 10) if f"{facts[0]}/{number}/{arm}" in known]
-        if numbers:
-            ends = (known[f"{facts[0]}/{number}/{arm}"]["value"] for number in (numbers[0], numbers[-1]))
-            told.append(f"{arm} " + " to ".join(map(_percent, ends)))
+        if values := [percent(metric.value) for metric in series[facts[0], arm].values()]:
+            changes.append(f"{arm} {values[0]} to {values[-1]}")
     subject = " ".join(FACT_WORDS.get(facts[0], facts[0]).split())
-    title = f"From the first to the last iteration, {subject}: {', '.join(told)}"
-    fig.suptitle(textwrap.fill(title, 115) if told else "Nothing measured yet", fontsize=10)
+    title = f"From the first to the last iteration, {subject}: {', '.join(changes)}"
+    fig.suptitle(textwrap.fill(title, 115) if changes else NOTHING, fontsize=10)
     return fig
 
 
-def pass_at_n(metrics: Metrics, labels: dict[str, str]) -> Figure:
+def _by_iteration(metrics: Metrics, fact: str, arm: str) -> dict[int, Metric]:
+    found = metrics.select(kind=fact, split="", policy=arm, since=None, against="")
+    return {metric.iteration: metric for metric in found if metric.iteration is not None}
+
+
+def pass_at_n(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
     """pass@n of some policies, with intervals (the paper's Figure 2).
 
     Args:
@@ -174,60 +165,52 @@ def pass_at_n(metrics: Metrics, labels: dict[str, str]) -> Figure:
         labels: policy (``arm`` or ``arm/sft``) to its words.
     """
     curves = {
-        label: sorted(
-            (int(metric["name"].split("/")[1]), metric)
-            for metric in metrics
-            if re.fullmatch(rf"pass/\d+/{re.escape(name)}", metric["name"])
-        )
+        label: {n: metric for n in PASS_AT if (metric := metrics.get("pass", str(n), name))}
         for name, label in labels.items()
     }
     curves = {label: points for label, points in curves.items() if points}
-    fig = Figure(_rests_on([metric for points in curves.values() for _, metric in points]))
+    fig = Figure(caption_of([metric for points in curves.values() for metric in points.values()]))
     axes = fig.add_subplot(xlabel="samples a question (n)", ylabel="pass@n (%)")
+    ends = []
     for label, points in curves.items():
-        colour, marker = style_of(label.lower())
-        n, values = zip(*points, strict=True)
-        _with_intervals(axes, n, values, colour, marker, label, "-")
+        interval_line(axes, points, style_of(label.lower()), label)
+        first, last = (points[n].value_in_words() for n in (min(points), max(points)))
+        ends.append(f"{label} {first} to {last} %")
     if curves:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-    _legend(axes)
-    ends = [
-        f"{label} {_percent(points[0][1]['value'])} to {_percent(points[-1][1]['value'])} %"
-        for label, points in curves.items()
-    ]
+    legend(axes)
     axes.set_title("From one sample to many: " + ", ".join(ends) if ends else "No pass@n yet", fontsize=9)
     return fig
 
 
 def gain_by_start(metrics: Metrics, arms: Sequence[str]) -> Figure:
-    """What each seed's SFT policy started from, and what an arm gained from there; a point a seed.
+    """What each seed's SFT policy started from, and what an arm gained from there; a point per seed.
 
     Args:
         metrics: of a study, ``accuracy/test/<arm>`` and ``gain/test/<arm>`` among them, with a value for each seed.
         arms: in the order of the legend; the title tells of the first.
     """
-    known, points = _by_name(metrics), {}
+    gains, points = [], {}
     for arm in arms:
-        accuracy, gain = (known.get(f"{kind}/test/{arm}") for kind in ("accuracy", "gain"))
+        accuracy, gain = (metrics.get(kind, "test", arm) for kind in ("accuracy", "gain"))
         if accuracy and gain:
-            pairs = zip(accuracy["each"], gain["each"], strict=True)
+            gains.append(gain)
+            pairs = zip(accuracy.each, gain.each, strict=True)
             points[arm] = sorted((100 * (end - gained), 100 * gained) for end, gained in pairs)
-    gains = [known[f"gain/test/{arm}"] for arm in points]
-    fig = Figure(_rests_on(gains, shown="A point a seed."))
+    fig = Figure(caption_of(gains, "A point a seed."))
     axes = fig.add_subplot(
         xlabel="SFT policy, greedy accuracy (%)", ylabel="gain after the last iteration (points)"
     )
     for arm, pairs in points.items():
         colour, marker = style_of(arm)
         axes.plot(*zip(*pairs, strict=True), color=colour, marker=marker, linestyle=":", label=arm)
-    axes.axhline(0, color=GREY, linewidth=0.8)
-    _legend(axes, outside=True)
+    zero_line(axes)
+    legend(axes, outside=True)
     title = "No seeds yet"
-    if points:
-        arm, pairs = next(iter(points.items()))
-        told = (f"{gained:+.1f} points from {start:.1f} %" for start, gained in (pairs[0], pairs[-1]))
-        title = f"{arm}: " + ", ".join(told)
+    for arm, pairs in list(points.items())[:1]:
+        ends = (f"{gained:+.1f} points from {start:.1f} %" for start, gained in (pairs[0], pairs[-1]))
+        title = f"{arm}: {', '.join(ends)}"
     axes.set_title(title, fontsize=10)
     return fig
 
@@ -239,38 +222,37 @@ def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
         metrics: of a study with the arms ``log-<lines>`` (masked) and ``log-<lines>-dpo`` (scored).
         lines: the doses.
     """
-    known = _by_name(metrics)
-    lines = [dose for dose in lines if f"difference/test/log-{dose}-dpo-minus-log-{dose}" in known]
-    differences = [known[f"difference/test/log-{dose}-dpo-minus-log-{dose}"] for dose in lines]
-    fig = Figure(_rests_on(differences), size=(9.5, 3.4))
-    left, middle, right = fig.subplots(1, 3)
-    for axes, kind in ((left, "tool_gradient_share/1"), (middle, "gain/test")):
-        for name, label, style in (
-            ("log-{}", "masked (M-DPO)", (BLUE, "s")),
-            ("log-{}-dpo", "scored", (SKY, "v")),
-        ):
-            points = [(dose, known.get(f"{kind}/{name.format(dose)}")) for dose in lines]
-            points = [(dose, metric) for dose, metric in points if metric is not None]
-            if points:
-                doses, values = zip(*points, strict=True)
-                _with_intervals(axes, doses, values, *style, label=label, line="-")
-    if lines:
-        _with_intervals(right, lines, differences, BLACK, "o", "", "-")
-        _legend(left)
-    right.axhline(0, color=GREY, linewidth=0.8)
+
+    def by_dose(arm: str, kind: str, against: str = "", **fields: Any) -> dict[int, Metric]:
+        found = (
+            (dose, metrics.get(kind, policy=arm.format(dose), against=against.format(dose), **fields))
+            for dose in lines
+        )
+        return {dose: metric for dose, metric in found if metric is not None}
+
+    masked, scored = "log-{}", "log-{}-dpo"
+    differences = by_dose(scored, "difference", against=masked, split="test")
+    fig = Figure(caption_of(list(differences.values())), (9.5, 3.4))
+    left, middle, right = fig.row(3)
+    for arm, label, style in ((masked, "masked (M-DPO)", (BLUE, "s")), (scored, "scored", (SKY, "v"))):
+        shares = by_dose(arm, "tool_gradient_share", iteration=1)
+        gains = by_dose(arm, "gain", split="test")
+        for axes, found in ((left, shares), (middle, gains)):
+            if points := {dose: metric for dose, metric in found.items() if dose in differences}:
+                interval_line(axes, points, style, label)
+    if differences:
+        interval_line(right, differences, (BLACK, "o"))
+        legend(left)
+    zero_line(right)
     left.set_ylabel("tool tokens' share of the gradient,\nif scored (%)")
     middle.set_ylabel("gain over SFT (points)")
     right.set_ylabel("scored minus masked (points)")
     for axes in (left, middle, right):
         axes.set_xlabel("lines of a log above each result")
-        axes.set_xticks(list(lines))
-    told = ", ".join(
-        f"{100 * one['value']:+.1f} at {dose} lines" for dose, one in zip(lines, differences, strict=True)
+        axes.set_xticks(list(differences))
+    ends = ", ".join(
+        f"{metric.value_in_words(sign=True)} at {dose} lines" for dose, metric in differences.items()
     )
-    fig.suptitle(
-        f"Scoring the tool's output instead of masking it, in points: {told}"
-        if told
-        else "Nothing measured yet",
-        fontsize=10,
-    )
+    title = f"Scoring the tool's output instead of masking it, in points: {ends}" if ends else NOTHING
+    fig.suptitle(title, fontsize=10)
     return fig

@@ -1,10 +1,14 @@
-"""TODO: results.figures.style."""
+"""The style of all figures: colours and markers with a fixed meaning, and the few ways in which numbers are drawn.
+
+Colours are safe for colour-blind readers and mean the same method in every figure; markers repeat what colours say.
+Intervals are drawn, axes carry units, the caption says what the figure rests on, and the title states the finding,
+worded from the numbers it is drawn from.
+"""
 
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +16,44 @@ from matplotlib import figure
 from matplotlib.axes import Axes
 from PIL import Image
 
+from mtdpo_lib.results.metric import Metric, rests_on
+
 SIZE = (6.5, 3.5)  # inches
 DPI = 100
 TITLE_CHARACTERS = 88  # in a line of SIZE's width
+BARS = "Bars: 95% intervals."
 
 BLACK, GREY, BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
     "#000000", "#777777", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9",
 )  # fmt: skip
 
-# Part of a policy's name -> (colour, marker); the first that fits holds.
-METHOD_STYLES: tuple[tuple[str, tuple[str, str]], ...] = (
-    ("fixed", (ORANGE, "^")),
-    ("onpolicy", (GREEN, "D")),
-    ("on-policy", (GREEN, "D")),
-    ("eta-low", (SKY, "<")),
-    ("eta-high", (RED, ">")),
-    ("mkto", (PURPLE, "P")),
-    ("unmasked", (SKY, "v")),
-    ("exact-v", (BLACK, "*")),
-    ("learned-v", (RED, "o")),
-    ("sampled-v", (ORANGE, "h")),
-    ("raft", (RED, "X")),
-    ("n-3", (RED, "<")),
-    ("n-18", (PURPLE, ">")),
-    ("nll", (GREEN, "D")),
-    ("kto", (ORANGE, "^")),
-    ("mdpo", (BLUE, "s")),
-    ("dpo", (SKY, "v")),
-    ("sft", (GREY, "o")),
-)
-SUITE_STYLES = {
-    "gsm-like": (GREEN, "D"),
-    "gsm8k": (GREEN, "D"),
-    "math-like": (PURPLE, "^"),
-    "math": (PURPLE, "^"),
+Style = tuple[str, str]  # colour and marker
+
+# Part of a policy's name -> its style; the first that fits holds.
+METHOD_STYLES: dict[str, Style] = {
+    "fixed": (ORANGE, "^"),
+    "onpolicy": (GREEN, "D"),
+    "on-policy": (GREEN, "D"),
+    "eta-low": (SKY, "<"),
+    "eta-high": (RED, ">"),
+    "mkto": (PURPLE, "P"),
+    "unmasked": (SKY, "v"),
+    "exact-v": (BLACK, "*"),
+    "learned-v": (RED, "o"),
+    "sampled-v": (ORANGE, "h"),
+    "raft": (RED, "X"),
+    "n-3": (RED, "<"),
+    "n-18": (PURPLE, ">"),
+    "nll": (GREEN, "D"),
+    "kto": (ORANGE, "^"),
+    "mdpo": (BLUE, "s"),
+    "dpo": (SKY, "v"),
+    "sft": (GREY, "o"),
 }
-CHOSEN, REJECTED, MARGIN, LOSS = BLUE, RED, PURPLE, BLACK
-RIGHT, WRONG, NO_ANSWER = BLUE, ORANGE, GREY
+SUITE_STYLES = {
+    **dict.fromkeys(("gsm-like", "gsm8k"), (GREEN, "D")),
+    **dict.fromkeys(("math-like", "math"), (PURPLE, "^")),
+}
 VERDICT_STYLES = {"agrees": (BLUE, "s"), "trend agrees": (SKY, "s"), "disagrees": (RED, "X")}
 FACT_WORDS = {
     "accuracy": "greedy accuracy (%)",
@@ -60,8 +65,6 @@ FACT_WORDS = {
     "tool_gradient_share": "tool tokens' share of the gradient,\nif scored (%)",
 }
 
-Metrics = Sequence[dict[str, Any]]
-
 
 class Figure(figure.Figure):
     """A figure that knows how to show itself in a notebook without the global state of pyplot."""
@@ -70,6 +73,15 @@ class Figure(figure.Figure):
         super().__init__(figsize=size, dpi=DPI, layout="constrained")
         if caption:
             self.supxlabel(caption, fontsize=7.5, x=0.01, ha="left", color=GREY)
+
+    def row(self, count: int, **how: Any) -> list[Axes]:
+        """So many panels side by side."""
+        return list(self.subplots(1, count, squeeze=False, **how)[0])
+
+    @property
+    def headline(self) -> str:
+        """What the figure's title says."""
+        return self.get_suptitle() or self.axes[0].get_title()
 
     def png(self) -> bytes:
         """The figure as a PNG of at most 256 colours, a third of the size; the same bytes for the same data."""
@@ -90,92 +102,77 @@ class Figure(figure.Figure):
         return file
 
 
-def iteration_of(name: str) -> int | None:
-    """0 for SFT, t for the policy of M-DPO iteration t, None for anything else.
-
-    Understands records' names ("mdpo-2") and the paper's ("M-DPO iteration 2").
-    """
-    if name.lower() == "sft":
-        return 0
-    found = re.fullmatch(r"(?:mdpo-|M-DPO iteration )(\d+)", name)
-    return int(found[1]) if found else None
-
-
-def style_of(policy: str) -> tuple[str, str]:
+def style_of(policy: str) -> Style:
     """Colour and marker of a method, the same in every figure."""
-    return next((style for part, style in METHOD_STYLES if part in policy), (BLACK, "o"))
+    return next((style for part, style in METHOD_STYLES.items() if part in policy), (BLACK, "o"))
 
 
-def _by_name(metrics: Metrics) -> dict[str, dict[str, Any]]:
-    return {metric["name"]: metric for metric in metrics}
+def caption_of(metrics: Sequence[Metric], bars: str = BARS, over_seeds: bool = False) -> str:
+    """What a figure of metrics rests on; see `mtdpo_lib.results.metric.rests_on`."""
+    return rests_on(metrics, bars=bars, over_seeds=over_seeds)
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """``61.2``: a fraction in per cent, without the sign."""
     return f"{100 * fraction:.1f}"
 
 
-def _rests_on(metrics: Sequence[dict[str, Any]], shown: str = "Bars: 95% intervals.") -> str:
-    """Caption: n, seeds, and what is `shown` of them."""
-    if not metrics:
-        return "Nothing measured yet."
-    if all(metric.get("n") == len(metric.get("seeds", ())) for metric in metrics):  # one number a seed
-        return _over_seeds_caption(metrics)
-    seeds = sorted({seed for metric in metrics for seed in metric.get("seeds", ())})
-    one = "one seed: indicative" if len(seeds) < 2 else "over seeds and questions"
-    named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}" if seeds else "no seed given"
-    return f"n = {max(metric.get('n', 0) for metric in metrics):,} problems, {named} ({one}). {shown}"
-
-
-def _over_seeds_caption(metrics: Sequence[dict[str, Any]]) -> str:
-    seeds = sorted({seed for metric in metrics for seed in metric["seeds"]})
-    return f"Seeds {', '.join(map(str, seeds))}. Bars: 95% intervals over seeds."
-
-
-def _half_widths(metrics: Sequence[dict[str, Any]], scale: float = 100) -> list[list[float]]:
-    low = [scale * (m["value"] - m["low"]) if m.get("low") is not None else 0.0 for m in metrics]
-    high = [scale * (m["high"] - m["value"]) if m.get("high") is not None else 0.0 for m in metrics]
+def interval_widths(metrics: Sequence[Metric]) -> list[list[float]]:
+    """How far the intervals reach below and above the values, as errorbar wants it; 0 where there is none."""
+    low = [m.scale * (m.value - m.low) if m.low is not None else 0.0 for m in metrics]
+    high = [m.scale * (m.high - m.value) if m.high is not None else 0.0 for m in metrics]
     return [[max(value, 0.0) for value in low], [max(value, 0.0) for value in high]]
 
 
-def _with_intervals(
+def interval_line(
     axes: Axes,
-    x: Sequence[float],
-    metrics: Sequence[dict[str, Any]],
-    colour: str,
-    marker: str,
-    label: str,
-    line: str,
-    scale: float = 100,
+    points: Mapping[float, Metric] | Mapping[int, Metric],
+    style: Style,
+    label: str = "",
+    line: str = "-",
 ) -> None:
-    values = [scale * metric["value"] for metric in metrics]
-    style = {"color": colour, "marker": marker, "linestyle": line, "capsize": 3, "markersize": 5}
-    axes.errorbar(x, values, yerr=_half_widths(metrics, scale), label=label, **style)
+    """A line through metrics at their x, with their intervals, in per cent or points where they are fractions."""
+    metrics, (colour, marker) = list(points.values()), style
+    axes.errorbar(list(points), [m.scale * m.value for m in metrics], yerr=interval_widths(metrics), label=label,
+                  color=colour, marker=marker, linestyle=line, capsize=3, markersize=5)  # fmt: skip
 
 
-def _across(
-    axes: Axes, row: int, metric: dict[str, Any], colour: str, marker: str, scale: float = 100
-) -> None:
-    value = scale * metric["value"]
-    axes.errorbar(
-        [value],
-        [row],
-        xerr=_half_widths([metric], scale),
-        color=colour,
-        marker=marker,
-        capsize=3,
-        linestyle="",
-    )
-    axes.annotate(
-        f"{value:.{1 if scale > 1 else 2}f}", (value, row), (0, 7), textcoords="offset points", ha="center",
-        fontsize=8,
-    )  # fmt: skip
+def interval_across(axes: Axes, row: int, metric: Metric, style: Style) -> None:
+    """One metric with its interval in a row of a panel, and its value above."""
+    value, (colour, marker) = metric.scale * metric.value, style
+    axes.errorbar([value], [row], xerr=interval_widths([metric]),
+                  color=colour, marker=marker, capsize=3, linestyle="")  # fmt: skip
+    axes.annotate(metric.value_in_words(), (value, row), (0, 7), textcoords="offset points", ha="center",
+                  fontsize=8)  # fmt: skip
     axes.margins(x=0.25)
 
 
-def _legend(axes: Axes, outside: bool = False) -> None:
-    if not axes.get_legend_handles_labels()[0]:
-        return
+def stacked_rows(
+    axes: Axes, count: int, parts: Iterable[tuple[str, Sequence[float], str, str]], **style: Any
+) -> list[float]:
+    """Bars across, each part (label, widths, colour, hatch) beginning where the one before ended; gives the ends."""
+    starts = [0.0] * count
+    for label, widths, colour, hatch in parts:
+        axes.barh(range(count), widths, left=starts, color=colour, hatch=hatch, edgecolor="white", label=label,
+                  **style)  # fmt: skip
+        starts = [start + width for start, width in zip(starts, widths, strict=True)]
+    return starts
+
+
+def name_rows(axes: Axes, labels: Sequence[str], above: float = 0.5, **style: Any) -> None:
+    """Rows from the top down, each with its label, and room `above` the first."""
+    axes.set_yticks(range(len(labels)), labels, **style)
+    axes.set_ylim(max(len(labels), 1) - 0.5, -above)
+
+
+def zero_line(axes: Axes, across: bool = True) -> None:
+    """Where nothing changes."""
+    (axes.axhline if across else axes.axvline)(0, color=GREY, linewidth=0.8)
+
+
+def legend(axes: Axes, outside: bool = False, **where: Any) -> None:
+    """What the lines mean, where any line has a name: in the axes, to the right of them, or `where` it is told."""
     if outside:
-        axes.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    else:
-        axes.legend(fontsize=7.5, frameon=False)
+        where = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    if "handles" in where or axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7.5, frameon=False, **where)
