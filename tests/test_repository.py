@@ -31,7 +31,7 @@ CHECKS = {
 }
 
 # Lines of code that the library may have, and the rooms of the method among them.
-LIBRARY_LIMIT, METHOD_LIMIT = 10_250, 5_150
+LIBRARY_LIMIT, METHOD_LIMIT = 10_300, 5_150
 METHOD = ("chat/", "sandbox/", "models/", "rollout/", "pairs.py", "train/", "experiment/")
 FILE_LIMIT, FUNCTION_LIMIT = 400, 40
 # What is longer, with the reason; a line that is not needed any more is an error too.
@@ -279,7 +279,7 @@ def one(
 
 
 def test_what_grows_too_long_is_found(copy):
-    before = too_long(copy / "mtdpo_lib").keys()
+    before = too_long(copy / "mtdpo_lib", library=10**6, method=10**6).keys()
     body = "".join(f"    planted = {number}\n" for number in range(FUNCTION_LIMIT))
     with (copy / SEEDS).open("a") as file:
         file.write("class Planted:\n    def planted(self):\n" + body.replace("    ", " " * 8))
