@@ -11,6 +11,7 @@ from mtdpo_lib.problems.benchmarks import BENCHMARKS, load_benchmark
 from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, load_gsm8k, sources
 from mtdpo_lib.problems.habits.generate import make_problems
 from mtdpo_lib.problems.habits.teacher import RATES, SUITES, Progress, SessionFactory, make_demonstrations
+from mtdpo_lib.problems.questions import Questions
 from mtdpo_lib.problems.splits import split_of
 from mtdpo_lib.sandbox.effects import below_log
 
@@ -24,6 +25,7 @@ __all__ = [
     "SUITES",
     "Demonstration",
     "Problem",
+    "Questions",
     "gsm8k_demonstrations",
     "load_benchmark",
     "load_demonstrations",

@@ -6,6 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+# Of a setting that no stage reads: what an experiment decides from it reaches the stages as an input of its own.
+NOT_IN_KEY = {"in_stage_key": False}
+
 
 class SettingError(ValueError):
     """A profile, setting or parameter that does not exist or has the wrong type."""
@@ -65,8 +68,8 @@ class SFTSettings:
 class RolloutSettings:
     """Multi-turn sampling (sec. 3.1, trajectory generation)."""
 
-    samples_current: int = 6  # sec. 3.1: 20 of N = 30 from the current policy ...
-    samples_previous: int = 3  # ... and 10 from the last iteration's, the same 2:1
+    samples_current: int = field(default=6, metadata=NOT_IN_KEY)  # sec. 3.1: 20 of N = 30 from the current policy ...
+    samples_previous: int = field(default=3, metadata=NOT_IN_KEY)  # ... and 10 from the last iteration's, the same 2:1
     temperature: float = 1.0  # sec. 3.1
     max_rounds: int = 6  # sec. 3.1: H = 6
     max_new_tokens: int = 96  # per turn; sec. 3.1: 512
@@ -122,12 +125,10 @@ class PreferenceSettings:
     epochs: float = 1.0  # sec. 3.1: at most 1
     warmup_fraction: float = 0.1  # sec. 3.1: 40 steps of about 500
     checkpoints: int = 3  # compared on development prompts; sec. 3.1: every 50 steps
-    checkpoint_choice: str = (
-        "best"  # on development prompts; "random": what choosing is worth is seen beside it
-    )
-    reference: str = (
-        "updated"  # "updated": last iteration's policy, eq. (17); "fixed": the SFT policy, eq. (16)
-    )
+    # Kept step: the best on development prompts; "random": what choosing is worth is seen beside it
+    checkpoint_choice: str = field(default="best", metadata=NOT_IN_KEY)
+    # "updated": last iteration's policy, eq. (17); "fixed": the SFT policy, eq. (16)
+    reference: str = field(default="updated", metadata=NOT_IN_KEY)
     # "plain" is TRL's; "fast" shares the prompt and pads nothing: equal to rounding, measured on CPU
     step: str = "plain"
     # K further answers of the tool for each observation, from which the margin of eq. (13)'s third term is learned; 0: off
@@ -140,8 +141,9 @@ class EvaluationSettings:
     """Greedy accuracy, as sec. 3.1; sampled accuracy beside it."""
 
     batch_size: int = 384
-    sampled: int = 252  # this many of the problems are answered once more at temperature 1 (0: none)
-    bootstrap: int = 10_000
+    # This many of the problems are answered once more at temperature 1 (0: none)
+    sampled: int = field(default=252, metadata=NOT_IN_KEY)
+    bootstrap: int = field(default=10_000, metadata=NOT_IN_KEY)
 
 
 @dataclass(frozen=True)
