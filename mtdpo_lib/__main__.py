@@ -48,7 +48,6 @@ def parser() -> argparse.ArgumentParser:
         "--plan", action="store_true", help="only say what would be computed, and for how long"
     )
     study.add_argument("--keep", action="store_true", help="keep the records of a finished study in data/")
-    study.add_argument("--worker", metavar="K/N", help=argparse.SUPPRESS)  # one of a study's own processes
     study.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
                        help="change a setting in all arms; repeatable")  # fmt: skip
 
@@ -122,28 +121,26 @@ def dispatch(options: argparse.Namespace) -> int:
 
 def run_study(options: argparse.Namespace) -> int:
     """Check the input, then plan and compute."""
-    from mtdpo_lib.experiment import arms, study, workers
+    from mtdpo_lib.experiment import arms, parallel
+    from mtdpo_lib.experiment.study import Study
 
     profile = get_profile(options.profile, options.settings)
-    seeds, wanted = arms.parse_seeds(options.seeds), arms.parse_arms(options.arms)
+    seeds, wanted = arms.parse_seeds(options.seeds), [arm.name for arm in arms.parse_arms(options.arms)]
     out = (options.out or runner.ROOT / "runs" / f"study-{options.profile}").expanduser().resolve()
-    if options.worker:
-        number, count = map(int, options.worker.split("/"))
-        workers.take_core(number, count)
-        tasks = workers.in_order(seeds, [arm.name for arm in wanted], number, count)
-        study.run_arms(profile, workers.unclaimed(tasks, out / "arms" / ".locks"), out, options.settings)
-        return runner.OK
     if options.keep:
         runner.say(f"Kept: {runner.shown(study_metrics.keep(out))}")
         return runner.OK
-    run, jobs = workers.run_here, options.jobs or workers.default_jobs(profile)
-    if options.ray and not options.plan:
-        from mtdpo_lib import cluster
-
-        run, jobs = cluster.connect(options.ray), len(seeds)
-    return study.study(
-        options.profile, options.settings, seeds, wanted, out, jobs, options.plan, runner.say, run
-    )
+    jobs = len(seeds) if options.ray else options.jobs or parallel.default_jobs(profile)
+    known = study_metrics.kept_seconds(profile.name)
+    study = Study(options.profile, options.settings, seeds, wanted, out, known)
+    study.check()
+    runner.say(f"{len(wanted)} arms ({', '.join(wanted)}), seeds {', '.join(map(str, seeds))}.")
+    runner.say(study.plan().sentence(jobs))
+    if options.plan:
+        return runner.OK
+    succeeded = study.run(jobs, options.ray or "", runner.say)
+    runner.say(f"Results: {study_metrics.summarise(out)}")
+    return runner.OK if succeeded else 1
 
 
 def show_profile(name: str) -> int:

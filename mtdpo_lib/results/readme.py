@@ -80,9 +80,9 @@ def _claims_block(reference: Path) -> list[str]:
     words = Counter(row["verdict"] for row in judged)
     told = ", ".join(f"{count} {word}" for word, count in words.most_common())
     took = []
-    if study_metrics.kept_seconds(reference.name, reference.parent):
+    if known := study_metrics.kept_seconds(reference.name, reference.parent):
         with tempfile.TemporaryDirectory() as nothing_made:
-            plan = make_plan(get_profile(reference.name), [0], list(ARMS.values()), Path(nothing_made))
+            plan = make_plan(get_profile(reference.name), [0], list(ARMS.values()), Path(nothing_made), known)
         took = [
             f"All {len(ARMS)} arms of one seed take about {plan.seconds / 60 / 2:.0f} minutes on two cores "
             "(the mean times of this study's stages, added up)."

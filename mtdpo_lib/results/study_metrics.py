@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtdpo_lib.common.files import REFERENCE_RUNS, write_json
+from mtdpo_lib.common.stages import seconds_by_kind
 from mtdpo_lib.experiment.arms import (
     ARMS,
     BASE,
@@ -101,7 +101,7 @@ def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
     """
     name = report.kept_name(*_read_arms(out)[1:])
     summarise(out)
-    home, seconds = target / name / "study", kept_seconds(name, target) | stage_seconds(out)
+    home, seconds = target / name / "study", kept_seconds(name, target) | seconds_by_kind(out / "stages")
     shutil.rmtree(home, ignore_errors=True)
     (home / "arms").mkdir(parents=True)
     write_json(home / "seconds.json", seconds)
@@ -112,17 +112,8 @@ def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
     return home
 
 
-def stage_seconds(out: Path) -> dict[str, float]:
-    """Mean computing time of the stages that a study has made, by kind, in seconds."""
-    found: dict[str, list[float]] = {}
-    for manifest in sorted((out / "stages").glob("*/manifest.json")):
-        kind = manifest.parent.name.rpartition("-")[0]
-        found.setdefault(kind, []).append(json.loads(manifest.read_text(encoding="utf8"))["seconds"])
-    return {kind: round(statistics.mean(seconds), 1) for kind, seconds in found.items()}
-
-
 def kept_seconds(name: str, source: Path = REFERENCE_RUNS) -> dict[str, float]:
-    """The same of the study that is kept for a profile, or under `report.kept_name`; empty without one."""
+    """Mean seconds by kind of stage in the study kept for a profile, or under `report.kept_name`; empty without one."""
     file = source / name / "study" / "seconds.json"
     return json.loads(file.read_text(encoding="utf8")) if file.is_file() else {}
 
