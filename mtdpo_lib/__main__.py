@@ -84,32 +84,32 @@ def combine(options: Namespace) -> None:
     option("--ray", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto"),
     option("--plan", action="store_true", help="only say what would be computed, and for how long"),
     option("--keep", action="store_true", help="keep the records of a finished study in data/"),
-    option("--worker", metavar="K/N", help=argparse.SUPPRESS),  # one of a study's own processes
     SET,
     more=f"{ARM_NAMES}\n\n{BUDGET_NAMES}",
 )
 def study(options: Namespace) -> int:
-    from mtdpo_lib.experiment import cluster, workers
-    from mtdpo_lib.experiment import study as studies
+    from mtdpo_lib.experiment import parallel
+    from mtdpo_lib.experiment.study import Study
     from mtdpo_lib.results import study_metrics
 
     profile = get_profile(options.profile, options.settings)
-    seeds, arms = parse_seeds(options.seeds), parse_arms(options.arms)
+    seeds, arms = parse_seeds(options.seeds), [arm.name for arm in parse_arms(options.arms)]
     out = (options.out or runs_folder() / f"study-{options.profile}").expanduser().resolve()
-    if options.worker:
-        number, count = map(int, options.worker.split("/"))
-        workers.take_core(number, count)
-        tasks = workers.in_order(seeds, [arm.name for arm in arms], number, count)
-        studies.run_arms(profile, workers.unclaimed(tasks, out / "arms" / ".locks"), out, options.settings)
-        return runner.OK
     if options.keep:
         need_checkout("The command study --keep")
         say_where("Kept", study_metrics.keep(out))
         return runner.OK
-    run, jobs = workers.run_here, options.jobs or workers.default_jobs(profile)
-    if options.ray and not options.plan:
-        run, jobs = cluster.connect(options.ray), len(seeds)
-    return studies.study(options.profile, options.settings, seeds, arms, out, jobs, options.plan, say, run)
+    jobs = len(seeds) if options.ray else options.jobs or parallel.default_jobs(profile)
+    known = study_metrics.kept_seconds(profile.name)
+    wanted = Study(options.profile, options.settings, seeds, arms, out, known)
+    wanted.check()
+    say(f"{len(arms)} arms ({', '.join(arms)}), seeds {', '.join(map(str, seeds))}.")
+    say(wanted.plan().sentence(jobs))
+    if options.plan:
+        return runner.OK
+    succeeded = wanted.run(jobs, options.ray or "", say)
+    say_where("Results", study_metrics.summarise(out))
+    return runner.OK if succeeded else 1
 
 
 @command("print the settings of a profile, and the budgets", option("name", nargs="?", default="cpu"))

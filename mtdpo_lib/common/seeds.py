@@ -32,10 +32,10 @@ def stream(seed: int, *names: object) -> int:
     return int(digest("\x1f".join([str(seed), *map(str, names)])), 16) >> 1
 
 
-def small_stream(seed: int, *names: object) -> int:
+def stream31(seed: int, *names: object) -> int:
     """The same in 31 bits, for libraries that take no more (Trainer, NumPy).
 
-    >>> small_stream(0, "adapter") == stream(0, "adapter") >> 32
+    >>> stream31(0, "adapter") == stream(0, "adapter") >> 32
     True
     """
     return stream(seed, *names) >> 32

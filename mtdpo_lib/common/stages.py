@@ -1,36 +1,33 @@
 """Stages: a long computation is done once, kept whole, and found again by what it was computed from.
 
-A stage is a function ``work(folder, **inputs)`` that writes its product into `folder`. Its key is a hash of its name,
-its inputs and the computing code, so the same inputs give the same folder, in any notebook, after any interruption,
-and a changed setting redoes exactly the stages that received it. A product appears under its final name only when it is
-complete: a killed stage leaves nothing that looks finished.
+A stage is a class derived from `Product`. Its static ``make(folder, **inputs)`` writes the product into `folder`, and its
+readers give back what is there. A product's key is a hash of the stage's name, the content of its inputs and the code that
+``make`` can run (`mtdpo_lib.common.code_key`), so the same inputs give the same folder, in any notebook, after any
+interruption, and a changed setting or function redoes exactly the stages that it can change. A product appears under its
+final name only when it is complete: a killed stage leaves nothing that looks finished.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import errno
-import functools
 import hashlib
 import json
 import shutil
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from mtdpo_lib.common.files import UnusableFolder
+from mtdpo_lib.common.code_key import code_key
+from mtdpo_lib.common.files import CorruptData, UnusableFolder, read_json, write_json
 
 MANIFEST = "manifest.json"
-
-# The rooms whose code decides what a stage computes; plots, reports and the runner do not.
-COMPUTING_CODE = (
-    "problems", "sandbox", "rollout", "train", "chat", "models", "experiment", "pairs.py", "common/seeds.py",
-)  # fmt: skip
 
 
 class MissingProduct(RuntimeError):
@@ -43,37 +40,44 @@ class CorruptStage(RuntimeError):
 
 @dataclass(frozen=True)
 class Product:
-    """A finished stage: its name, the key of everything it came from, and its folder."""
+    """A finished stage: its name, the key of everything it came from, its folder, and what it was made from.
+
+    A stage derives from it and states its inputs once, in the signature of its ``make``:
+
+    >>> class Squares(Product):
+    ...     @staticmethod
+    ...     def make(folder, numbers):
+    ...         _ = (folder / "squares.txt").write_text(" ".join(str(number**2) for number in numbers))
+    ...     def squares(self):
+    ...         return [int(word) for word in (self.path / "squares.txt").read_text().split()]
+    """
 
     name: str
     key: str
     path: Path
+    inputs: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @staticmethod
+    def make(*folder_first: Any, **inputs: Any) -> None:
+        """Write the product into a folder; every stage has its own."""
+        raise NotImplementedError
 
     def fingerprint(self) -> str:
         """What other stages hash when they take this product as input: the key, never the location."""
         return f"{self.name}-{self.key}"
 
 
-@functools.cache
-def code_fingerprint() -> str:
-    """Hash of the source of `COMPUTING_CODE`."""
-    root = Path(__file__).parents[1]
-    digest = hashlib.blake2b(digest_size=8)
-    for room in COMPUTING_CODE:
-        place = root / room
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
-    return digest.hexdigest()
-
-
 def _plain(value: Any) -> Any:
-    """Inputs as JSON-ready data: dataclasses by the fields that they are compared by, products by key."""
-    if isinstance(value, Product):
-        return value.fingerprint()
+    """Inputs as JSON-ready data: settings by content, and what has a fingerprint (products, questions) by that.
+
+    A field with the metadata ``in_stage_key=False`` is left out, and no stage may read it.
+    """
+    if hasattr(value, "fingerprint"):
+        return _plain(value.fingerprint())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [item.name for item in dataclasses.fields(value) if item.compare]
-        return {name: _plain(getattr(value, name)) for name in names}
-    if isinstance(value, dict):
+        kept = [item.name for item in dataclasses.fields(value) if item.metadata.get("in_stage_key", True)]
+        return {name: _plain(getattr(value, name)) for name in kept}
+    if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
@@ -85,6 +89,15 @@ def _plain(value: Any) -> Any:
 def _checksum(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seconds_by_kind(root: Path) -> dict[str, float]:
+    """Mean computing time of the stages under a folder, by kind, in seconds."""
+    found: dict[str, list[float]] = {}
+    for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+        kind = manifest.parent.name.rpartition("-")[0]
+        found.setdefault(kind, []).append(read_json(manifest)["seconds"])
+    return {kind: round(statistics.mean(seconds), 1) for kind, seconds in found.items()}
 
 
 class StageStore:
@@ -107,14 +120,14 @@ class StageStore:
             raise UnusableFolder(
                 f"The output folder {self.root} cannot be written ({error.strerror}): choose another with --out."
             ) from error
-        self._verified: dict[Path, dict[str, Any]] = {}
+        self._verified: set[Path] = set()
 
-    def product(self, name: str, inputs: dict[str, Any]) -> Product:
-        """Where the product of stage `name` from `inputs` is, or will be."""
-        plain = {"stage": name.split("/")[0], "inputs": _plain(inputs), "code": code_fingerprint()}
+    def product[S: Product](self, stage: type[S], name: str, inputs: Mapping[str, Any]) -> S:
+        """Where the product of `stage` from `inputs` is, or will be."""
+        plain = {"stage": name.split("/")[0], "inputs": _plain(inputs), "code": code_key(stage.make)}
         text = json.dumps(plain, sort_keys=True)
         key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        return Product(name, key, self.root / f"{plain['stage']}-{key}")
+        return stage(name, key, self.root / f"{plain['stage']}-{key}", inputs)
 
     def is_kept(self, product: Product) -> bool:
         """True when the product is complete; what is in its files is not looked at."""
@@ -129,23 +142,24 @@ class StageStore:
         if not self.is_kept(product):
             return False
         if product.path not in self._verified:
-            self._verified[product.path] = self._verify(product.path)
+            self._verify(product.path)
         return True
 
-    def _verify(self, folder: Path) -> dict[str, Any]:
+    def _verify(self, folder: Path) -> None:
         remedy = (
             f"delete the folder {folder} and run again; only this stage and what depends on it are redone."
         )
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf8"))
-            files = manifest["files"]
-        except (ValueError, KeyError, OSError) as error:
+            manifest = read_json(folder / MANIFEST)
+            files = dict(manifest["files"].items())
+            float(manifest["seconds"])
+        except (CorruptData, KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptStage(f"The manifest of stage {folder.name} is unreadable: {remedy}") from error
         for name, checksum in files.items():
             file = folder / name
             if not file.is_file() or _checksum(file) != checksum:
                 raise CorruptStage(f"The file {name} of stage {folder.name} is missing or damaged: {remedy}")
-        return manifest
+        self._verified.add(folder)
 
     def verify_all(self) -> None:
         """Check every kept product, before long work starts.
@@ -155,33 +169,33 @@ class StageStore:
         """
         for folder in sorted(self.root.glob("*-*")):
             if (folder / MANIFEST).exists():
-                self._verified[folder] = self._verify(folder)
+                self._verify(folder)
 
     def seconds(self, product: Product) -> float:
         """Wall time the product took to make, in seconds."""
-        return json.loads((product.path / MANIFEST).read_text(encoding="utf8"))["seconds"]
+        return read_json(product.path / MANIFEST)["seconds"]
 
-    def make(self, name: str, work: Callable[..., None], inputs: dict[str, Any]) -> Product:
-        """The product of stage `name`; computed by ``work(folder, **inputs)`` unless it is kept already.
+    def make[S: Product](self, stage: type[S], name: str, inputs: Mapping[str, Any]) -> S:
+        """The product of `stage`; computed by ``stage.make(folder, **inputs)`` unless it is kept already.
 
         A second process that wants the same one waits until the first has made it.
         """
-        product = self.product(name, inputs)
+        product = self.product(stage, name, inputs)
         if not self.is_made(product):
             locks = self.root / ".locks"
             locks.mkdir(exist_ok=True)
             with FileLock(locks / product.path.name):
                 if not self.is_made(product):
-                    self._make(product, work, inputs)
+                    self._make(product)
         return product
 
-    def _make(self, product: Product, work: Callable[..., None], inputs: dict[str, Any]) -> None:
+    def _make(self, product: Product) -> None:
         draft = product.path.with_name(f".{product.path.name}")
         shutil.rmtree(draft, ignore_errors=True)  # what a killed process left; the lock is ours
         draft.mkdir()
         start = time.perf_counter()
         try:
-            work(draft, **inputs)
+            product.make(draft, **product.inputs)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -197,20 +211,20 @@ class StageStore:
         manifest = {
             "stage": product.name,
             "key": product.key,
-            "inputs": _plain(inputs),
+            "inputs": _plain(product.inputs),
             "files": files,
             "seconds": round(time.perf_counter() - start, 3),
         }
-        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf8")
+        write_json(draft / MANIFEST, manifest)
         draft.rename(product.path)
 
-    def require(self, name: str, inputs: dict[str, Any], notebook: str) -> Product:
-        """The kept product of stage `name`, which `notebook` makes.
+    def require[S: Product](self, stage: type[S], name: str, inputs: Mapping[str, Any], notebook: str) -> S:
+        """The kept product of `stage`, which `notebook` makes.
 
         Raises:
             MissingProduct: it was not made with these settings.
         """
-        product = self.product(name, inputs)
+        product = self.product(stage, name, inputs)
         if not self.is_made(product):
             raise MissingProduct(
                 f"The product {name!r} is not in {self.root} for these settings: "

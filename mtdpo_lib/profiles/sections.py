@@ -31,7 +31,11 @@ Sampler = Annotated[
     Field(pattern="^(torch|vllm|https?://.+)$", description="torch, vllm or the URL of a vLLM server"),
 ]
 
+Precision = Literal["float32", "bfloat16"]
+Template = Literal["", "mistral"]
+
 CHECKED = ConfigDict(strict=True, extra="forbid")
+# Of a setting that no stage reads: what an experiment decides from it reaches the stages as an input of its own.
 NOT_IN_KEY = {"in_stage_key": False}
 
 
@@ -66,9 +70,9 @@ class ModelSettings:
     heads: Count = 8  # tiny only
     intermediate: Count = 384  # tiny only
     # "mistral": the paper's, for a base without one of its own; else the tokenizer's
-    template: Literal["", "mistral"] = ""
+    template: Template = ""
     quantization: Literal["none", "nf4"] = "none"  # "nf4": QLoRA
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Precision = "float32"
     lora_rank: Count = 32
     lora_alpha: Count = 64
 

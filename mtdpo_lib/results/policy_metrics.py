@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mtdpo_lib.common.seeds import small_stream
+from mtdpo_lib.common.seeds import stream31
 from mtdpo_lib.models.policy import Policy
 from mtdpo_lib.profiles import EvaluationSettings
 from mtdpo_lib.results.metric import Metric, Metrics
@@ -88,6 +88,6 @@ def paired_metric(
             "A paired difference needs the same questions in the same order: evaluate both on one split."
         )
     mine, other = ([one.correct for one in side] for side in (ours, theirs))
-    estimate = paired_bootstrap(mine, other, settings.bootstrap, small_stream(seed, "bootstrap"))
+    estimate = paired_bootstrap(mine, other, settings.bootstrap, stream31(seed, "bootstrap"))
     n = len(ours)
     return Metric(kind, *estimate, n, "fraction", (seed,), split, **_fields(policy), against=against)

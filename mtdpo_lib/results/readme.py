@@ -147,10 +147,13 @@ def _claims_text(reference: Path) -> str:
 
 def _seconds_of_all_arms(reference: Path) -> float | None:
     """Computing time of one seed of a whole study; None where the kept study does not tell."""
-    if not study_metrics.kept_seconds(reference.name, reference.parent):
+    known = study_metrics.kept_seconds(reference.name, reference.parent)
+    if not known:
         return None
     with tempfile.TemporaryDirectory() as nothing_made:
-        return make_plan(get_profile(reference.name), [0], list(ARMS.values()), Path(nothing_made)).seconds
+        return make_plan(
+            get_profile(reference.name), [0], list(ARMS.values()), Path(nothing_made), known
+        ).seconds
 
 
 def readme_with_results(text: str, block: str) -> str:

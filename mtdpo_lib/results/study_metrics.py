@@ -9,13 +9,13 @@ A metric's name says what it is: ``accuracy/test/<arm>``, ``gain/test/<arm>`` (o
 from __future__ import annotations
 
 import shutil
-import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mtdpo_lib.common.files import REFERENCE_RUNS, read_json, write_json
+from mtdpo_lib.common.stages import seconds_by_kind
 from mtdpo_lib.experiment.arms import (
     ARMS,
     BASE,
@@ -105,7 +105,7 @@ def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
     """
     name = report.kept_name(*_read_arms(out)[1:])
     summarise(out)
-    home, seconds = target / name / "study", kept_seconds(name, target) | stage_seconds(out)
+    home, seconds = target / name / "study", kept_seconds(name, target) | seconds_by_kind(out / "stages")
     shutil.rmtree(home, ignore_errors=True)
     shutil.copytree(out / "arms", home / "arms", ignore=shutil.ignore_patterns(".*", "*.tmp"))
     write_json(home / "seconds.json", seconds)
@@ -114,17 +114,8 @@ def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
     return home
 
 
-def stage_seconds(out: Path) -> dict[str, float]:
-    """Mean computing time of the stages that a study has made, by kind, in seconds."""
-    found: dict[str, list[float]] = {}
-    for manifest in sorted((out / "stages").glob("*/manifest.json")):
-        kind = manifest.parent.name.rpartition("-")[0]
-        found.setdefault(kind, []).append(read_json(manifest)["seconds"])
-    return {kind: round(statistics.mean(seconds), 1) for kind, seconds in found.items()}
-
-
 def kept_seconds(name: str, source: Path = REFERENCE_RUNS) -> dict[str, float]:
-    """The same of the study that is kept for a profile, or under `report.kept_name`; empty without one."""
+    """Mean seconds by kind of stage in the study kept for a profile, or under `report.kept_name`; empty without one."""
     file = source / name / "study" / "seconds.json"
     return read_json(file) if file.is_file() else {}
 

@@ -20,7 +20,7 @@ import torch
 
 from mtdpo_lib.chat import ChatFormat, Role, RoleTokens, require_padding
 from mtdpo_lib.common.progress import OnProgress
-from mtdpo_lib.common.seeds import small_stream, stream
+from mtdpo_lib.common.seeds import stream, stream31
 from mtdpo_lib.problems import Problem, extract_boxed, is_correct
 from mtdpo_lib.profiles.sections import RolloutSettings
 from mtdpo_lib.rollout.trajectory import Trajectory, Turn
@@ -296,7 +296,7 @@ def _sample_turns(sampler: TurnSampler, work: _Rollout, rows: list[_Row]) -> Non
         room = [min(settings.max_new_tokens, settings.max_tokens - len(row.ids)) for row in live]
         request = TurnRequest(
             [row.ids for row in live], [max(tokens, 1) for tokens in room],
-            [small_stream(row.seed, "turn", len(row.turns)) for row in live], work.temperature, work.chat.end_of_turn,
+            [stream31(row.seed, "turn", len(row.turns)) for row in live], work.temperature, work.chat.end_of_turn,
         )  # fmt: skip
         turns = sampler.turns(request)
         for row, ids in zip(live, turns, strict=True):

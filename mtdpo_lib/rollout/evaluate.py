@@ -18,6 +18,8 @@ from mtdpo_lib.sandbox import SandboxPool
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from mtdpo_lib.rollout.vllm import TurnSampler
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -42,7 +44,7 @@ def outcome(trajectory: Trajectory) -> Outcome:
 
 
 def evaluate(
-    model: PreTrainedModel,
+    model: PreTrainedModel | TurnSampler,
     tokenizer: PreTrainedTokenizerBase,
     problems: Sequence[Problem],
     rollout_settings: RolloutSettings,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -98,7 +99,7 @@ def ask_again(
 
 @torch.no_grad()
 def margin_features(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     trajectories: Sequence[Trajectory],
     answers: Sequence[Sequence[Sequence[str]]],

@@ -2,13 +2,13 @@
 
 import hashlib
 
-from mtdpo_lib.common.seeds import digest, small_stream, stream
+from mtdpo_lib.common.seeds import digest, stream, stream31
 
 
 def test_streams_keep_their_values():
     assert stream(0) == 4761921975702974394
     assert stream(3, "rollout", 1, "gsm-like/preference/7", 2) == 9215485966294973030
-    assert small_stream(0, "adapter") == 313821658
+    assert stream31(0, "adapter") == 313821658
 
 
 def test_names_are_kept_apart():
@@ -20,7 +20,7 @@ def test_names_are_kept_apart():
 def test_streams_fit_where_they_are_used():
     seeds = [stream(seed, "fit") for seed in range(2000)]
     assert max(seeds) < 2**63 and max(seeds) > 2**62  # all 63 bits are used
-    small = [small_stream(seed, "fit") for seed in range(2000)]
+    small = [stream31(seed, "fit") for seed in range(2000)]
     assert max(small) < 2**31 and max(small) > 2**30
     assert len(set(seeds)) == len(seeds)
 

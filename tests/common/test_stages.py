@@ -6,127 +6,171 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from collections import Counter
 
 import pytest
 
 from mtdpo_lib.common import stages
-from mtdpo_lib.common.stages import CorruptStage, MissingProduct, StageStore, UnusableFolder
+from mtdpo_lib.common.stages import (
+    CorruptStage,
+    MissingProduct,
+    Product,
+    StageStore,
+    UnusableFolder,
+    seconds_by_kind,
+)
 from mtdpo_lib.profiles.overrides import get_profile
 
+CALLS = Counter()
 
-class Work:
+
+@pytest.fixture(autouse=True)
+def no_calls():
+    CALLS.clear()
+
+
+class Work(Product):
     """A stage that counts its calls."""
 
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, folder, **inputs):
-        self.calls += 1
+    @staticmethod
+    def make(folder, **inputs):
+        CALLS[inputs.get("kind", "")] += 1
         (folder / "sub").mkdir()
         (folder / "sub" / "product.txt").write_text(repr(inputs))
 
 
+class Slow(Product):
+    @staticmethod
+    def make(folder, value):
+        CALLS["slow"] += 1
+        time.sleep(0.3)
+        (folder / "value").write_text(str(value))
+
+
+class Fails(Product):
+    @staticmethod
+    def make(folder, error):
+        (folder / "half").write_text("x")
+        raise OSError(error, os.strerror(error))
+
+
+class HangsAtFirst(Product):
+    @staticmethod
+    def make(folder):
+        if (folder.parent / "hang").exists():
+            (folder / "half").write_text("x")
+            time.sleep(60)
+        (folder / "whole").write_text("x")
+
+
 def test_a_stage_is_made_once_and_found_again(tmp_path):
-    work = Work()
-    first = StageStore(tmp_path).make("a", work, {"x": 1})
-    again = StageStore(tmp_path).make("a", work, {"x": 1})
-    assert (first, work.calls) == (again, 1)
+    first = StageStore(tmp_path).make(Work, "a", {"x": 1})
+    again = StageStore(tmp_path).make(Work, "a", {"x": 1})
+    assert first == again and type(again) is Work and CALLS.total() == 1
     assert (first.path / "sub" / "product.txt").read_text() == "{'x': 1}"
 
 
 def test_a_changed_input_redoes_what_depends_on_it_and_nothing_else(tmp_path):
-    store, sft, pairs, train = StageStore(tmp_path), Work(), Work(), Work()
+    store = StageStore(tmp_path)
 
     def run(profile):
-        first = store.make("sft", sft, {"settings": profile.sft})
-        second = store.make("pairs", pairs, {"policy": first, "settings": profile.pairs})
-        return store.make("train", train, {"pairs": second, "settings": profile.preference})
+        first = store.make(Work, "sft", {"kind": "sft", "settings": profile.sft})
+        second = store.make(Work, "pairs", {"kind": "pairs", "policy": first, "settings": profile.pairs})
+        store.make(Work, "train", {"kind": "train", "pairs": second, "settings": profile.preference})
+        return CALLS["sft"], CALLS["pairs"], CALLS["train"]
 
     run(get_profile("cpu"))
-    run(get_profile("cpu", "preference.eta=0.7"))
-    assert (sft.calls, pairs.calls, train.calls) == (1, 1, 2)
-    run(get_profile("cpu", "sft.epochs=5"))
-    assert (sft.calls, pairs.calls, train.calls) == (2, 2, 3)
-    run(get_profile("cpu"))
-    assert (sft.calls, pairs.calls, train.calls) == (2, 2, 3)
+    assert run(get_profile("cpu", "preference.eta=0.7")) == (1, 1, 2)
+    assert run(get_profile("cpu", "sft.epochs=5")) == (2, 2, 3)
+    assert run(get_profile("cpu")) == (2, 2, 3)
 
 
-def test_changed_computing_code_redoes_everything(tmp_path, monkeypatch):
-    store, work = StageStore(tmp_path), Work()
-    store.make("a", work, {"x": 1})
-    monkeypatch.setattr(stages, "code_fingerprint", lambda: "other")
-    store.make("a", work, {"x": 1})
-    assert work.calls == 2
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    used: int = 1
+    unused: int = dataclasses.field(default=1, metadata={"in_stage_key": False})
 
 
-def test_the_code_fingerprint_sees_every_computing_file():
-    root = stages.Path(stages.__file__).parent
-    for room in stages.COMPUTING_CODE:
-        assert (root / room).exists(), f"{room} is listed as computing code but is not there"
+def test_a_field_may_stay_out_of_the_key(tmp_path):
+    store = StageStore(tmp_path)
+    keys = {store.product(Work, "a", {"x": Settings(1, unused)}).key for unused in (1, 2)}
+    assert len(keys) == 1
+    assert store.product(Work, "a", {"x": Settings(2)}).key not in keys
+
+
+def test_changed_code_redoes_a_stage(tmp_path, monkeypatch):
+    store = StageStore(tmp_path)
+    store.make(Work, "a", {"x": 1})
+    monkeypatch.setattr(stages, "code_key", lambda function: "other")
+    store.make(Work, "a", {"x": 1})
+    assert CALLS.total() == 2
+
+
+def test_the_code_of_a_stage_is_that_of_its_own_make(tmp_path):
+    store = StageStore(tmp_path)
+    assert store.product(Work, "a", {"x": 1}).key != store.product(Slow, "a", {"x": 1}).key
+
+
+def test_a_stage_is_made_once_by_two_who_want_it(tmp_path):
+    products = []
+
+    def want():
+        products.append(StageStore(tmp_path).make(Slow, "x", {"value": 7}))
+
+    threads = [threading.Thread(target=want) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert CALLS["slow"] == 1 and len(set(products)) == 1
+    assert (products[0].path / "value").read_text() == "7"
 
 
 def test_a_failed_stage_leaves_nothing_that_looks_finished(tmp_path):
-    def fails(folder):
-        (folder / "half").write_text("x")
-        raise RuntimeError("stop")
-
     store = StageStore(tmp_path)
-    with pytest.raises(RuntimeError, match="stop"):
-        store.make("a", fails, {})
-    assert not store.is_made(store.product("a", {}))
-    work = Work()
-    store.make("a", work, {})
-    assert work.calls == 1
+    for _ in range(2):
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            store.make(Fails, "a", {"error": errno.EIO})
+        assert not store.is_made(store.product(Fails, "a", {"error": errno.EIO}))
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_room(tmp_path):
-    def fails(folder):
-        (folder / "half").write_text("x")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     with pytest.raises(UnusableFolder, match="is full: make room and start again; what is finished is kept"):
-        StageStore(tmp_path).make("a", fails, {})
+        StageStore(tmp_path).make(Fails, "a", {"error": errno.ENOSPC})
     assert not list(tmp_path.glob(".a-*"))
-
-    def other(folder):
-        raise OSError(errno.EIO, "another error")
-
-    with pytest.raises(OSError, match="another error"):
-        StageStore(tmp_path).make("b", other, {})
-
-
-def _hang(root):
-    def work(folder):
-        (folder / "half").write_text("x")
-        time.sleep(60)
-
-    StageStore(root).make("a", work, {})
 
 
 def test_a_killed_stage_is_made_again(tmp_path):
-    process = multiprocessing.get_context("fork").Process(target=_hang, args=(tmp_path,))
+    (tmp_path / "hang").touch()
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=lambda: StageStore(tmp_path).make(HangsAtFirst, "a", {}))
     process.start()
     while not list(tmp_path.glob(".a-*/half")):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    work = Work()
-    product = StageStore(tmp_path).make("a", work, {})
-    assert work.calls == 1
-    assert not (product.path / "half").exists() and not list(tmp_path.glob(".a-*")), "nothing is left of it"
+    (tmp_path / "hang").unlink()
+    product = StageStore(tmp_path).make(HangsAtFirst, "a", {})
+    assert {file.name for file in product.path.iterdir()} == {"whole", "manifest.json"}
+    assert not list(tmp_path.glob(".a-*")), "nothing is left of the killed one"
 
 
-@pytest.mark.parametrize("damage", ["change", "delete", "manifest"])
+SHAPES = ["{", "[]", "3", "{}", '{"files": 3, "seconds": 1}', '{"files": {"sub/product.txt": 3}, "seconds": 1}',
+          '{"files": {}, "seconds": "long"}']  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["change", "delete", *SHAPES])
 def test_a_damaged_product_is_named_with_its_remedy(tmp_path, damage):
-    product = StageStore(tmp_path).make("a", Work(), {})
+    product = StageStore(tmp_path).make(Work, "a", {})
     file = product.path / "sub" / "product.txt"
     if damage == "change":
         file.write_text("other")
     elif damage == "delete":
         file.unlink()
     else:
-        (product.path / "manifest.json").write_text("{")
+        (product.path / "manifest.json").write_text(damage)
     for check in (lambda: StageStore(tmp_path).verify_all(), lambda: StageStore(tmp_path).is_made(product)):
         with pytest.raises(CorruptStage, match=r"delete the folder .* and run again"):
             check()
@@ -134,7 +178,7 @@ def test_a_damaged_product_is_named_with_its_remedy(tmp_path, damage):
 
 def test_a_missing_product_names_its_notebook(tmp_path):
     with pytest.raises(MissingProduct, match=r"run notebook 02_sft.ipynb first"):
-        StageStore(tmp_path).require("sft", {}, "02_sft")
+        StageStore(tmp_path).require(Work, "sft", {}, "02_sft")
 
 
 def test_a_folder_below_a_file_is_refused(tmp_path):
@@ -145,20 +189,28 @@ def test_a_folder_below_a_file_is_refused(tmp_path):
 
 def test_inputs_must_be_plain(tmp_path):
     with pytest.raises(TypeError, match="not object"):
-        StageStore(tmp_path).product("a", {"x": object()})
+        StageStore(tmp_path).product(Work, "a", {"x": object()})
 
 
 def test_products_are_keyed_by_origin_not_place(tmp_path):
     one, other = StageStore(tmp_path / "one"), StageStore(tmp_path / "other")
     keys = []
     for store in (one, other):
-        first = store.make("a", Work(), {"x": 1})
-        keys.append(store.product("b", {"a": first}).key)
+        first = store.make(Work, "a", {"x": 1})
+        keys.append(store.product(Work, "b", {"a": first}).key)
     assert keys[0] == keys[1]
 
 
 def test_manifest_tells_where_a_product_came_from(tmp_path):
-    product = StageStore(tmp_path).make("a", Work(), {"settings": get_profile("cpu").pairs})
+    product = StageStore(tmp_path).make(Work, "a", {"settings": get_profile("cpu").pairs})
     manifest = json.loads((product.path / "manifest.json").read_text())
     assert manifest["inputs"]["settings"] == dataclasses.asdict(get_profile("cpu").pairs)
     assert set(manifest["files"]) == {"sub/product.txt"}
+
+
+def test_seconds_are_told_by_kind(tmp_path):
+    store = StageStore(tmp_path)
+    for name, seconds in (("a/1", 1.0), ("a/2", 2.0), ("b", 5.0)):
+        manifest = store.make(Work, name, {"x": name}).path / "manifest.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "seconds": seconds}))
+    assert seconds_by_kind(tmp_path) == {"a": 1.5, "b": 5.0}

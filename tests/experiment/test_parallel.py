@@ -1,72 +1,113 @@
-"""Every arm of every seed is done by somebody, nothing is done twice at a time, and a core belongs to one process."""
+"""Tasks over processes: results as they come, a core for each process, and no arm that takes others with it."""
 
+import itertools
 import json
 import os
 import sys
-import threading
-import time
 
 import pytest
 
 from mtdpo_lib.__main__ import main
-from mtdpo_lib.common.stages import StageStore
-from mtdpo_lib.experiment.workers import in_order, take_core, unclaimed
+from mtdpo_lib.experiment import study as studies
+from mtdpo_lib.experiment.parallel import computing_environment, run_here
+from mtdpo_lib.experiment.study import Study
+
+SMALL = ["--set", "iterations=1", "--set", "evaluation.sampled=0"]
 
 
-@pytest.mark.parametrize(("seeds", "workers"), [([0], 1), ([0], 2), ([0, 1, 2, 3, 4], 2), ([3, 5], 3)])
-def test_every_worker_comes_to_every_arm_its_own_seeds_first(seeds, workers):
-    arms = ["a", "b", "c"]
-    for worker in range(workers):
-        order = list(in_order(seeds, arms, worker, workers))
-        assert sorted(order) == sorted((seed, arm) for seed in seeds for arm in arms)
-        own = seeds[worker::workers]
-        assert [seed for seed, _ in order[: len(own) * 3]] == [seed for seed in own for _ in arms]
-    if workers > 1:  # two that meet at one seed come from both ends
-        first, second = (list(in_order(seeds[:1], arms, worker, 2)) for worker in range(2))
-        assert first == second[::-1]
+def records(out):
+    found = {file.name: json.loads(file.read_text()) for file in sorted((out / "arms").glob("*.json"))}
+    return {
+        name: {key: value for key, value in row.items() if key != "seconds"} for name, row in found.items()
+    }
 
 
-def test_a_claimed_arm_is_left_to_its_process(tmp_path):
-    tasks = [(0, "a"), (0, "b"), (0, "c")]
-    one = unclaimed(iter(tasks), tmp_path)
-    assert next(one) == (0, "a")
-    other = unclaimed(iter(tasks), tmp_path)
-    assert next(other) == (0, "b")  # "a" is claimed
-    assert next(one) == (0, "c")  # "b" is claimed, "a" given up
-    assert list(unclaimed(iter(tasks), tmp_path)) == [(0, "a")]
+def observer():
+    """A function that goes to another process by value, without this file's imports."""
 
+    def observe(task):
+        import os
+        import time
 
-def test_a_stage_is_made_once_by_two_who_want_it(tmp_path):
-    made = []
+        time.sleep(0.5)  # so that the other process gets a task too
+        names = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "PYTHONHASHSEED")
+        return (
+            task,
+            os.getpid(),
+            sorted(os.sched_getaffinity(0)),
+            {name: os.environ.get(name) for name in names},
+        )
 
-    def work(folder, value):
-        made.append(value)
-        time.sleep(0.3)
-        (folder / "value").write_text(str(value))
-
-    products = []
-    threads = [
-        threading.Thread(target=lambda: products.append(StageStore(tmp_path).make("x", work, {"value": 7})))
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert made == [7] and len(set(products)) == 1
-    assert (products[0].path / "value").read_text() == "7"
+    return observe
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cores can be chosen on Linux only")
-def test_a_worker_keeps_to_one_core():
+def test_each_process_keeps_to_a_core_and_has_the_environment(smoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's own word stays
     before = os.sched_getaffinity(0)
-    try:
-        take_core(0, 1)
-        assert os.sched_getaffinity(0) == before
-        take_core(1, 2)
-        assert os.sched_getaffinity(0) == {sorted(before)[1 % len(before)]}
-    finally:
-        os.sched_setaffinity(0, before)
+    seen = list(run_here(observer(), range(4), smoke, 2, tmp_path))
+    assert sorted(task for task, *_ in seen) == [0, 1, 2, 3]
+    cores = {pid: tuple(core) for _, pid, core, _ in seen}
+    assert len(cores) == 2 and os.getpid() not in cores
+    assert {len(core) for core in cores.values()} == {1}
+    assert len(set(cores.values())) == min(2, len(before))
+    wanted = {"OMP_NUM_THREADS": "3", "GOMP_SPINCOUNT": "0", "PYTHONHASHSEED": "0"}
+    assert all(variables == wanted for *_, variables in seen)
+    assert os.sched_getaffinity(0) == before
+
+
+def test_one_job_works_here_on_all_cores(smoke, tmp_path):
+    before = os.sched_getaffinity(0)
+    ((task, pid, cores, _),) = run_here(observer(), [7], smoke, 1, tmp_path)
+    assert (task, pid, cores) == (7, os.getpid(), sorted(before))
+
+
+def test_the_environment_is_left_as_it_was(smoke, monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    before = dict(os.environ)
+    with computing_environment(smoke, GOMP_SPINCOUNT="0"):
+        assert os.environ["GOMP_SPINCOUNT"] == "0" and "MALLOC_TRIM_THRESHOLD_" in os.environ
+    assert dict(os.environ) == before
+
+
+def test_seeds_take_turns(tmp_path):
+    tasks = Study("smoke", (), [0, 1, 2], ["mdpo", "raft"], tmp_path).tasks()
+    assert len(set(tasks)) == len(tasks) == 6
+    for one, other in itertools.pairwise(tasks):
+        assert one[0] != other[0]
+
+
+def test_an_arm_that_fails_does_not_lose_the_others(tmp_path, monkeypatch):
+    class Fake:
+        def __init__(self, experiment, arm):
+            self.name = arm.name
+
+        def record(self):
+            if self.name == "raft":
+                raise RuntimeError("the pairs ran out")
+            return {"outcomes": {}}
+
+    monkeypatch.setattr(studies, "ArmRun", Fake)
+    monkeypatch.setattr(studies, "make_plan", lambda *arguments: studies.Plan())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    said = []
+    study = Study("smoke", ("iterations=1",), [0, 3], ["mdpo", "raft", "fixed"], tmp_path)
+    assert not study.run(1, say=said.append)
+    assert set(records(tmp_path)) == {
+        f"{arm}-seed{seed}.json" for arm in ("mdpo", "fixed") for seed in (0, 3)
+    }
+    assert sum("the pairs ran out" in line for line in said) == 2
+    assert any(line.startswith("6 of 6 arms") for line in said)
+    record = records(tmp_path)["fixed-seed3.json"]
+    assert (record["arm"], record["against"], record["seed"]) == ("fixed", "mdpo", 3)
+    assert (record["profile"], record["settings"]) == ("smoke", "iterations=1")
+
+
+def test_without_ray_the_remedy_is_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["study", "--profile", "smoke", "--seeds", "0", "--out", str(tmp_path), "--ray", "auto"]) == 2
+    assert "mtdpo[ray]" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -74,9 +115,29 @@ def test_two_processes_give_the_records_of_one(tmp_path):
     found = {}
     for jobs in ("1", "2"):
         out = tmp_path / jobs
-        arms = ["--arms", "fixed", "--set", "iterations=1", "--jobs", jobs, "--out", str(out)]
-        assert main(["study", "--profile", "smoke", "--seeds", "0", *arms]) == 0
-        found[jobs] = {file.name: json.loads(file.read_text()) for file in (out / "arms").glob("*.json")}
-        for record in found[jobs].values():
-            del record["seconds"]
+        command = ["study", "--profile", "smoke", "--seeds", "0", "--arms", "fixed", "--jobs", jobs, *SMALL]
+        assert main([*command, "--out", str(out)]) == 0
+        found[jobs] = records(out)
     assert found["1"] == found["2"] and len(found["1"]) == 2
+
+
+@pytest.mark.slow
+def test_two_workers_of_a_cluster_give_the_records_of_one_machine(tmp_path):
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    command = ["study", "--profile", "smoke", "--seeds", "0-1", "--arms", "raft", *SMALL]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=2)
+        assert main([*command, "--out", str(tmp_path / "ray"), "--ray", cluster.address]) == 0
+    finally:
+        import ray
+
+        ray.shutdown()
+        cluster.shutdown()
+    assert main([*command, "--out", str(tmp_path / "here")]) == 0
+    ours = records(tmp_path / "ray")
+    assert set(ours) == {f"{arm}-seed{seed}.json" for arm in ("mdpo", "raft") for seed in (0, 1)}
+    assert ours == records(tmp_path / "here")

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import asdict
 
+import psutil
 import pytest
 
 from mtdpo_lib.__main__ import main
@@ -74,7 +75,7 @@ def test_seeds_and_arms_are_read_or_refused():
 
 def test_the_plan_counts_shared_stages_once(tmp_path):
     profile = get_profile("smoke", SMALLEST)
-    plan = study.make_plan(profile, [0], arms.parse_arms("mdpo,raft"), tmp_path)
+    plan = study.make_plan(profile, [0], arms.parse_arms("mdpo,raft"), tmp_path, {})
     # One data set, SFT, sampling and pairing for both; a training, selection and evaluation each, and that of SFT;
     # pass@n of SFT and M-DPO.
     assert dict(plan.missing) == {
@@ -83,8 +84,11 @@ def test_the_plan_counts_shared_stages_once(tmp_path):
     }  # fmt: skip
     assert plan.kept == 0 and plan.seconds is None
     assert "not projected yet" in plan.sentence()
-    two = study.make_plan(profile, [0, 1], arms.parse_arms("mdpo,raft"), tmp_path)
+    two = study.make_plan(profile, [0, 1], arms.parse_arms("mdpo,raft"), tmp_path, {})
     assert sum(two.missing.values()) == 2 * sum(plan.missing.values())
+    known = dict.fromkeys(plan.missing, 60.0)  # seconds of every kind, measured elsewhere
+    timed = study.make_plan(profile, [0], arms.parse_arms("mdpo,raft"), tmp_path, known)
+    assert timed.seconds == 60.0 * sum(plan.missing.values())
 
 
 def record(
@@ -209,7 +213,7 @@ def test_a_study_is_kept_without_its_stages(tmp_path):
     ]
 
 
-def test_a_first_plan_is_projected_from_the_kept_study(tmp_path, monkeypatch):
+def test_a_first_plan_is_projected_from_the_kept_study(tmp_path):
     out, reference = tmp_path / "out", tmp_path / "kept"
     record(out, "mdpo", 0, "11", profile="smoke")
     for number, seconds in enumerate((10.0, 30.0, 20.0)):
@@ -225,8 +229,9 @@ def test_a_first_plan_is_projected_from_the_kept_study(tmp_path, monkeypatch):
     assert known == {"sft": 20.0}
     kinds = ("demonstrations", "rollouts", "pairs", "training", "selection", "evaluation", "samples")
     known |= dict.fromkeys(kinds, 1.0)
-    monkeypatch.setattr(study, "kept_seconds", lambda name: known)
-    plan = study.make_plan(get_profile("smoke", SMALLEST), [0], arms.parse_arms("mdpo"), tmp_path / "new")
+    plan = study.make_plan(
+        get_profile("smoke", SMALLEST), [0], arms.parse_arms("mdpo"), tmp_path / "new", known
+    )
     assert plan.seconds == 20.0 + sum(plan.missing.values()) - plan.missing["sft"]
     assert "about 0 min" in plan.sentence(jobs=2)
 
@@ -302,33 +307,50 @@ def test_a_small_study_from_start_to_end_and_again(tmp_path, capsys):
     assert 0 <= facts[0]["right_despite_error"] <= 1
 
 
+def command(out):
+    arguments = [
+        "--profile",
+        "smoke",
+        "--seeds",
+        "0-1",
+        "--arms",
+        "raft",
+        "--jobs",
+        "2",
+        "--set",
+        "iterations=1",
+    ]
+    return [sys.executable, "-m", "mtdpo_lib", "study", *arguments, "--out", str(out)]
+
+
+def started(out):
+    """A study in a session of its own that has begun to compute in both of its processes."""
+    running = subprocess.Popen(command(out), start_new_session=True)
+    while len(list(out.glob("stages/demonstrations-*/manifest.json"))) < 2:
+        assert running.poll() is None, "it ended before it could be stopped"
+        time.sleep(0.05)
+    return running
+
+
 @pytest.mark.slow
 def test_a_killed_study_goes_on_to_the_same_records(tmp_path):
-    def command(out):
-        arguments = [
-            "--profile",
-            "smoke",
-            "--seeds",
-            "0-1",
-            "--arms",
-            "raft",
-            "--jobs",
-            "2",
-            "--set",
-            "iterations=1",
-        ]
-        return [sys.executable, "-m", "mtdpo_lib", "study", *arguments, "--out", str(tmp_path / out)]
-
-    running = subprocess.Popen(command("killed"), start_new_session=True)
-    while not list((tmp_path / "killed").glob("stages/rollouts-*/manifest.json")):
-        assert running.poll() is None, "it ended before it could be killed"
-        time.sleep(0.05)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    running = started(killed)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    assert len(list((tmp_path / "killed" / "arms").glob("*.json"))) < 4
-    assert subprocess.run(command("killed")).returncode == subprocess.run(command("whole")).returncode == 0
+    assert len(list((killed / "arms").glob("*.json"))) < 4
+    assert subprocess.run(command(killed)).returncode == subprocess.run(command(whole)).returncode == 0
     found = []
-    for out in ("killed", "whole"):
-        rows = {file.name: json.loads(file.read_text()) for file in (tmp_path / out / "arms").glob("*.json")}
+    for out in (killed, whole):
+        rows = {file.name: json.loads(file.read_text()) for file in (out / "arms").glob("*.json")}
         found.append({name: {**row, "seconds": 0} for name, row in rows.items()})
     assert len(found[0]) == 4 and found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_an_interrupted_study_ends_its_processes(tmp_path):
+    running = started(tmp_path)
+    family = psutil.Process(running.pid).children(recursive=True)
+    running.send_signal(signal.SIGINT)  # to the first process alone
+    assert running.wait(timeout=60) == 130
+    assert not psutil.wait_procs(family, timeout=60)[1]
