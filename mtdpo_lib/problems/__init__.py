@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BENCHMARKS", "RATES", "SPLITS", "SUITES", "Demonstration", "Problem", "Questions", "extract_boxed",
-    "gsm8k_demonstrations", "is_correct", "load_benchmark", "load_demonstrations", "load_gsm8k", "load_problems", "make_demonstrations",
-    "make_problems", "normalised", "split_of",
+    "gsm8k_demonstrations", "is_correct", "load_benchmark", "load_demonstrations", "load_gsm8k", "load_problems",
+    "make_demonstrations", "make_problems", "normalised", "split_of",
 ]  # fmt: skip
 
 

@@ -145,7 +145,7 @@ def margin_features(
 
 
 def _last_states(
-    model: PreTrainedModel, states: Sequence[Sequence[int]], pad: int, rows_at_once: int
+    model: PreTrainedModel | PeftModel, states: Sequence[Sequence[int]], pad: int, rows_at_once: int
 ) -> list[Tensor]:
     """The last hidden state at the last token of each row, [D] each; equal rows are computed once."""
     base = base_of(model)
