@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -288,7 +288,7 @@ class Study:
         else:
             finished = run_here(self.compute, tasks, profile, jobs, self.out / "stages" / ".locks")
         start, failed = time.time(), 0
-        with closing(finished):
+        try:
             for done, ((seed, arm), record, error) in enumerate(finished, 1):
                 if record is None:
                     failed += 1
@@ -298,4 +298,10 @@ class Study:
                 left = self.plan().seconds
                 rest = "" if left is None else f", about {left / 60 / jobs:.0f} min to go"
                 say(f"{done} of {len(tasks)} arms, {(time.time() - start) / 60:.0f} min{rest}")
+        except BrokenProcessPool:
+            say("A process was ended from outside, often because the memory was not enough: lower --jobs. "
+                "What is finished is kept: the same command goes on from there.")  # fmt: skip
+            return False
+        finally:
+            finished.close()
         return not failed

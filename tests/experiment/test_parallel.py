@@ -71,6 +71,19 @@ def test_the_environment_is_left_as_it_was(smoke, monkeypatch):
     assert dict(os.environ) == before
 
 
+def test_a_process_that_is_ended_from_outside_is_told(smoke, tmp_path, monkeypatch):
+    def killed(self, task):
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(Study, "compute", property(lambda self: lambda task: killed(self, task)))
+    said = []
+    assert not Study("smoke", (), [0, 1], ["mdpo"], tmp_path).run(2, say=said.append)
+    assert any("ended from outside" in line for line in said)
+
+
 def test_seeds_take_turns(tmp_path):
     tasks = Study("smoke", (), [0, 1, 2], ["mdpo", "raft"], tmp_path).tasks()
     assert len(set(tasks)) == len(tasks) == 6
