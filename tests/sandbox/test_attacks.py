@@ -35,6 +35,7 @@ MEMORY_MIB = 600  # of all processes together, above what they had before; the l
 PROCESSES = 4  # more than before
 SLOW_MEMORY_SECONDS = 60.0  # a crowded machine gives memory slowly
 GONE_SECONDS = 60.0  # for a closed session to end its process
+DYING_SECONDS = 2.0  # for what was killed to be gone; what the attacks leave behind stays for longer
 OUTPUT = 4 * LIMITS.output_characters
 PREFIX = "SECRET-"
 TOKENS = {kind: PREFIX + kind + secrets.token_hex(4) for kind in ("file", "environment", "memory")}
@@ -148,9 +149,9 @@ class Host:
         }
         return {name for name, broken in verdicts.items() if broken}
 
-    def left_over(self) -> set[int]:
-        """Processes that are still there after a moment for closed sessions to end; ended here, one by one."""
-        deadline, left = time.monotonic() + GONE_SECONDS, self._alive()
+    def left_over(self, patience: float) -> set[int]:
+        """Processes that are still there after so many seconds, if they need them to end; ended here, one by one."""
+        deadline, left = time.monotonic() + patience, self._alive()
         while left and time.monotonic() < deadline:
             time.sleep(0.02)
             left = self._alive()
@@ -229,7 +230,7 @@ def test_the_attack_is_contained(attack, backend, tmp_path, capfd):
         broken.add("stdout")
     workers = set(backend.pids())
     host.before |= workers
-    if host.left_over():
+    if host.left_over(GONE_SECONDS):
         broken.add("processes")
     assert not broken, (result, same)
     assert result.status in attack.expect, result
@@ -309,8 +310,7 @@ def breaks_unprotected(attack: Attack, folder: Path) -> set[str]:
                 time.sleep(0.05)
     finally:
         written = weak.end()
-    time.sleep(0.05)
-    if host.left_over():
+    if host.left_over(DYING_SECONDS):
         broken.add("processes")
     if written:
         broken.add("stdout")

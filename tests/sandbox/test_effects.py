@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_rollout import run
 
 from mtdpo_lib.chat.encoder import ChatFormat
+from mtdpo_lib.rollout import rollout
 from mtdpo_lib.sandbox.effects import below_log, disturb
 
 
@@ -36,15 +36,21 @@ def test_a_log_stands_above_the_result_and_a_longer_one_goes_on():
 
 
 def test_the_policy_reads_what_the_effects_make_of_the_answer(overfit, pool, smoke):
-    plain = run(overfit, pool, smoke.rollout, temperature=0.0)[0]
-    below = run(overfit, pool, replace(smoke.rollout, log_lines=2), temperature=0.0)[0]
-    wrong = run(overfit, pool, replace(smoke.rollout, tool_noise=1.0), temperature=0.0)[0]
+    model, tokenizer, problems, _ = overfit
+    plain, below, wrong = (
+        rollout(model, tokenizer, problems, 1, settings, pool, policy="p", seed=0, temperature=0.0)[0]
+        for settings in (
+            smoke.rollout,
+            replace(smoke.rollout, log_lines=2),
+            replace(smoke.rollout, tool_noise=1.0),
+        )
+    )
     answer = plain.turns[0].output
     assert below.turns[0].output.splitlines()[2:] == answer.splitlines()
     assert wrong.turns[0].output != answer
-    chat = ChatFormat(overfit[1])
+    chat = ChatFormat(tokenizer)
     first = len(chat.prompt(plain.question).ids)
     for one in (below, wrong):
         call = plain.ids[: plain.roles.index(2, first)]  # up to the tool's own words
         assert one.ids[: len(call)] == call
-        assert overfit[1].decode(one.ids).count(one.turns[0].output) >= 1
+        assert tokenizer.decode(one.ids).count(one.turns[0].output) >= 1

@@ -7,6 +7,6 @@ import time
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        time.sleep(4)
+        time.sleep(60)
     os._exit(0)
 os.wait()
