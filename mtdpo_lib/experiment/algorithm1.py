@@ -185,7 +185,7 @@ class Experiment:
         """The SFT policy pi_0 (`part` "late"), or the one that iteration 1 also samples from ("early")."""
         if part == "late":
             return Policy("sft", self.sft(), part, self.base(), arm="sft", iteration=0)
-        return Policy("sft-early", self.sft(), part, self.base(), arm="sft-early")
+        return Policy("sft-early", self.sft(), part, self.base(), arm="sft-early", iteration=0)
 
     def base_of(self, policy: Policy) -> Policy:
         """The whole model under a policy."""
