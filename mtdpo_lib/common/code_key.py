@@ -12,10 +12,13 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from mtdpo_lib.common.seeds import digest
 
 SETTINGS_ROOM = "profiles"  # its code is left out: settings are inputs, and enter a key by their values
 EFFECTS = "<effects>"  # the statements of a module that define nothing, such as registrations
@@ -78,9 +81,8 @@ class Module:
         first, *rest = name.split(".")
         found = self.definitions[first]
         for part in rest:
-            found = [
-                inner for node in found for inner in getattr(node, "body", ()) if part in bound_names(inner)
-            ]
+            inside = itertools.chain.from_iterable(getattr(node, "body", ()) for node in found)
+            found = [statement for statement in inside if part in bound_names(statement)]
         return found
 
 
@@ -103,8 +105,7 @@ def syntax(node: object, special: Callable[[ast.AST], str | None] = lambda node:
         return repr(node)
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return ""
-    text = special(node)
-    if text is not None:
+    if (text := special(node)) is not None:
         return text
     parts = (syntax(value, special) for name, value in ast.iter_fields(node) if name != "ctx")
     return f"{type(node).__name__}({','.join(parts)})"
@@ -139,7 +140,7 @@ class CodeBase:
     def key(self, start: Place) -> str:
         """Hash of all code that `start` can come to."""
         texts = sorted(piece.text for piece in self.closure(start).values())
-        return hashlib.blake2b("\n".join(texts).encode(), digest_size=8).hexdigest()
+        return digest("\n".join(texts))
 
     def closure(self, start: Place) -> dict[Place, Piece]:
         """Everything that `start` can come to, itself included; of other packages the names only."""
@@ -173,9 +174,7 @@ class CodeBase:
             return None
         if not place.name or place.name in module.definitions:
             return place
-        if place.name in module.names:
-            return self.find(module.names[place.name])
-        return self.find(Place(f"{place.module}.{place.name}"))
+        return self.find(module.names.get(place.name, Place(f"{place.module}.{place.name}")))
 
     def _read(self, place: Place) -> Piece:
         module = self.module(place.module) if self.is_own(place.module) else None

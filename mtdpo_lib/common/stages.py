@@ -17,6 +17,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from filelock import FileLock
 
 from mtdpo_lib.common.code_key import code_key
 from mtdpo_lib.common.files import CorruptData, UnusableFolder, read_json, write_json
+from mtdpo_lib.common.seeds import digest
 
 MANIFEST = "manifest.json"
 
@@ -62,27 +64,26 @@ class Product:
         """Write the product into a folder; every stage has its own."""
         raise NotImplementedError
 
+    @property
+    def kind(self) -> str:
+        """The name without the iteration or the policy: what stages of one sort share."""
+        return self.name.partition("/")[0]
+
     def fingerprint(self) -> str:
         """What other stages hash when they take this product as input: the key, never the location."""
         return f"{self.name}-{self.key}"
 
 
 def _plain(value: Any) -> Any:
-    """Inputs as JSON-ready data: settings by content, and what has a fingerprint (products, questions) by that.
+    """An input that is no JSON yet: settings by content, and what has a fingerprint (products, questions) by that.
 
     A field with the metadata ``in_stage_key=False`` is left out, and no stage may read it.
     """
     if hasattr(value, "fingerprint"):
-        return _plain(value.fingerprint())
+        return value.fingerprint()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = [item.name for item in dataclasses.fields(value) if item.metadata.get("in_stage_key", True)]
-        return {name: _plain(getattr(value, name)) for name in kept}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
+        return {name: getattr(value, name) for name in kept}
     raise TypeError(f"A stage input must be settings, products or plain data, not {type(value).__name__}.")
 
 
@@ -93,10 +94,9 @@ def _checksum(file: Path) -> str:
 
 def seconds_by_kind(root: Path) -> dict[str, float]:
     """Mean computing time of the stages under a folder, by kind, in seconds."""
-    found: dict[str, list[float]] = {}
+    found = defaultdict[str, list[float]](list)
     for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-        kind = manifest.parent.name.rpartition("-")[0]
-        found.setdefault(kind, []).append(read_json(manifest)["seconds"])
+        found[manifest.parent.name.rpartition("-")[0]].append(read_json(manifest)["seconds"])
     return {kind: round(statistics.mean(seconds), 1) for kind, seconds in found.items()}
 
 
@@ -124,10 +124,10 @@ class StageStore:
 
     def product[S: Product](self, stage: type[S], name: str, inputs: Mapping[str, Any]) -> S:
         """Where the product of `stage` from `inputs` is, or will be."""
-        plain = {"stage": name.split("/")[0], "inputs": _plain(inputs), "code": code_key(stage.make)}
-        text = json.dumps(plain, sort_keys=True)
-        key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        return stage(name, key, self.root / f"{plain['stage']}-{key}", inputs)
+        kind = name.partition("/")[0]
+        origin = {"stage": kind, "inputs": inputs, "code": code_key(stage.make)}
+        key = digest(json.dumps(origin, sort_keys=True, default=_plain))
+        return stage(name, key, self.root / f"{kind}-{key}", inputs)
 
     def is_kept(self, product: Product) -> bool:
         """True when the product is complete; what is in its files is not looked at."""
@@ -139,11 +139,10 @@ class StageStore:
         Raises:
             CorruptStage: a file is missing or changed.
         """
-        if not self.is_kept(product):
-            return False
-        if product.path not in self._verified:
+        is_kept = self.is_kept(product)
+        if is_kept and product.path not in self._verified:
             self._verify(product.path)
-        return True
+        return is_kept
 
     def _verify(self, folder: Path) -> None:
         remedy = (
@@ -167,9 +166,8 @@ class StageStore:
         Raises:
             CorruptStage: names the first damaged product and the remedy.
         """
-        for folder in sorted(self.root.glob("*-*")):
-            if (folder / MANIFEST).exists():
-                self._verify(folder)
+        for manifest in sorted(self.root.glob(f"*-*/{MANIFEST}")):
+            self._verify(manifest.parent)
 
     def seconds(self, product: Product) -> float:
         """Wall time the product took to make, in seconds."""
@@ -182,9 +180,7 @@ class StageStore:
         """
         product = self.product(stage, name, inputs)
         if not self.is_made(product):
-            locks = self.root / ".locks"
-            locks.mkdir(exist_ok=True)
-            with FileLock(locks / product.path.name):
+            with FileLock(self.root / ".locks" / product.path.name):
                 if not self.is_made(product):
                     self._make(product)
         return product
@@ -203,19 +199,11 @@ class StageStore:
             raise UnusableFolder(
                 f"The disk of {self.root} is full: make room and start again; what is finished is kept."
             ) from error
-        files = {
-            file.relative_to(draft).as_posix(): _checksum(file)
-            for file in sorted(draft.rglob("*"))
-            if file.is_file()
-        }
-        manifest = {
-            "stage": product.name,
-            "key": product.key,
-            "inputs": _plain(product.inputs),
-            "files": files,
-            "seconds": round(time.perf_counter() - start, 3),
-        }
-        write_json(draft / MANIFEST, manifest)
+        written = [file for file in sorted(draft.rglob("*")) if file.is_file()]
+        files = {file.relative_to(draft).as_posix(): _checksum(file) for file in written}
+        inputs = json.loads(json.dumps(product.inputs, default=_plain))
+        origin = {"stage": product.name, "key": product.key, "inputs": inputs, "files": files}
+        write_json(draft / MANIFEST, {**origin, "seconds": round(time.perf_counter() - start, 3)})
         draft.rename(product.path)
 
     def require[S: Product](self, stage: type[S], name: str, inputs: Mapping[str, Any], notebook: str) -> S:

@@ -13,16 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mtdpo_lib.common.stages import Product, StageStore
-from mtdpo_lib.experiment.steps import (
-    SFT,
-    Base,
-    Demonstrations,
-    Evaluation,
-    Pairs,
-    Rollouts,
-    Selection,
-    Training,
-)
+from mtdpo_lib.experiment import steps
 from mtdpo_lib.models.policy import Policy
 from mtdpo_lib.problems import Problem, Questions
 from mtdpo_lib.profiles import Profile
@@ -33,11 +24,7 @@ DATA_SEED = 0
 
 # Which notebook makes what. Iteration 1 is made step by step in 04 and 05; 06 makes the rest of the main run.
 NOTEBOOK_OF = {
-    "demonstrations": "02_sft",
-    "base": "02_sft",
-    "sft": "02_sft",
-    "evaluation/sft": "02_sft",
-    "evaluation/sft-early": "02_sft",
+    **dict.fromkeys(("demonstrations", "base", "sft", "evaluation/sft", "evaluation/sft-early"), "02_sft"),
     "rollouts/1": "04_rollouts_and_answers",
     "pairs/1": "05_preference_pairs",
 }
@@ -48,17 +35,32 @@ Sources = Sequence[tuple[Policy, int]]
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one iteration used and made."""
+    """What one iteration used and made.
+
+    Its passport answers where a policy came from. Here its stages are only named, not made:
+
+    >>> from types import SimpleNamespace as Made
+    >>> from mtdpo_lib.profiles import sections
+    >>> first, new = (Policy(name, Product(name, "key", Path())) for name in ("sft", "mdpo-1"))
+    >>> setup = steps.Sampling(sections.ModelSettings(), sections.RolloutSettings(), sections.SandboxSettings(), seed=0)
+    >>> rollouts = steps.Rollouts("rollouts/1", "key", Path(), {"sampling": setup, "questions": Questions("preference", 8)})
+    >>> report = {"trajectories": {"right": 30}, "pairs": 5, "prompts": {"paired": 5}, "dropped_trajectories": {}}
+    >>> kept = Made(development={"step-9": 0.5}, selected="step-9")
+    >>> iteration = Iteration(1, new, first, first, [(first, 6)], rollouts, Made(report=report), Made(), kept)
+    >>> passport = iteration.passport
+    >>> passport["policy"], passport["reference"], passport["data source"], passport["prompts"], passport["selected"]
+    ('mdpo-1', 'sft', [{'policy': 'sft', 'samples a prompt': 6}], 8, 'step-9')
+    """
 
     number: int
     policy: Policy
     initial: Policy
     reference: Policy
     sources: Sources
-    rollouts: Rollouts
-    pairs: Pairs
-    training: Training
-    selection: Selection
+    rollouts: steps.Rollouts
+    pairs: steps.Pairs
+    training: steps.Training
+    selection: steps.Selection
 
     @property
     def passport(self) -> dict[str, Any]:
@@ -71,9 +73,9 @@ class Iteration:
             "initial policy": self.initial.name,
             "reference": self.reference.name,
             "data source": [
-                {"policy": policy.name, "samples a prompt": count} for policy, count in self.sources if count
+                {"policy": policy.name, "samples a prompt": n} for policy, n in self.sources if n
             ],
-            "temperature": sampled["rollout"].temperature,
+            "temperature": sampled["sampling"].rollout.temperature,
             "prompts": sampled["questions"].count,
             "trajectories": report["trajectories"],
             "pairs": report["pairs"],
@@ -121,7 +123,9 @@ class Experiment:
             given: what is particular to this product.
         """
         wanted = list(inspect.signature(stage.make).parameters)[1:]  # the first one is the folder
-        common = {**vars(self.profile), "seed": self.seed}
+        profile = self.profile
+        sampling = steps.Sampling(profile.model, profile.rollout, profile.sandbox, self.seed)
+        common = {**vars(profile), "sampling": sampling, "seed": self.seed}
         inputs = {item: given[item] if item in given else common[item] for item in wanted}
         product = self._find(stage, name, inputs, notebook or NOTEBOOK_OF.get(name, MAIN_RUN))
         self.made.append(product)
@@ -153,33 +157,32 @@ class Experiment:
         return self.questions().load()
 
     def _prompts(self, iteration: int) -> Questions:
-        count = self.profile.problems.prompts_per_iteration
-        return Questions.of(
-            self.profile.problems, "preference", count, self.seed, first=(iteration - 1) * count
-        )
+        problems, count = self.profile.problems, self.profile.problems.prompts_per_iteration
+        return Questions.of(problems, "preference", count, self.seed, first=(iteration - 1) * count)
 
     def prompts(self, iteration: int) -> list[Problem]:
         """The fresh preference prompts of an iteration."""
         return self._prompts(iteration).load()
 
-    def demonstrations(self) -> Demonstrations:
+    def demonstrations(self) -> steps.Demonstrations:
         """The teacher's demonstrations."""
         problems = self.profile.problems
         questions = Questions.of(problems, "demonstrations", problems.demonstrations, self.seed)
-        return self.make(Demonstrations, "demonstrations", questions=questions, log_lines=problems.log_lines)
+        given = {"questions": questions, "log_lines": problems.log_lines}
+        return self.make(steps.Demonstrations, "demonstrations", **given)
 
     def base(self) -> Policy | None:
         """The pretrained base; None for the tiny model, which SFT trains from nothing."""
         if self.is_tiny:
             return None
         model = self.profile.model
-        product = self.make(Base, "base", base=model.base, dtype=model.dtype, template=model.template)
+        product = self.make(steps.Base, "base", base=model.base, dtype=model.dtype, template=model.template)
         return Policy("base", product, arm="base")
 
-    def sft(self) -> SFT:
+    def sft(self) -> steps.SFT:
         """SFT, with its parts ``late`` and ``early``."""
         given = {"demonstrations": self.demonstrations(), "base": self.base()}
-        return self.make(SFT, "sft", max_tokens=self.profile.rollout.max_tokens, **given)
+        return self.make(steps.SFT, "sft", max_tokens=self.profile.rollout.max_tokens, **given)
 
     def sft_policy(self, part: str = "late") -> Policy:
         """The SFT policy pi_0 (`part` "late"), or the one that iteration 1 also samples from ("early")."""
@@ -193,18 +196,16 @@ class Experiment:
 
     # One iteration
 
-    def rollouts(self, number: int, sources: Sources, notebook: str | None = None) -> Rollouts:
+    def rollouts(self, number: int, sources: Sources, notebook: str | None = None) -> steps.Rollouts:
         """Trajectories of iteration `number` from each source policy."""
         name, questions = f"rollouts/{number}", self._prompts(number)
-        return self.make(Rollouts, name, notebook, sources=sources, questions=questions)
+        return self.make(steps.Rollouts, name, notebook, sources=sources, questions=questions)
 
-    def pairs(self, number: int, rollouts: Rollouts, notebook: str | None = None) -> Pairs:
+    def pairs(self, number: int, rollouts: steps.Rollouts, notebook: str | None = None) -> steps.Pairs:
         """Preference pairs from an iteration's trajectories."""
-        return self.make(Pairs, f"pairs/{number}", notebook, rollouts=rollouts)
+        return self.make(steps.Pairs, f"pairs/{number}", notebook, rollouts=rollouts)
 
-    def sources(
-        self, number: int, policies: Sequence[Policy], mixture: bool = True
-    ) -> list[tuple[Policy, int]]:
+    def sources(self, number: int, policies: Sequence[Policy], mixture: bool = True) -> Sources:
         """Who samples in iteration `number`: the current and the previous policy (sec. 3.1), or the current one only.
 
         Args:
@@ -219,16 +220,9 @@ class Experiment:
         return [(policies[-1], settings.samples_current), (previous, settings.samples_previous)]
 
     def iteration(
-        self,
-        number: int,
-        policies: Sequence[Policy],
-        *,
-        name: str = "",
-        arm: str = "",
-        mixture: bool = True,
-        notebook: str | None = None,
-        **changes: Any,
-    ) -> Iteration:
+        self, number: int, policies: Sequence[Policy], *, name: str = "", arm: str = "", mixture: bool = True,
+        notebook: str | None = None, **changes: Any,
+    ) -> Iteration:  # fmt: skip
         """One iteration from the last of `policies`.
 
         Args:
@@ -247,36 +241,37 @@ class Experiment:
         arm = arm or name.replace(f"-{number}", "", 1) or preference.method
         initial = policies[-1]
         reference = policies[0] if preference.reference == "fixed" else initial
-        sources = self.sources(number, policies, mixture)
-        sampled_by = None if mixture else notebook
+        sources, sampled_by = self.sources(number, policies, mixture), None if mixture else notebook
         rollouts = self.rollouts(number, sources, sampled_by)
         pairs = self.pairs(number, rollouts, sampled_by)
         training = self.make(
-            Training, f"training/{number}", notebook, pairs=pairs, initial=initial, reference=reference,
-            preference=preference, noise=self.profile.rollout.tool_noise,
+            steps.Training, f"training/{number}", notebook,
+            pairs=pairs, initial=initial, reference=reference, preference=preference,
         )  # fmt: skip
         base = self.base_of(initial)
         selection = self.make(
-            Selection, f"selection/{number}", notebook, training=training, base=base,
+            steps.Selection, f"selection/{number}", notebook, training=training, base=base,
             questions=self.questions("development"), choice=preference.checkpoint_choice,
         )  # fmt: skip
         policy = Policy(name or f"{arm}-{number}", selection, "adapter", base, arm, number)
         return Iteration(number, policy, initial, reference, sources, rollouts, pairs, training, selection)
 
-    def run(self) -> list[Iteration]:
-        """All iterations of the main run, in order."""
-        policies, iterations = [self.sft_policy()], []
+    def run(self, arm: str = "", mixture: bool = True) -> list[Iteration]:
+        """All iterations of the main run, or of another `arm`, in order."""
+        policies, iterations = [self.sft_policy()], list[Iteration]()
         for number in range(1, self.profile.iterations + 1):
-            iterations.append(self.iteration(number, policies))
+            iterations.append(self.iteration(number, policies, arm=arm, mixture=mixture))
             policies.append(iterations[-1].policy)
         return iterations
 
     # Results
 
-    def evaluation(self, policy: Policy, split: str = "test", notebook: str | None = None) -> Evaluation:
+    def evaluation(
+        self, policy: Policy, split: str = "test", notebook: str | None = None
+    ) -> steps.Evaluation:
         """The evaluation of `policy` on `split`, which is one of ours or a published test set's name."""
         given = {"questions": self.questions(split), "sampled": self.profile.evaluation.sampled}
-        return self.make(Evaluation, f"evaluation/{policy.name}", notebook, policy=policy, **given)
+        return self.make(steps.Evaluation, f"evaluation/{policy.name}", notebook, policy=policy, **given)
 
     def outcomes(
         self, policy: Policy, split: str = "test", notebook: str | None = None

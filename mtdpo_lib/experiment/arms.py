@@ -16,7 +16,12 @@ BASE = "sft"  # what every arm's gain is taken over: the SFT policy under the ar
 
 
 def section(name: str, **values: Any) -> Change:
-    """A change of settings in one section of a profile."""
+    """A change of settings in one section of a profile.
+
+    >>> from mtdpo_lib.profiles import get_profile
+    >>> section("preference", reference="fixed")(get_profile("smoke")).preference.reference
+    'fixed'
+    """
     return lambda profile: replace(profile, **{name: replace(getattr(profile, name), **values)})
 
 
@@ -69,7 +74,13 @@ class Arm:
     pass_at_n: bool = False
 
     def profile(self, base: Profile) -> Profile:
-        """The profile with this arm's changes; arms are compared by their greedy answers only."""
+        """The profile with this arm's changes; arms are compared by their greedy answers only.
+
+        >>> from mtdpo_lib.profiles import get_profile
+        >>> base = get_profile("smoke", "preference.eta=0.5")
+        >>> ARMS["eta-low"].profile(base).preference.eta, ARMS["mdpo"].profile(base).preference.eta
+        (0.05, 0.5)
+        """
         base = section("evaluation", sampled=0)(base)
         for change in self.changes:
             base = change(base)
@@ -141,10 +152,13 @@ GROUPS = {
 
 
 def parse_seeds(text: str) -> list[int]:
-    """``"0-2,5"`` to [0, 1, 2, 5].
+    """Seeds and ranges of seeds, separated by commas, to the seeds, each once.
 
     Raises:
         SettingError: not of that form.
+
+    >>> parse_seeds("0-2,5")
+    [0, 1, 2, 5]
     """
     seeds: list[int] = []
     try:
@@ -163,6 +177,9 @@ def parse_arms(text: str) -> list[Arm]:
 
     Raises:
         SettingError: an unknown name.
+
+    >>> [arm.name for arm in parse_arms("eta-low,kto")]  # single-turn KTO is compared with M-KTO
+    ['mdpo', 'mkto', 'kto', 'eta-low']
     """
     wanted = [name for name in text.split(",") if name] or list(ARMS)
     for name in wanted:

@@ -52,9 +52,7 @@ def computing_variables(profile: Profile) -> dict[str, str]:
     }
     if _is_local(profile):
         wanted |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    path = os.environ.get("PYTHONPATH")
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    return {**added, "PYTHONPATH": os.pathsep.join([str(ROOT), path] if path else [str(ROOT)])}
+    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def _is_local(profile: Profile) -> bool:
@@ -67,7 +65,8 @@ def _is_local(profile: Profile) -> bool:
 @contextlib.contextmanager
 def computing_environment(profile: Profile, **others: str) -> Iterator[None]:
     """What processes that are started inside inherit."""
-    before, wanted = dict(os.environ), computing_variables(profile) | others
+    before, path = dict(os.environ), [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    wanted = {**computing_variables(profile), "PYTHONPATH": os.pathsep.join(path), **others}
     os.environ.update(wanted)
     try:
         yield
@@ -117,7 +116,6 @@ def _on_own_core[Task, Result](
 @functools.cache
 def claim_core(jobs: int, locks: Path) -> FileLock | None:
     """Keep this process, for as long as it lives, to the first core that none of the other `jobs` has claimed."""
-    locks.mkdir(parents=True, exist_ok=True)
     cores = _cores()
     for number in range(jobs):
         lock = FileLock(locks / f"core-{number}.lock")
@@ -151,9 +149,8 @@ def run_on_ray[Task, Result](
         import ray
     except ImportError:
         raise SettingError('--ray needs Ray: run `pip install "mtdpo[ray]"`.') from None
-    variables = {name: text for name, text in computing_variables(profile).items() if name != "PYTHONPATH"}
     library = [str(Path(path)) for path in mtdpo_lib.__path__]
-    environment: dict[str, Any] = {"py_modules": library, "env_vars": variables}
+    environment: dict[str, Any] = {"py_modules": library, "env_vars": computing_variables(profile)}
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=True)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 
 from mtdpo_lib.common.seeds import stream31
-from mtdpo_lib.models.policy import Policy, load_for_training, load_tokenizer
+from mtdpo_lib.models import Policy, load_for_training, load_tokenizer
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles import ModelSettings, PreferenceSettings
 
@@ -72,6 +72,5 @@ def launch(job: PreferenceJob, processes: int) -> Log:
 
 
 def _take_part(job: PreferenceJob) -> Log:
-    on_processors = not torch.cuda.is_available()  # without a GPU, processes join only when told so
-    PartialState(cpu=on_processors)
+    PartialState(cpu=not torch.cuda.is_available())  # without a GPU, processes join only when told so
     return job.run()

@@ -10,7 +10,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +24,9 @@ from mtdpo_lib.models.bases import prepare_base
 from mtdpo_lib.models.policy import Policy, load_for_training, load_tokenizer
 from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
 from mtdpo_lib.pairs import Pair, make_pairs
-from mtdpo_lib.problems import Demonstration, Questions, load_demonstrations
-from mtdpo_lib.profiles import (
-    EvaluationSettings,
-    ModelSettings,
-    PairSettings,
-    PreferenceSettings,
-    RolloutSettings,
-    SandboxSettings,
-    SFTSettings,
-)
-from mtdpo_lib.profiles.sections import Precision, Template
-from mtdpo_lib.rollout import Trajectory, load_sampler, load_trajectories, save_trajectories
-from mtdpo_lib.rollout import rollout as sample
+from mtdpo_lib.problems import Demonstration, Problem, Questions, load_demonstrations
+from mtdpo_lib.profiles import sections
+from mtdpo_lib.rollout import Trajectory, load_sampler, load_trajectories, rollout, save_trajectories
 from mtdpo_lib.rollout.evaluate import Outcome, accuracy, evaluate, load_outcomes, save_outcomes
 from mtdpo_lib.sandbox import kept_pool
 
@@ -44,9 +34,37 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from mtdpo_lib.rollout.vllm import TurnSampler
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How policies are sampled: the model's precision, the limits of a trajectory, the tool, and the run's seed.
+
+    All of it decides what a policy answers, so it is one input of every stage that samples.
+    """
+
+    model: sections.ModelSettings
+    rollout: sections.RolloutSettings
+    sandbox: sections.SandboxSettings
+    seed: int
+
+    def load(self, policy: Policy) -> tuple[PreTrainedModel | TurnSampler, PreTrainedTokenizerBase]:
+        """The policy ready to sample, and its tokenizer."""
+        return load_sampler(policy, self.model, self.rollout.sampler), load_tokenizer(policy)
+
+    def sample(
+        self, policy: Policy, problems: list[Problem], samples: int, what: str, seed: int, temperature: float | None = None
+    ) -> list[Trajectory]:  # fmt: skip
+        """`samples` trajectories per problem, at the profile's temperature unless one is given; `what` names them."""
+        return rollout(
+            *self.load(policy), problems, samples, self.rollout, kept_pool(self.sandbox), policy=policy.name, seed=seed,
+            temperature=temperature, progress=Progress(f"{what} of {policy.name}", "trajectories"),
+        )  # fmt: skip
 
 
 class Demonstrations(Product):
@@ -56,14 +74,14 @@ class Demonstrations(Product):
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> Demonstrations.make(folder, Questions("demonstrations", count=2), log_lines=0, sandbox=SandboxSettings())
+    >>> Demonstrations.make(folder, Questions("demonstrations", count=2), log_lines=0, sandbox=sections.SandboxSettings())
     >>> made = Demonstrations("demonstrations", "key", folder)
     >>> made.counts["total"], [row.problem.suite for row in made.rows()]
     (2, ['gsm-like', 'math-like'])
     """
 
     @staticmethod
-    def make(folder: Path, questions: Questions, log_lines: int, sandbox: SandboxSettings) -> None:
+    def make(folder: Path, questions: Questions, log_lines: int, sandbox: sections.SandboxSettings) -> None:
         """Demonstrations of `questions`, the tool's results below a log of up to `log_lines`."""
         settings = questions.settings(demonstrations=questions.count, log_lines=log_lines)
         session = kept_pool(sandbox).session
@@ -84,8 +102,8 @@ class Base(Product):
     """The pretrained base, loadable from one folder."""
 
     @staticmethod
-    def make(folder: Path, base: str, dtype: Precision, template: Template) -> None:
-        prepare_base(folder, ModelSettings(base=base, dtype=dtype, template=template))
+    def make(folder: Path, base: str, dtype: sections.Precision, template: sections.Template) -> None:
+        prepare_base(folder, sections.ModelSettings(base=base, dtype=dtype, template=template))
 
 
 class SFT(Product):
@@ -96,8 +114,8 @@ class SFT(Product):
 
     @staticmethod
     def make(
-        folder: Path, demonstrations: Demonstrations, base: Policy | None, model: ModelSettings, sft: SFTSettings,
-        max_tokens: int, seed: int,
+        folder: Path, demonstrations: Demonstrations, base: Policy | None, model: sections.ModelSettings,
+        sft: sections.SFTSettings, max_tokens: int, seed: int,
     ) -> None:  # fmt: skip
         from mtdpo_lib.train import sft_dataset, train_sft  # TRL takes seconds to import
 
@@ -145,19 +163,13 @@ class Rollouts(Product):
 
     @staticmethod
     def make(
-        folder: Path, sources: Sequence[tuple[Policy, int]], questions: Questions, model: ModelSettings,
-        rollout: RolloutSettings, sandbox: SandboxSettings, seed: int,
-    ) -> None:  # fmt: skip
-        prompts, pool = questions.load(), kept_pool(sandbox)
-        trajectories: list[Trajectory] = []
+        folder: Path, sources: Sequence[tuple[Policy, int]], questions: Questions, sampling: Sampling
+    ) -> None:
+        prompts, trajectories = questions.load(), list[Trajectory]()
         for policy, samples in sources:
             if samples:
-                network, tokenizer = load_sampler(policy, model, rollout.sampler), load_tokenizer(policy)
-                trajectories += sample(
-                    network, tokenizer, prompts, samples, rollout, pool, policy=policy.name,
-                    seed=stream31(seed, "rollout", policy.name),
-                    progress=Progress(f"rollouts of {policy.name}", "trajectories"),
-                )  # fmt: skip
+                seed = stream31(sampling.seed, "rollout", policy.name)
+                trajectories += sampling.sample(policy, prompts, samples, "rollouts", seed)
         save_trajectories(folder / "trajectories.jsonl", trajectories)
 
     def trajectories(self) -> list[Trajectory]:
@@ -171,7 +183,7 @@ class Pairs(Product):
     """
 
     @staticmethod
-    def make(folder: Path, rollouts: Rollouts, pairs: PairSettings, seed: int) -> None:
+    def make(folder: Path, rollouts: Rollouts, pairs: sections.PairSettings, seed: int) -> None:
         trajectories = rollouts.trajectories()
         made, report = make_pairs(trajectories, pairs, seed)
         position = {id(trajectory): number for number, trajectory in enumerate(trajectories)}
@@ -198,23 +210,24 @@ class Training(Product):
 
     @staticmethod
     def make(
-        folder: Path, pairs: Pairs, initial: Policy, reference: Policy, preference: PreferenceSettings,
-        model: ModelSettings, noise: float, sandbox: SandboxSettings, seed: int,
+        folder: Path, pairs: Pairs, initial: Policy, reference: Policy, preference: sections.PreferenceSettings,
+        sampling: Sampling,
     ) -> None:  # fmt: skip
-        """`noise` and `sandbox` matter with ``stochastic_tool_correction``, which asks the tool again.
+        """`sampling` is that of the pairs: ``stochastic_tool_correction`` asks the same tool again.
 
         More than one GPU shares the batches.
         """
         from mtdpo_lib.experiment.processes import PreferenceJob, launch
         from mtdpo_lib.train import ask_again, margin_features
 
-        job = PreferenceJob(folder, pairs.pairs(), initial, reference, preference, model, seed)
-        answers = preference.stochastic_tool_correction
+        seed, answers = sampling.seed, preference.stochastic_tool_correction
+        job = PreferenceJob(folder, pairs.pairs(), initial, reference, preference, sampling.model, seed)
 
         def adaptive_margin(
             network: PeftModel, tokenizer: PreTrainedTokenizerBase, sides: Sequence[Trajectory]
         ) -> Tensor:
-            again = ask_again(sides, kept_pool(sandbox), answers, noise, stream31(seed, "again"))
+            noise = sampling.rollout.tool_noise
+            again = ask_again(sides, kept_pool(sampling.sandbox), answers, noise, stream31(seed, "again"))
             return margin_features(network, tokenizer, sides, again)
 
         gpus = torch.cuda.device_count()
@@ -238,26 +251,23 @@ class Selection(Product):
 
     @staticmethod
     def make(
-        folder: Path, training: Training, base: Policy, questions: Questions, model: ModelSettings,
-        rollout: RolloutSettings, evaluation: EvaluationSettings, sandbox: SandboxSettings, choice: str, seed: int,
+        folder: Path, training: Training, base: Policy, questions: Questions, sampling: Sampling,
+        evaluation: sections.EvaluationSettings, choice: str,
     ) -> None:  # fmt: skip
         """`choice` "best" takes the best step (the earlier of equals), "random" any."""
-        prompts, pool, steps = questions.load(), kept_pool(sandbox), training.steps
-        development = {}
+        prompts, pool, steps, development = questions.load(), kept_pool(sampling.sandbox), training.steps, {}
         for step in steps:
-            policy = Policy(step, training, step, base)
-            network, tokenizer = load_sampler(policy, model, rollout.sampler), load_tokenizer(policy)
+            loaded = sampling.load(Policy(step, training, step, base))
             outcomes = evaluate(
-                network, tokenizer, prompts, rollout, evaluation, pool, policy=step, seed=seed
+                *loaded, prompts, sampling.rollout, evaluation, pool, policy=step, seed=sampling.seed
             )
             development[step] = round(accuracy(outcomes), 6)
         if choice == "random":
-            selected = random.Random(stream(seed, "checkpoint", training.name)).choice(steps)
+            selected = random.Random(stream(sampling.seed, "checkpoint", training.name)).choice(steps)
         else:
             selected = max(steps, key=lambda step: development[step])
-        write_json(
-            folder / "selection.json", {"selected": selected, "development": development, "n": len(prompts)}
-        )
+        facts = {"selected": selected, "development": development, "n": len(prompts)}
+        write_json(folder / "selection.json", facts)
         shutil.copytree(training.path / selected, folder / "adapter")
 
     @property
@@ -280,16 +290,15 @@ class Evaluation(Product):
 
     @staticmethod
     def make(
-        folder: Path, policy: Policy, questions: Questions, model: ModelSettings, rollout: RolloutSettings,
-        evaluation: EvaluationSettings, sandbox: SandboxSettings, sampled: int, seed: int,
+        folder: Path, policy: Policy, questions: Questions, sampling: Sampling, evaluation: sections.EvaluationSettings,
+        sampled: int,
     ) -> None:  # fmt: skip
-        problems, pool = questions.load(), kept_pool(sandbox)
-        network, tokenizer = load_sampler(policy, model, rollout.sampler), load_tokenizer(policy)
-        own = stream31(seed, "evaluate", questions.split)
+        problems, pool, loaded = questions.load(), kept_pool(sampling.sandbox), sampling.load(policy)
+        seed = stream31(sampling.seed, "evaluate", questions.split)
         for kind, samples, asked in (("greedy", 0, problems), ("sampled", 1, problems[:sampled])):
             if asked:
                 outcomes = evaluate(
-                    network, tokenizer, asked, rollout, evaluation, pool, policy=policy.name, seed=own, samples=samples
+                    *loaded, asked, sampling.rollout, evaluation, pool, policy=policy.name, seed=seed, samples=samples
                 )  # fmt: skip
                 save_outcomes(folder / f"{kind}.jsonl", outcomes)
 
@@ -304,16 +313,13 @@ class ManySamples(Product):
     @staticmethod
     def make(
         folder: Path, policy: Policy, questions: Questions, asked: int, samples: int, temperature: float,
-        model: ModelSettings, rollout: RolloutSettings, sandbox: SandboxSettings, seed: int,
+        sampling: Sampling,
     ) -> None:  # fmt: skip
         problems = questions.load()
         problems = problems[:: max(len(problems) // asked, 1)][:asked]
-        network, tokenizer = load_sampler(policy, model, rollout.sampler), load_tokenizer(policy)
-        rows = sample(
-            network, tokenizer, problems, samples, rollout, kept_pool(sandbox), policy=policy.name,
-            seed=stream31(seed, "pass"), temperature=temperature,
-            progress=Progress(f"pass@n of {policy.name}", "trajectories"),
-        )  # fmt: skip
+        rows = sampling.sample(
+            policy, problems, samples, "pass@n", stream31(sampling.seed, "pass"), temperature
+        )
         right = Counter(row.problem_id for row in rows if row.correct)
         write_json(folder / "right.json", [right[problem.id] for problem in problems])
 

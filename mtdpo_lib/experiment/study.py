@@ -11,12 +11,13 @@ one folder under keys made from content. A study can be stopped and started at a
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import time
 import traceback
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,17 +26,16 @@ from typing import Any
 import torch
 
 from mtdpo_lib.common.files import write_json
+from mtdpo_lib.common.progress import Say, say
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.common.stages import Product, StageStore, seconds_by_kind
 from mtdpo_lib.experiment.algorithm1 import Experiment, Iteration
 from mtdpo_lib.experiment.arms import ARMS, PASS_PROBLEMS, PASS_SAMPLES, PASS_SHARE, PASS_TEMPERATURE, Arm
 from mtdpo_lib.experiment.parallel import run_here, run_on_ray
 from mtdpo_lib.experiment.steps import ManySamples
-from mtdpo_lib.models.bases import check_loadable
-from mtdpo_lib.models.policy import Policy
+from mtdpo_lib.models import Policy, check_loadable
 from mtdpo_lib.profiles import Profile, get_profile, settings_hash
-from mtdpo_lib.rollout import Trajectory
-from mtdpo_lib.rollout.evaluate import outcome_string
+from mtdpo_lib.rollout import Trajectory, outcome_string
 
 Record = dict[str, Any]
 Task = tuple[int, str]  # a seed and an arm
@@ -53,11 +53,8 @@ class ArmRun:
 
     def __init__(self, experiment: Experiment, arm: Arm):
         self.experiment = experiment
-        self.policies, self.iterations = [experiment.sft_policy()], list[Iteration]()
-        for number in range(1, experiment.profile.iterations + 1):
-            iteration = experiment.iteration(number, self.policies, arm=arm.name, mixture=arm.mixture)
-            self.iterations.append(iteration)
-            self.policies.append(iteration.policy)
+        self.iterations = experiment.run(arm.name, arm.mixture)
+        self.policies = [experiment.sft_policy(), *(iteration.policy for iteration in self.iterations)]
         self.evaluations = {policy.name: experiment.evaluation(policy) for policy in self.policies}
         often = (self.policies[0], self.policies[-1]) if arm.pass_at_n else ()
         self.many = {policy.name: many_samples(experiment, policy) for policy in often}
@@ -102,6 +99,18 @@ def iteration_facts(iteration: Iteration) -> dict[str, float]:
         covered: share of prompts that gave a pair.
         margin, luck, tool_gradient_share: means over the training's log, where it has them.
         chosen_ratio, rejected_ratio: log pi/pi_ref of both sides in nats, mean over the last third of the log.
+
+    Three samples of one prompt, two of them right and the same; a log of three steps:
+
+    >>> from types import SimpleNamespace as Made
+    >>> row = Trajectory("p", "gsm8k", "2 plus 3?", "5", "sft", 0, [7, 8], [0, 1], [], "5", True, "answer")
+    >>> wrong = Trajectory("p", "gsm8k", "2 plus 3?", "5", "sft", 2, [7, 9], [0, 1], [], "6", False, "answer")
+    >>> log = [{"margin": margin, "chosen_ratio": margin / 2} for margin in (0.0, 0.2, 0.4)]
+    >>> facts = iteration_facts(Made(
+    ...     initial=Made(name="sft"), rollouts=Made(trajectories=lambda: [row, row, wrong]),
+    ...     pairs=Made(report={"prompts": {"paired": 1, "all right": 1}}), training=Made(log=log)))
+    >>> facts["right"], facts["distinct"], facts["covered"], facts["margin"], facts["chosen_ratio"]
+    (0.666667, 0.666667, 0.5, 0.2, 0.2)
     """
     own = [row for row in iteration.rollouts.trajectories() if row.policy == iteration.initial.name]
     right = [row for row in own if row.correct]
@@ -126,9 +135,9 @@ def iteration_facts(iteration: Iteration) -> dict[str, float]:
 
 def chance_of_difference(rows: Sequence[Trajectory]) -> float | None:
     """Of two samples of a prompt, drawn without replacement; mean over the prompts that have two, None without any."""
-    by_prompt: dict[str, Counter[tuple[int, ...]]] = {}
+    by_prompt = defaultdict[str, Counter[tuple[int, ...]]](Counter)
     for row in rows:
-        by_prompt.setdefault(row.problem_id, Counter())[tuple(row.ids)] += 1
+        by_prompt[row.problem_id][tuple(row.ids)] += 1
     alike = [
         sum(count * (count - 1) for count in counts.values()) / (counts.total() * (counts.total() - 1))
         for counts in by_prompt.values()
@@ -154,7 +163,7 @@ def iteration_cost(iteration: Iteration) -> dict[str, int]:
 # --- The plan ---
 
 
-class _Planned(Experiment):
+class Planned(Experiment):
     """The same graph of stages, asked but never made."""
 
     def _find[S: Product](self, stage: type[S], name: str, inputs: dict[str, Any], owner: str) -> S:
@@ -184,30 +193,6 @@ class Plan:
             return f"Nothing to compute: all {self.kept} stages are kept."
         rest = "not projected yet" if self.seconds is None else f"about {self.seconds / 60 / jobs:.0f} min"
         return f"To compute: {kinds} ({self.kept} stages are kept); {rest}."
-
-
-def make_plan(
-    profile: Profile, seeds: Sequence[int], arms: Sequence[Arm], out: Path, known: Mapping[str, float]
-) -> Plan:
-    """Every stage that `arms` need over `seeds`, once; `known` are seconds of kinds of stages, measured elsewhere."""
-    plan, seen = Plan(), set[Path]()
-    for seed in seeds:
-        for arm in arms:
-            planned = _Planned(arm.profile(profile), seed, out)
-            ArmRun(planned, arm)
-            for product in planned.made:
-                if product.path not in seen:
-                    seen.add(product.path)
-                    kept = planned.store.is_kept(product)
-                    plan.kept += kept
-                    plan.missing[product.path.name.rpartition("-")[0]] += not kept
-    plan.missing = +plan.missing  # without zeros
-    seconds = {**known, **seconds_by_kind(out / "stages")}
-    if set(plan.missing) <= set(seconds):
-        plan.seconds = sum(count * seconds[kind] for kind, count in plan.missing.items())
-    else:
-        plan.seconds = None
-    return plan
 
 
 # --- The study ---
@@ -252,8 +237,17 @@ class Study:
         StageStore(self.out / "stages").verify_all()
 
     def plan(self) -> Plan:
-        """What is still to compute."""
-        return make_plan(self.settled(), self.seeds, [ARMS[name] for name in self.arms], self.out, self.known)
+        """What is still to compute: every stage that the arms need over the seeds, once."""
+        profile, store, products = self.settled(), StageStore(self.out / "stages"), dict[Path, Product]()
+        for seed, name in itertools.product(self.seeds, self.arms):
+            planned = Planned(ARMS[name].profile(profile), seed, self.out)
+            ArmRun(planned, ARMS[name])
+            products |= {product.path: product for product in planned.made}
+        missing = Counter(product.kind for product in products.values() if not store.is_kept(product))
+        seconds = {**self.known, **seconds_by_kind(store.root)}
+        is_known = missing.keys() <= seconds.keys()
+        projected = sum(count * seconds[kind] for kind, count in missing.items()) if is_known else None
+        return Plan(missing, len(products) - missing.total(), projected)
 
     def tasks(self) -> list[Task]:
         """A seed and an arm each, in the order in which they are begun."""
@@ -261,9 +255,8 @@ class Study:
 
     def compute(self, task: Task) -> tuple[Task, Record | None, str]:
         """What a process does: an arm's record, or None and what went wrong."""
-        torch.set_num_threads(
-            int(os.environ["OMP_NUM_THREADS"])
-        )  # also where torch was imported before it was set
+        # Also where torch was imported before the variable was set.
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         seed, arm = task[0], ARMS[task[1]]
         profile = arm.profile(self.settled())
         head = {
@@ -275,15 +268,12 @@ class Study:
         except Exception:  # an arm that fails must not take the others with it
             return task, None, traceback.format_exc()
 
-    def run(self, jobs: int, ray: str = "", say: Callable[[str], None] = print) -> bool:
+    def run(self, jobs: int, ray: str = "", say: Say = say) -> bool:
         """Compute all, `jobs` arms at one time, or on the Ray cluster at address `ray`; False when an arm failed."""
         (self.out / "arms").mkdir(parents=True, exist_ok=True)
         tasks, profile = self.tasks(), self.settled()
         if ray:  # machines need not share a folder, so a seed stays on one
-            jobs, groups = (
-                len(self.seeds),
-                [[task for task in tasks if task[0] == seed] for seed in self.seeds],
-            )
+            groups = [[task for task in tasks if task[0] == seed] for seed in self.seeds]
             finished = run_on_ray(self.compute, groups, profile, ray)
         else:
             finished = run_here(self.compute, tasks, profile, jobs, self.out / "stages" / ".locks")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mtdpo_lib.common.files import REFERENCE_RUNS, ROOT
 from mtdpo_lib.experiment.arms import ARMS
-from mtdpo_lib.experiment.study import make_plan
+from mtdpo_lib.experiment.study import Study
 from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.results import claims, study_metrics
 from mtdpo_lib.results.metric import Metrics
@@ -151,9 +151,7 @@ def _seconds_of_all_arms(reference: Path) -> float | None:
     if not known:
         return None
     with tempfile.TemporaryDirectory() as nothing_made:
-        return make_plan(
-            get_profile(reference.name), [0], list(ARMS.values()), Path(nothing_made), known
-        ).seconds
+        return Study(reference.name, (), [0], list(ARMS), Path(nothing_made), known).plan().seconds
 
 
 def readme_with_results(text: str, block: str) -> str:

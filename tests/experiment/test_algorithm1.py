@@ -3,23 +3,15 @@
 import pytest
 
 from mtdpo_lib.experiment import steps
-from mtdpo_lib.experiment.algorithm1 import Experiment
+from mtdpo_lib.experiment.study import Planned
 from mtdpo_lib.profiles import get_profile
-
-
-class Asked(Experiment):
-    """Products are asked for, never made."""
-
-    def _find(self, stage, name, inputs, owner):
-        return self.store.product(stage, name, inputs)
-
 
 CHAIN = ["demonstrations", "sft", "rollouts/1", "pairs/1", "training/1", "selection/1", "evaluation/mdpo-1"]
 
 
 def keys(tmp_path, *settings):
     """Keys of all products of a run and of its last policy's evaluation."""
-    experiment = Asked(get_profile("smoke", ["iterations=1", *settings]), 0, tmp_path)
+    experiment = Planned(get_profile("smoke", ["iterations=1", *settings]), 0, tmp_path)
     experiment.evaluation(experiment.run()[-1].policy)
     return {product.name: product.key for product in experiment.made}
 
@@ -61,7 +53,7 @@ def test_the_reference_counts_as_a_policy_not_as_a_word(tmp_path):
 
 
 def test_policies_say_which_arm_and_iteration_they_are(tmp_path):
-    experiment = Asked(get_profile("smoke", "iterations=2"), 0, tmp_path)
+    experiment = Planned(get_profile("smoke", "iterations=2"), 0, tmp_path)
     iterations = experiment.run()
     policies = [experiment.sft_policy(), *(iteration.policy for iteration in iterations)]
     told = [(policy.name, policy.arm, policy.iteration) for policy in policies]
@@ -74,7 +66,7 @@ def test_policies_say_which_arm_and_iteration_they_are(tmp_path):
 
 
 def test_an_arm_is_no_part_of_a_key(tmp_path):
-    experiment = Asked(get_profile("smoke"), 0, tmp_path)
+    experiment = Planned(get_profile("smoke"), 0, tmp_path)
     sft = [experiment.sft_policy()]
     one, other = (experiment.iteration(1, sft, name="mdpo-1", arm=arm).policy for arm in ("mdpo", "other"))
     assert one == other and one.arm != other.arm
@@ -83,4 +75,4 @@ def test_an_arm_is_no_part_of_a_key(tmp_path):
 
 def test_what_a_stage_lacks_is_named(tmp_path):
     with pytest.raises(KeyError, match="rollouts"):
-        Asked(get_profile("smoke"), 0, tmp_path).make(steps.Pairs, "pairs/1")
+        Planned(get_profile("smoke"), 0, tmp_path).make(steps.Pairs, "pairs/1")

@@ -102,7 +102,7 @@ def test_an_arm_that_fails_does_not_lose_the_others(tmp_path, monkeypatch):
             return {"outcomes": {}}
 
     monkeypatch.setattr(studies, "ArmRun", Fake)
-    monkeypatch.setattr(studies, "make_plan", lambda *arguments: studies.Plan())
+    monkeypatch.setattr(Study, "plan", lambda self: studies.Plan())
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     said = []
     study = Study("smoke", ("iterations=1",), [0, 3], ["mdpo", "raft", "fixed"], tmp_path)

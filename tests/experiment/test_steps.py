@@ -56,6 +56,8 @@ def watchful(kind):
 
 def guarded(value):
     """Settings that fail when a field is read that is not in a key."""
+    if isinstance(value, steps.Sampling):
+        return steps.Sampling(**{name: guarded(part) for name, part in vars(value).items()})
     is_settings = dataclasses.is_dataclass(value) and type(value).__module__.startswith("mtdpo_lib.profiles")
     if not is_settings or not hidden(value):
         return value

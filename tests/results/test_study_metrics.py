@@ -1,0 +1,183 @@
+"""What a study found: paired intervals, contrasts and verdicts from records alone, and what is kept of it."""
+
+import json
+
+import pytest
+
+from mtdpo_lib.experiment import arms
+from mtdpo_lib.experiment.study import Study
+from mtdpo_lib.lessons import publish
+from mtdpo_lib.results import Metrics, claims, readme, report, stats, study_metrics
+
+
+def record(
+    out, arm, seed, own, sft="0000", first="", iterations=(), development=None, profile="cpu", settings=""
+):
+    facts = {
+        "arm": arm, "seed": seed, "profile": profile, "settings": settings, "policies": ["sft", f"{arm}-1", f"{arm}-2"],
+        "outcomes": {"sft": sft[: len(own)], f"{arm}-1": first or own, f"{arm}-2": own},
+        "cost": {"trajectories": 9, "pairs": 3, "sampled tokens": 900, "trained tokens": 500},
+        "seconds": 1.5, "iterations": list(iterations), "development": development or {"step-9": 0.5},
+    }  # fmt: skip
+    (out / "arms").mkdir(exist_ok=True, parents=True)
+    (out / "arms" / f"{arm}-seed{seed}.json").write_text(json.dumps(facts))
+
+
+def test_results_are_paired_over_seeds_and_questions(tmp_path):
+    for seed, (one, other) in enumerate([("1110", "1100"), ("1111", "0101")]):
+        record(tmp_path, "mdpo", seed, one, sft="1000")
+        record(tmp_path, "fixed", seed, other, sft="1000")
+    file = study_metrics.summarise(tmp_path)
+    found = {metric["name"]: metric for metric in json.loads(file.read_text())}
+    assert found["accuracy/test/mdpo"]["value"] == 7 / 8
+    assert found["gain/test/mdpo"]["value"] == pytest.approx(5 / 8)
+    value, low, high = stats.over_seeds([[0, 0, -1, 0], [-1, 0, -1, 0]])
+    difference = found["difference/test/fixed-minus-mdpo"]
+    assert (difference["value"], difference["low"]) == (pytest.approx(value), pytest.approx(low, abs=1e-6))
+    assert (difference["high"], difference["seeds"]) == (pytest.approx(high, abs=1e-6), [0, 1])
+    assert found["claim/mdpo-sft"]["value"] == pytest.approx(5 / 8)
+    assert "fixed | the SFT policy stays" in (tmp_path / "report.md").read_text()
+    assert (tmp_path / "figures" / "arms.png").exists()
+
+
+def test_iterations_are_contrasted_and_claims_get_verdicts(tmp_path):
+    for seed in (0, 1):
+        record(tmp_path, "mdpo", seed, "1111", first="1100")
+        record(tmp_path, "eta-low", seed, "1111", first="1110")
+    file = study_metrics.summarise(tmp_path)
+    found = {metric["name"]: metric["value"] for metric in json.loads(file.read_text())}
+    assert found["accuracy/2-minus-1/mdpo"] == 0.5
+    assert found["accuracy/1/eta-low-minus-mdpo"] == 0.25
+    assert found["difference/test/eta-low-minus-mdpo"] == 0
+    words = {row["name"]: row["verdict"] for row in json.loads(file.read_text()) if "verdict" in row}
+    assert words["claim/mdpo-sft"] == claims.AGREES and words["claim/eta-low-first"] == claims.TREND
+    assert words["claim/fixed-mdpo"] == claims.UNTESTED
+
+
+def test_gains_from_different_starts_are_compared(tmp_path):
+    record(tmp_path, "mdpo", 0, "1111", sft="1100")
+    record(tmp_path, "sft-2", 0, "1110", sft="0000")
+    found = {metric["name"]: metric for metric in json.loads(study_metrics.summarise(tmp_path).read_text())}
+    assert found["gain/test/sft-2-minus-mdpo"]["value"] == 3 / 4 - 2 / 4
+
+
+def test_the_last_checkpoint_is_compared_with_the_first(tmp_path):
+    for seed, last in ((0, 0.75), (1, 0.5)):
+        steps = {"step-9": 0.75, "step-18": 1.0, "step-100": last}
+        record(tmp_path, "mdpo", seed, "1111", development=steps)
+    found = {metric["name"]: metric for metric in json.loads(study_metrics.summarise(tmp_path).read_text())}
+    metric = found["development/last-minus-first/mdpo"]
+    assert (metric["each"], metric["unit"], metric["n"]) == ([0.0, -0.25], "fraction", 2)
+    assert found["claim/early-optimum"]["verdict"] == claims.TREND
+
+
+def test_iterations_tell_what_changed(tmp_path):
+    for arm, shift in (("mdpo", 0.0), ("fixed", 0.1)):
+        for seed in (0, 1):
+            rows = [
+                {"right": 0.5 + seed / 10 + shift, "chosen_ratio": 1.0},
+                {"right": 0.75 + shift, "chosen_ratio": -1.0},
+            ]
+            record(tmp_path, arm, seed, "11", iterations=rows)
+    found = {metric["name"]: metric for metric in json.loads(study_metrics.summarise(tmp_path).read_text())}
+    assert found["right/1/mdpo"]["each"] == [0.5, 0.6] and found["right/1/mdpo"]["n"] == 2
+    assert found["right/2-minus-1/mdpo"]["value"] == pytest.approx(0.2)
+    assert found["right/2/fixed-minus-mdpo"]["value"] == pytest.approx(0.1)
+    assert found["chosen_ratio/2-minus-1/fixed"]["unit"] == "nats"
+    facts = {name for name in found if name.startswith("right/")}
+    one_arm = {f"right/{when}/{arm}" for when in ("1", "2", "2-minus-1") for arm in ("mdpo", "fixed")}
+    assert facts == one_arm | {f"right/{when}/fixed-minus-mdpo" for when in ("1", "2")}
+
+
+def test_pass_at_n_is_paired_with_sft(tmp_path):
+    many = arms.PASS_SAMPLES
+    for seed, (sft, ours) in enumerate([([0, many], [many, many]), ([0, many], [0, many])]):
+        record(tmp_path, "mdpo", seed, "1111", first="1111")
+        file = tmp_path / "arms" / f"mdpo-seed{seed}.json"
+        facts = json.loads(file.read_text()) | {"right of many": {"sft": sft, "mdpo-2": ours}}
+        file.write_text(json.dumps(facts))
+    found = {
+        metric["name"]: metric["value"]
+        for metric in json.loads(study_metrics.summarise(tmp_path).read_text())
+    }
+    assert (tmp_path / "figures" / "pass_at_n.png").exists()
+    rows = json.loads((tmp_path / "report.json").read_text())
+    metrics = Metrics.from_dicts(row for row in rows if "verdict" not in row)
+    told = study_metrics.pass_sentence(metrics)
+    assert told.startswith(f"Sampled {many} times, mdpo: pass@1 50.0 (") and "after; pass@64 50.0 (" in told
+    assert told.endswith("n = 2 test problems.") and study_metrics.pass_sentence(Metrics()) == ""
+    for n in arms.PASS_AT:
+        assert found[f"pass/{n}/mdpo"] == 0.75 and found[f"pass/{n}/mdpo/sft"] == 0.5
+        assert found[f"pass/{n}/mdpo-minus-sft"] == 0.25
+
+
+def test_a_study_is_kept_without_its_stages(tmp_path):
+    out, target = tmp_path / "out", tmp_path / "kept"
+    (out / "stages").mkdir(parents=True)
+    record(out, "mdpo", 0, "11")
+    home = study_metrics.keep(out, target)
+    assert home == target / "cpu" / "study"
+    assert sorted(file.name for file in home.rglob("*.*")) == [
+        "mdpo-seed0.json",
+        "report.json",
+        "report.md",
+        "seconds.json",
+    ]
+
+
+def test_a_first_plan_is_projected_from_the_kept_study(tmp_path):
+    out, reference = tmp_path / "out", tmp_path / "kept"
+    record(out, "mdpo", 0, "11", profile="smoke")
+    for number, seconds in enumerate((10.0, 30.0, 20.0)):
+        (out / "stages" / f"sft-{number}").mkdir(parents=True)
+        (out / "stages" / f"sft-{number}" / "manifest.json").write_text(json.dumps({"seconds": seconds}))
+    study_metrics.keep(out, reference)
+    study_metrics.keep(out, reference)
+    assert study_metrics.kept_seconds("smoke", reference) == {"sft": 20.0}
+    for stage in (out / "stages").rglob("manifest.json"):
+        stage.unlink()
+    study_metrics.keep(out, reference)  # a study whose stages are gone keeps the times that are known
+    known = study_metrics.kept_seconds("smoke", reference)
+    assert known == {"sft": 20.0}
+    kinds = ("demonstrations", "rollouts", "pairs", "training", "selection", "evaluation", "samples")
+    known |= dict.fromkeys(kinds, 1.0)
+    plan = Study("smoke", ["iterations=1"], [0], ["mdpo"], tmp_path / "new", known).plan()
+    assert plan.seconds == 20.0 + sum(plan.missing.values()) - plan.missing["sft"]
+    assert "about 0 min" in plan.sentence(jobs=2)
+
+
+def test_records_of_two_profiles_and_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="run the study first"):
+        study_metrics.summarise(tmp_path)
+    record(tmp_path, "mdpo", 0, "1")
+    record(tmp_path, "fixed", 0, "1", profile="small")
+    with pytest.raises(ValueError, match="one folder for each"):
+        study_metrics.summarise(tmp_path)
+    record(tmp_path, "fixed", 0, "1", settings="preference.eta=0.1")
+    with pytest.raises(ValueError, match="one folder for each"):
+        study_metrics.summarise(tmp_path)
+
+
+def test_a_study_of_a_budget_is_kept_beside_its_runs_and_other_settings_are_refused(tmp_path):
+    out, target = tmp_path / "out", tmp_path / "kept"
+    record(out, "mdpo", 0, "1101", sft="1000", profile="small", settings="budget=reduced")
+    record(out, "raft", 0, "1100", sft="1000", profile="small", settings="budget=reduced")
+    home = study_metrics.keep(out, target)
+    assert home == target / "small-reduced" / "study"
+    assert "at profile small, `--set budget=reduced`" in (home / "report.md").read_text()
+    assert publish.draw_figures(tmp_path / "figures", target) == [
+        tmp_path / "figures" / "small-reduced" / "study"
+    ]
+    block = readme.arms_text(home.parent)
+    assert "n = 4 test problems, one seed (0): indicative; 95% intervals over questions." in block
+    assert "| mdpo | M-DPO as the paper runs it" in block and "75.0" in block and "+50.0" in block
+    assert "`python -m mtdpo_lib study --profile small --arms mdpo,raft --set budget=reduced`." in block
+    record(out, "mdpo", 0, "1101", profile="small", settings="preference.eta=0.1")
+    (out / "arms" / "raft-seed0.json").unlink()
+    with pytest.raises(ValueError, match=r"without --set .but for a budget.* --set preference\.eta=0\.1"):
+        study_metrics.keep(out, target)
+
+
+def test_a_kept_folder_tells_its_profile():
+    for profile, settings in (("cpu", ""), ("small", "budget=reduced"), ("paper-gemma2", "budget=tiny")):
+        assert report.profile_of(report.kept_name(profile, settings)) == profile
