@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mtdpo_lib.common.seeds import stream
 from mtdpo_lib.profiles.sections import PairSettings
@@ -36,10 +36,10 @@ class PairReport:
         pairs: number of pairs.
     """
 
-    trajectories: dict[str, int] = field(default_factory=dict)
-    dropped_trajectories: dict[str, int] = field(default_factory=dict)
-    prompts: dict[str, int] = field(default_factory=dict)
-    pairs: int = 0
+    trajectories: dict[str, int]
+    dropped_trajectories: dict[str, int]
+    prompts: dict[str, int]
+    pairs: int
 
 
 def drop_reason(trajectory: Trajectory, settings: PairSettings) -> str | None:
@@ -85,12 +85,6 @@ def make_pairs(
     >>> report.prompts
     {'all right': 1, 'paired': 1}
     """
-    report = PairReport(
-        trajectories={
-            "right": sum(trajectory.correct for trajectory in trajectories),
-            "wrong": sum(not trajectory.correct for trajectory in trajectories),
-        }
-    )
     sampled: dict[str, set[bool]] = defaultdict(set)
     kept: dict[tuple[str, bool], list[Trajectory]] = defaultdict(list)
     dropped, prompts = Counter(), Counter()
@@ -113,5 +107,6 @@ def make_pairs(
             prompts["all right" if True in verdicts else "all wrong"] += 1
         else:
             prompts["one side dropped"] += 1
-    report.dropped_trajectories, report.prompts, report.pairs = dict(dropped), dict(prompts), len(pairs)
-    return pairs, report
+    right = sum(trajectory.correct for trajectory in trajectories)
+    by_verdict = {"right": right, "wrong": len(trajectories) - right}
+    return pairs, PairReport(by_verdict, dict(dropped), dict(prompts), len(pairs))

@@ -149,6 +149,19 @@ def policy(overfit, tmp_path):
 
 
 @pytest.fixture
+def loaded(monkeypatch):
+    """The networks that `train_preference` has loaded, in order, as it leaves them."""
+    networks = []
+
+    def load(*arguments):
+        networks.append(load_for_training(*arguments))
+        return networks[-1]
+
+    monkeypatch.setattr("mtdpo_lib.train.preference.load_for_training", load)
+    return networks
+
+
+@pytest.fixture
 def build(policy, smoke, tmp_path):
     """A trainer for a method on pairs, from the overfit policy; `options` go to the trainer, `arguments` to its config."""
 

@@ -1,55 +1,16 @@
-"""One iteration's preference training: in this process, or shared by several with a GPU each."""
+"""One iteration's preference training, shared by several processes with a GPU each."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
 
-from mtdpo_lib.common.seeds import stream31
-from mtdpo_lib.models import Policy, load_for_training, load_tokenizer
-from mtdpo_lib.pairs import Pair
-from mtdpo_lib.profiles import ModelSettings, PreferenceSettings
-
 if TYPE_CHECKING:
-    from mtdpo_lib.train.preference import MarginFeatures
+    from mtdpo_lib.train import PreferenceJob
 
 Log = list[dict[str, float]]
-
-
-@dataclass(frozen=True)
-class PreferenceJob:
-    """Everything that a process needs to know.
-
-    Attributes:
-        folder: where adapters go.
-        pairs: at least one.
-        initial: the policy to start from.
-        reference: pi_ref.
-        settings, model: as for `mtdpo_lib.train.train_preference`.
-        seed: the run's.
-    """
-
-    folder: Path
-    pairs: list[Pair]
-    initial: Policy
-    reference: Policy
-    settings: PreferenceSettings
-    model: ModelSettings
-    seed: int
-
-    def run(self, adaptive_margin: MarginFeatures | None = None) -> Log:
-        """Train; `adaptive_margin` gives its features, as for `mtdpo_lib.train.train_preference`."""
-        from mtdpo_lib.train import train_preference  # TRL takes seconds to import
-
-        network = load_for_training(self.initial, self.model, stream31(self.seed, "adapter"))
-        return train_preference(
-            self.folder, network, load_tokenizer(self.initial), self.pairs, self.initial, self.reference,
-            self.settings, self.model, stream31(self.seed, "preference"), adaptive_margin=adaptive_margin,
-        )  # fmt: skip
 
 
 def launch(job: PreferenceJob, processes: int) -> Log:
@@ -72,5 +33,8 @@ def launch(job: PreferenceJob, processes: int) -> Log:
 
 
 def _take_part(job: PreferenceJob) -> Log:
-    PartialState(cpu=not torch.cuda.is_available())  # without a GPU, processes join only when told so
-    return job.run()
+    from mtdpo_lib.train import train_preference  # TRL takes seconds to import
+
+    on_processors = not torch.cuda.is_available()  # without a GPU, processes join only when told so
+    PartialState(cpu=on_processors)
+    return train_preference(job)

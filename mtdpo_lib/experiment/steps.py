@@ -217,8 +217,8 @@ class Training(Product):
 
         More than one GPU shares the batches.
         """
-        from mtdpo_lib.experiment.processes import PreferenceJob, launch
-        from mtdpo_lib.train import ask_again, margin_features
+        from mtdpo_lib.experiment.processes import launch
+        from mtdpo_lib.train import PreferenceJob, ask_again, margin_features, train_preference
 
         seed, answers = sampling.seed, preference.stochastic_tool_correction
         job = PreferenceJob(folder, pairs.pairs(), initial, reference, preference, sampling.model, seed)
@@ -230,8 +230,8 @@ class Training(Product):
             again = ask_again(sides, kept_pool(sampling.sandbox), answers, noise, stream31(seed, "again"))
             return margin_features(network, tokenizer, sides, again)
 
-        gpus = torch.cuda.device_count()
-        log = launch(job, gpus) if gpus > 1 and not answers else job.run(adaptive_margin if answers else None)
+        gpus, margin = torch.cuda.device_count(), adaptive_margin if answers else None
+        log = launch(job, gpus) if gpus > 1 and margin is None else train_preference(job, margin)
         write_json(folder / "log.json", log)
 
     @property

@@ -211,9 +211,7 @@ class AdaptiveMarginTrainer(TrajectoryDPOTrainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.value_head.data.copy_(torch.load(Path(resume_from_checkpoint) / VALUE_FILE, weights_only=True))
 
-    def compute_loss(
-        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
         """As `TrajectoryDPOTrainer`'s, with C(tau) added to each trajectory's utility."""
         inputs = dict(inputs)
         features = inputs.pop("margin_features", None)
@@ -222,4 +220,4 @@ class AdaptiveMarginTrainer(TrajectoryDPOTrainer):
         if features is not None and self._diagnostics:
             chosen, rejected = (features @ self.value_head.detach()).chunk(2)
             self._log_metric("luck", (chosen - rejected).abs().mean().item())
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return super().compute_loss(model, inputs, *args, **kwargs)

@@ -96,11 +96,8 @@ def preference_dataset(pairs: Sequence[Pair], method: str = "mdpo") -> Dataset:
         )
     rows = []
     for pair in pairs:
-        sides, name = (
-            (pair.chosen.tokens, pair.rejected.tokens),
-            f"A pair of problem {pair.chosen.problem_id}",
-        )
-        rows.append(_pair_columns(sides, method, name))
+        sides = (pair.chosen.tokens, pair.rejected.tokens)
+        rows.append(_pair_columns(sides, method, f"A pair of problem {pair.chosen.problem_id}"))
     return Dataset.from_list(rows)
 
 
@@ -160,8 +157,7 @@ def _encode(form: MessageFormat, row: Mapping[str, Sequence[Message]], side: str
 
 def right_trajectories(dataset: Dataset) -> Dataset:
     """RAFT's data: the chosen sides with labels."""
-    columns = zip(dataset["chosen_ids"], dataset["chosen_mask"], strict=True)
-    return Dataset.from_list([with_labels(ids, mask) for ids, mask in columns])
+    return Dataset.from_list(list(map(with_labels, dataset["chosen_ids"], dataset["chosen_mask"])))
 
 
 def without_over_long(dataset: Dataset, max_length: int | None) -> tuple[Dataset, int]:
@@ -185,8 +181,7 @@ def without_over_long(dataset: Dataset, max_length: int | None) -> tuple[Dataset
         raise ValueError(
             f"None of {len(dataset)} pairs fits in max_length={max_length} tokens: raise it, or set it to None."
         )
-    dropped = len(dataset) - len(kept)
-    if dropped:
+    if dropped := len(dataset) - len(kept):
         logger.warning("%d pairs are longer than max_length=%d and were left out.", dropped, max_length)
     return cast("Dataset", dataset.select(kept)), dropped
 
@@ -257,8 +252,7 @@ class TrajectoryPairCollator:
         return batch
 
 
-@dataclass
-class TrajectoryLabelCollator:
+class TrajectoryLabelCollator(TrajectoryPairCollator):
     """Pairs to the batch `KTOTrainer` expects: both trajectories of each pair with their verdicts, N = 2B rows.
 
     Right and wrong are balanced in every batch, and the KL rows put each prompt before an answer to *another* prompt, with
@@ -275,8 +269,6 @@ class TrajectoryLabelCollator:
     [[4, 13], [5, 11], [4, 14], [5, 12]]
     """
 
-    pad_token_id: int
-
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """TRL's tensors, ``KL_`` ones beside them, ``roles`` and ``label``.
 
@@ -291,9 +283,5 @@ class TrajectoryLabelCollator:
             mixed_ids.append([*prompt, *ids[other][start:]])
             mixed_masks.append([0] * len(prompt) + masks[other][start:])
         mismatched = trajectory_batch(mixed_ids, mixed_masks, self.pad_token_id)
-        return {
-            **trajectory_batch(ids, masks, self.pad_token_id),
-            **{f"KL_{name}": value for name, value in mismatched.items()},
-            "roles": padded(roles, PADDED),
-            "label": torch.tensor([True] * len(examples) + [False] * len(examples)),
-        }
+        batch = super().__call__(examples) | {f"KL_{name}": value for name, value in mismatched.items()}
+        return batch | {"label": torch.tensor([True] * len(examples) + [False] * len(examples))}

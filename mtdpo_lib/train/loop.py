@@ -19,11 +19,8 @@ else:
     Trainer = object  # one of TRL's trainers, which comes later in the order of bases
 
 # Newer versions of transformers renamed this argument, and warn where the old name is used.
-CHECKPOINTING = next(
-    name
-    for name in ("activation_checkpointing", "gradient_checkpointing")
-    if hasattr(TrainingArguments, name)
-)
+_NAMES = ("activation_checkpointing", "gradient_checkpointing")
+CHECKPOINTING = next(name for name in _NAMES if hasattr(TrainingArguments, name))
 
 
 def base_of(model: Any) -> PreTrainedModel:
@@ -70,19 +67,11 @@ def training_arguments(folder: Path | str, model: ModelSettings, seed: int) -> d
     """
     on_gpu = torch.cuda.is_available()
     return {
-        "output_dir": str(folder),
-        "seed": seed,
-        "data_seed": seed,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": not on_gpu,
-        "bf16": model.dtype == "bfloat16",
+        "output_dir": str(folder), "save_only_model": True, "seed": seed, "data_seed": seed,
+        "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "lr_scheduler_type": "cosine",
+        "use_cpu": not on_gpu, "dataloader_pin_memory": on_gpu, "bf16": model.dtype == "bfloat16",
         CHECKPOINTING: on_gpu and model.base != "tiny",
-        "dataloader_pin_memory": on_gpu,
-        "save_only_model": True,
-        "lr_scheduler_type": "cosine",
-        "logging_steps": 1,
-    }
+    }  # fmt: skip
 
 
 def train_and_log(trainer: Any, label: str, names: Mapping[str, str]) -> list[dict[str, float]]:
@@ -99,11 +88,9 @@ def clean_log(history: Sequence[dict[str, float]], names: Mapping[str, str]) -> 
     >>> clean_log([{"step": 1, "loss": 0.5, "epoch": 1.0}, {"step": 1, "train_runtime": 2.0}], {"loss": "loss"})
     [{'step': 1, 'loss': 0.5}]
     """
-    rows = [row for row in history if "loss" in row]
-    return [
-        {
-            "step": row["step"],
-            **{ours: round(float(row[theirs]), 6) for theirs, ours in names.items() if theirs in row},
-        }
-        for row in rows
-    ]
+    rows = []
+    for row in history:
+        if "loss" in row:
+            found = {ours: round(float(row[theirs]), 6) for theirs, ours in names.items() if theirs in row}
+            rows.append({"step": row["step"], **found})
+    return rows

@@ -11,6 +11,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Trainer
 from trl import DPOConfig, KTOConfig, SFTConfig
 
-from mtdpo_lib.models.policy import Policy
+from mtdpo_lib.common.seeds import stream31
+from mtdpo_lib.models.policy import Policy, load_for_training, load_tokenizer
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles.sections import ModelSettings, PreferenceSettings
 from mtdpo_lib.rollout import Trajectory
@@ -34,22 +36,36 @@ from mtdpo_lib.train.sft import DemonstrationTrainer
 from mtdpo_lib.train.trainers import TrajectoryDPOTrainer, TrajectoryKTOTrainer
 
 LOG_NAMES = {
-    "loss": "loss",
-    "logps/chosen": "chosen_logp",
-    "logps/rejected": "rejected_logp",
-    "ratio/chosen": "chosen_ratio",
-    "ratio/rejected": "rejected_ratio",
-    "rewards/margins": "margin",
-    "rewards/accuracies": "accuracy",
-    "kl": "z0",
-    "reference_kl": "reference_kl",
-    "tool_gradient_share": "tool_gradient_share",
-    "luck": "luck",
-}
-MarginFeatures = Callable[
-    [PeftModel, PreTrainedTokenizerBase, Sequence[Trajectory]], Tensor
-]  # c(tau), [N, D]
+    "loss": "loss", "logps/chosen": "chosen_logp", "logps/rejected": "rejected_logp", "ratio/chosen": "chosen_ratio",
+    "ratio/rejected": "rejected_ratio", "rewards/margins": "margin", "rewards/accuracies": "accuracy", "kl": "z0",
+    "reference_kl": "reference_kl", "tool_gradient_share": "tool_gradient_share", "luck": "luck",
+}  # fmt: skip
+# Gives c(tau) of each trajectory, [N, D].
+MarginFeatures = Callable[[PeftModel, PreTrainedTokenizerBase, Sequence[Trajectory]], Tensor]
 LABELS = {"mdpo": "M-DPO", "mkto": "M-KTO", "dpo": "DPO", "kto": "KTO", "raft": "RAFT"}
+
+
+@dataclass(frozen=True)
+class PreferenceJob:
+    """One iteration's training: everything that a process needs to know.
+
+    Attributes:
+        folder: where adapters go.
+        pairs: at least one.
+        initial: the policy to start from.
+        reference: pi_ref; the same as `initial` for the updated reference.
+        settings: method, eta, learning rate, budget.
+        model: its precision, and the adapter's rank.
+        seed: the run's; decides a new adapter's start and the order of the pairs.
+    """
+
+    folder: Path
+    pairs: Sequence[Pair]
+    initial: Policy
+    reference: Policy
+    settings: PreferenceSettings
+    model: ModelSettings
+    seed: int
 
 
 def set_reference(model: PeftModel, reference: Policy) -> None:
@@ -75,22 +91,21 @@ def _check_bases(initial: Policy, reference: Policy) -> None:
         )
 
 
-def _training_arguments(
-    folder: Path, pairs: int, settings: PreferenceSettings, model_settings: ModelSettings, seed: int
-) -> dict[str, Any]:
-    """TRL's arguments for one pass over `pairs` pairs, whatever the method.
+def _training_arguments(job: PreferenceJob) -> dict[str, Any]:
+    """TRL's arguments for the passes over the job's pairs, whatever the method.
 
     Raises:
         ValueError: a batch that the processes cannot share.
     """
-    batch, processes = min(settings.batch_size, pairs), PartialState().num_processes
+    settings, pairs, processes = job.settings, len(job.pairs), PartialState().num_processes
+    batch = min(settings.batch_size, pairs)
     if batch % processes:
         raise ValueError(
             f"A batch of {batch} pairs cannot be shared by {processes} processes: set preference.batch_size to a multiple."
         )
     steps = math.ceil(settings.epochs * (pairs // batch))
     return {
-        **training_arguments(folder, model_settings, seed),
+        **training_arguments(job.folder / "trainer", job.model, stream31(job.seed, "preference")),
         "per_device_train_batch_size": batch // processes,
         "dataloader_drop_last": True,
         "max_steps": steps,
@@ -102,21 +117,15 @@ def _training_arguments(
     }
 
 
-def _trainer(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    dataset: Dataset,
-    settings: PreferenceSettings,
-    arguments: dict[str, Any],
-    reference: str | Path,
-) -> Trainer:
-    """TRL's trainer for the method; RAFT has no reference."""
-    common: dict[str, Any] = {"model": model, "processing_class": tokenizer}
+def _trainer(job: PreferenceJob, dataset: Dataset, **common: Any) -> Trainer:
+    """TRL's trainer for the job's method; RAFT has no reference."""
+    settings, arguments = job.settings, _training_arguments(job)
     if settings.method == "raft":
         config = SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True})
         return DemonstrationTrainer(args=config, train_dataset=right_trajectories(dataset), **common)
+    reference = "initial" if job.reference == job.initial else _place(job.reference)
     common |= {"reference": reference, "fast": settings.step == "fast", "rows_at_once": settings.rows_at_once}
-    arguments = {**arguments, "beta": settings.eta}
+    arguments["beta"] = settings.eta
     if METHODS[settings.method][0] == "labels":
         # KTO's trainer takes the rows in order, so the order is drawn here.
         order = random.Random(arguments["seed"]).sample(range(len(dataset)), len(dataset))
@@ -130,42 +139,23 @@ def _trainer(
     return trainer(args=config, train_dataset=dataset, **common)
 
 
-def _keep_adapters(checkpoints: Path, folder: Path) -> None:
+def _keep_adapters(folder: Path) -> None:
     """The adapter of each of the trainer's checkpoints, as ``folder/step-N``; all else is removed."""
-    for checkpoint in sorted(checkpoints.glob("checkpoint-*")):
+    for checkpoint in sorted((folder / "trainer").glob("checkpoint-*")):
         target = folder / f"step-{checkpoint.name.split('-')[1]}"
         target.mkdir()
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copy(checkpoint / name, target / name)
-    shutil.rmtree(checkpoints)
+    shutil.rmtree(folder / "trainer")
 
 
 def train_preference(
-    folder: Path,
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[Pair],
-    initial: Policy,
-    reference: Policy,
-    settings: PreferenceSettings,
-    model_settings: ModelSettings,
-    seed: int,
-    label: str | None = None,
-    adaptive_margin: MarginFeatures | None = None,
+    job: PreferenceJob, adaptive_margin: MarginFeatures | None = None
 ) -> list[dict[str, float]]:
-    """Train the model's "default" adapter on `pairs` by `settings.method`; adapters are kept as ``folder/step-N``.
+    """Train the adapter of `job.initial` on the pairs by the settings' method; adapters are kept as ``folder/step-N``.
 
     Args:
-        folder: where adapters go.
-        model: `initial` with its adapter trainable.
-        tokenizer: for the padding token.
-        pairs: at least one.
-        initial: the policy that `model` is.
-        reference: pi_ref; the same as `initial` for the updated reference.
-        settings: eta, learning rate, budget.
-        model_settings: precision.
-        seed: order of the pairs.
-        label: of the progress lines; the method's name by default.
+        job: what to train, on what, against what.
         adaptive_margin: gives c(tau) of each trajectory [N, D] (`margin_features`) for a learned margin; M-DPO only.
 
     Returns:
@@ -178,7 +168,6 @@ def train_preference(
 
     >>> import contextlib, tempfile
     >>> from mtdpo_lib.common.stages import Product
-    >>> from mtdpo_lib.models.policy import load_for_training
     >>> from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
     >>> from mtdpo_lib.profiles.overrides import get_profile
     >>> from mtdpo_lib.rollout import Turn
@@ -191,24 +180,23 @@ def train_preference(
     ...     turns = [Turn("answer")]
     ...     return Trajectory("p", "s", "q", "1", "sft", 0, [7, 8, answer], [0, 0, 1], turns, "1", correct, "answer")
     >>> pairs, once = [Pair(side(11, True), side(12, False))], PreferenceSettings(checkpoints=1)
-    >>> model = load_for_training(sft, settings, seed=0)
     >>> with contextlib.redirect_stdout(None):  # a slow machine would say how far it is
-    ...     log = train_preference(folder, model, tokenizer, pairs, sft, sft, once, settings, seed=0)
+    ...     log = train_preference(PreferenceJob(folder, pairs, sft, sft, once, settings, seed=0))
     >>> log[0]["loss"], log[0]["margin"], (folder / "step-1").is_dir()
     (0.693147, 0.0, True)
     """
-    dataset = preference_dataset(pairs, settings.method)
+    dataset = preference_dataset(job.pairs, job.settings.method)
+    _check_bases(job.initial, job.reference)
+    model = load_for_training(job.initial, job.model, stream31(job.seed, "adapter"))
+    tokenizer = load_tokenizer(job.initial)
     if adaptive_margin is not None:
-        sides = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+        sides = [side for pair in job.pairs for side in (pair.chosen, pair.rejected)]
         features = adaptive_margin(model, tokenizer, sides).tolist()
         for side, column in zip(SIDES, (features[::2], features[1::2]), strict=True):
             dataset = cast("Dataset", dataset.add_column(f"{side}_margin_features", column))
-    _check_bases(initial, reference)
-    arguments = _training_arguments(folder / "trainer", len(dataset), settings, model_settings, seed)
-    compared_with = "initial" if reference == initial else _place(reference)
-    trainer = _trainer(model, tokenizer, dataset, settings, arguments, compared_with)
-    log = train_and_log(trainer, label or LABELS[settings.method], LOG_NAMES)
+    trainer = _trainer(job, dataset, model=model, processing_class=tokenizer)
+    log = train_and_log(trainer, LABELS[job.settings.method], LOG_NAMES)
     if trainer.is_world_process_zero():
-        _keep_adapters(folder / "trainer", folder)
+        _keep_adapters(job.folder)
     trainer.accelerator.wait_for_everyone()
     return log

@@ -68,28 +68,24 @@ def load_reference(model: PeftModel, reference: str | Path) -> None:
     """
     if reference == "initial":
         return
-    if reference == "base":
-        if REFERENCE in model.peft_config:
-            model.delete_adapter(REFERENCE)
-        return
-    folder = Path(reference)
-    check_same_base(model, folder)
-    weights = load_peft_weights(str(folder), device=str(model.device))
-    if REFERENCE in model.peft_config and _same_shape(model.peft_config[REFERENCE], folder):
-        set_peft_model_state_dict(model, weights, adapter_name=REFERENCE)
-        return
-    if REFERENCE in model.peft_config:
+    folder, copy = Path(reference), model.peft_config.get(REFERENCE)
+    if reference != "base":
+        check_same_base(model, folder)
+        if copy is not None and _same_shape(copy, folder):
+            weights = load_peft_weights(str(folder), device=str(model.device))
+            set_peft_model_state_dict(model, weights, adapter_name=REFERENCE)
+            return
+    if copy is not None:
         model.delete_adapter(REFERENCE)
-    model.load_adapter(str(folder), adapter_name=REFERENCE, is_trainable=False)
+    if reference != "base":
+        model.load_adapter(str(folder), adapter_name=REFERENCE, is_trainable=False)
 
 
 def _same_shape(config: PeftConfig, folder: Path) -> bool:
     """Weights in `folder` mean the same under `config`: rank and scale agree."""
     saved = PeftConfig.from_pretrained(str(folder))
-    return all(
-        getattr(config, name, None) == getattr(saved, name, None)
-        for name in ("r", "lora_alpha", "use_rslora")
-    )
+    names = ("r", "lora_alpha", "use_rslora")
+    return all(getattr(config, name, None) == getattr(saved, name, None) for name in names)
 
 
 def answers_as_reference(model: torch.nn.Module) -> bool:
@@ -133,9 +129,7 @@ class ReferenceCache:
     def __init__(self, model: torch.nn.Module, folder: Path | str | None = None):
         self._model = fingerprint(model)
         self._file = None if folder is None else Path(folder) / f"reference-{self._model}.safetensors"
-        self._rows: dict[str, Tensor] = {}
-        if self._file is not None and self._file.is_file():
-            self._rows = load_file(self._file)
+        self._rows = load_file(self._file) if self._file is not None and self._file.is_file() else {}
         self.hits = self.misses = 0
 
     def key(self, ids: Tensor, scored: Tensor, precision: str) -> str:

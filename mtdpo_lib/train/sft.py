@@ -99,21 +99,15 @@ def fast_forward(model: PreTrainedModel | PeftModel) -> None:
         ValueError: the fast step does not know this model.
     """
     base = base_of(model)
-    reason = supports(base)
-    if reason is not None:
+    if (reason := supports(base)) is not None:
         raise ValueError(f"sft.step=fast cannot train this model ({reason}): set sft.step=plain.")
     ObservedForward(base, fast=True)
 
 
 def train_sft(
-    folder: Path,
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    dataset: Dataset,
-    settings: SFTSettings,
-    model_settings: ModelSettings,
-    seed: int,
-) -> list[dict[str, float]]:
+    folder: Path, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, dataset: Dataset,
+    settings: SFTSettings, model_settings: ModelSettings, seed: int,
+) -> list[dict[str, float]]:  # fmt: skip
     """Train `model` and keep two checkpoints: ``folder/early`` and ``folder/late``.
 
     **Paper:** sec. 3.1; the late one starts M-DPO, iteration 1 also samples from the early one.
@@ -144,18 +138,14 @@ def train_sft(
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    trainer = DemonstrationTrainer(
-        model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer
-    )
+    trainer = DemonstrationTrainer(model, arguments, train_dataset=dataset, processing_class=tokenizer)
     trainer.short_first = settings.short_first
     if settings.step == "fast":
         fast_forward(trainer.model)
     log = train_and_log(trainer, "SFT", {"loss": "loss", "learning_rate": "learning_rate"})
+    without = shutil.ignore_patterns("training_args.bin", "*.pt", "README.md")
     for name, epochs in (("early", settings.early_epochs), ("late", settings.epochs)):
-        checkpoint = folder / "trainer" / f"checkpoint-{epochs * steps}"
-        shutil.copytree(
-            checkpoint, folder / name, ignore=shutil.ignore_patterns("training_args.bin", "*.pt", "README.md")
-        )
+        shutil.copytree(folder / "trainer" / f"checkpoint-{epochs * steps}", folder / name, ignore=without)
         tokenizer.save_pretrained(folder / name)
     shutil.rmtree(folder / "trainer")
     return log

@@ -9,6 +9,7 @@ See: notebook 06_multi_turn_dpo.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,40 @@ from mtdpo_lib.train.diagnostics import step_diagnostics
 from mtdpo_lib.train.fast.forward import ObservedForward
 from mtdpo_lib.train.fast.shared_prompt import supports
 from mtdpo_lib.train.loop import FullPrecisionAdapter, base_of
-from mtdpo_lib.train.parts import parts
 from mtdpo_lib.train.reference import POLICY, ReferenceCache, answers_as_reference, is_adapter, load_reference
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = [f"{side}_{column}" for side in SIDES for column in ("ids", "mask", "roles", "margin_features")]
 Batch = dict[str, Tensor]
+
+
+def parts(batch: Batch, pairs_at_once: int) -> Iterator[Batch]:
+    """Pairs of a batch, a few at a time, without the columns that only padding fills.
+
+    Args:
+        batch: tensors of 2B rows, chosen ones first. Numbers, and KTO's mismatched rows (``KL_...``), which belong to the
+            batch as a whole, are in every part.
+        pairs_at_once: B or fewer.
+
+    >>> rows = torch.tensor([[4, 5, 6], [4, 7, 0], [4, 8, 9], [4, 0, 0]])  # chosen, chosen, rejected, rejected
+    >>> batch = {"input_ids": rows, "attention_mask": rows.clamp(max=1), "completion_mask": rows.clamp(max=1)}
+    >>> [part["input_ids"].tolist() for part in parts(batch, 1)]
+    [[[4, 5, 6], [4, 8, 9]], [[4, 7], [4, 0]]]
+    """
+    pairs = len(batch["input_ids"]) // 2
+    for start in range(0, pairs, pairs_at_once):
+        chosen = range(start, min(start + pairs_at_once, pairs))
+        rows = [*chosen, *(row + pairs for row in chosen)]
+        part = {
+            name: value if value.dim() == 0 or name.startswith("KL_") else value[rows]
+            for name, value in batch.items()
+        }
+        width = int(part["attention_mask"].sum(1).max())
+        for name in ("input_ids", "attention_mask", "completion_mask", "roles"):
+            if name in part:
+                part[name] = part[name][:, :width]
+        yield part
 
 
 class TrajectoryTrainer(FullPrecisionAdapter):
@@ -53,7 +81,7 @@ class TrajectoryTrainer(FullPrecisionAdapter):
         agreement: largest difference between policy and reference before the first step, in nats, once it is checked.
     """
 
-    collator: type[TrajectoryPairCollator | TrajectoryLabelCollator]
+    collator: type[TrajectoryPairCollator]
     config: type[DPOConfig | KTOConfig]
     # What TRL's trainers have beside transformers':
     args: Any
@@ -62,18 +90,10 @@ class TrajectoryTrainer(FullPrecisionAdapter):
     _metrics: Any
 
     def __init__(
-        self,
-        model: Any,
-        args: Any = None,
-        *,
-        train_dataset: Dataset,
-        reference: str | Path = "initial",
-        fast: bool = False,
-        rows_at_once: int = 0,
-        diagnostics: bool = True,
-        reference_cache: str | Path | None = None,
-        **others: Any,
-    ):
+        self, model: Any, args: Any = None, *, train_dataset: Dataset, reference: str | Path = "initial",
+        fast: bool = False, rows_at_once: int = 0, diagnostics: bool = True,
+        reference_cache: str | Path | None = None, **others: Any,
+    ):  # fmt: skip
         args = self.config("trajectories") if args is None else args
         train_dataset, self.dropped = without_over_long(train_dataset, args.max_length)
         remember = args.precompute_ref_log_probs or reference_cache is not None
@@ -129,22 +149,18 @@ class TrajectoryTrainer(FullPrecisionAdapter):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = COLUMNS
 
-    def compute_loss(
-        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, times its weight where the batch is a part of one; watched, checked and noted on the way."""
         inputs = dict(inputs)
         roles, scored = inputs.pop("roles", None), inputs["completion_mask"].bool()
         watches = self._diagnostics and roles is not None
         self._forward.watched = (roles > 0) & ~scored if watches else None
-        result: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        result: Any = super().compute_loss(model, inputs, *args, **kwargs)
         self._check_start(scored[:, 1:])
         if self._diagnostics:
             self._note(inputs, scored, roles)
         share = self._share(inputs)
-        if return_outputs:
-            return result[0] * share, result[1]
-        return result if share == 1.0 else result * share
+        return (result[0] * share, result[1]) if isinstance(result, tuple) else result * share
 
     def _check_start(self, scored: Tensor) -> None:
         """Before the first step the policy is its own "initial" reference: their log-probabilities must be equal.
@@ -163,11 +179,8 @@ class TrajectoryTrainer(FullPrecisionAdapter):
                 f"{difference.max().item():.4f} nats: the reference adapter is not the policy's."
             )
         self.agreement = difference.max().item()
-        logger.info(
-            "Step 0: policy and reference agree on %d trajectories (largest difference %.1e nats).",
-            len(difference),
-            self.agreement,
-        )
+        said = "Step 0: policy and reference agree on %d trajectories (largest difference %.1e nats)."
+        logger.info(said, len(difference), self.agreement)
 
     def _note(self, inputs: Batch, scored: Tensor, roles: Tensor | None) -> None:
         rows = torch.arange(len(scored), device=scored.device)
@@ -255,21 +268,17 @@ class TrajectoryDPOTrainer(TrajectoryTrainer, DPOTrainer):
                 batch["nll_share"] = own * len(tokens) / sum(tokens)
         return batches, count
 
-    def compute_loss(
-        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
         """As `TrajectoryTrainer`'s, with the NLL term weighed as in the whole step."""
         inputs = dict(inputs)
         share: Any = inputs.pop("nll_share", 1.0)
         if self._whole is not None:
             share = share * _chosen_tokens(inputs) / _chosen_tokens(self._whole) / self._share(inputs)
         weights = self.loss_weights
-        self.loss_weights = [
-            weight * share if kind == "sft" else weight
-            for kind, weight in zip(self.loss_types, weights, strict=True)
-        ]
+        kinds = zip(self.loss_types, weights, strict=True)
+        self.loss_weights = [weight * share if kind == "sft" else weight for kind, weight in kinds]
         try:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().compute_loss(model, inputs, *args, **kwargs)
         finally:
             self.loss_weights = weights
 
@@ -325,9 +334,8 @@ class TrajectoryKTOTrainer(TrajectoryTrainer, KTOTrainer):
             return self._mismatched_logps(model, batch)
         is_reference = model is self.ref_model or answers_as_reference(base_of(self.model))
         if is_reference not in self._kl_logps:
-            rows = {
-                name.removeprefix("KL_"): value for name, value in batch.items() if name.startswith("KL_")
-            }
+            mismatched = [name for name in batch if name.startswith("KL_")]
+            rows = {name.removeprefix("KL_"): batch[name] for name in mismatched}
             logps = [
                 self._mismatched_logps(model, {f"KL_{name}": value for name, value in part.items()})
                 for part in parts(rows, self._rows_at_once)

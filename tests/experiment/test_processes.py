@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mtdpo_lib.experiment.processes import PreferenceJob, launch
+from mtdpo_lib.experiment.processes import launch
+from mtdpo_lib.train import PreferenceJob, train_preference
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def job(policy, pairs, smoke, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would want two GPUs")
 def test_two_processes_train_as_one(job, tmp_path):
-    log = job.run()
+    log = train_preference(job)
     shared_job = replace(job, folder=tmp_path / "two")
     shared = launch(shared_job, 2)
     assert len(log) == len(shared) == 6
@@ -46,4 +47,4 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, job):
     two = SimpleNamespace(num_processes=2)
     monkeypatch.setattr("mtdpo_lib.train.preference.PartialState", lambda: two)
     with pytest.raises(ValueError, match="A batch of 3 pairs cannot be shared by 2 processes"):
-        replace(job, settings=replace(job.settings, batch_size=3)).run()
+        train_preference(replace(job, settings=replace(job.settings, batch_size=3)))

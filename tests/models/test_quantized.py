@@ -18,7 +18,7 @@ from mtdpo_lib.models.policy import (
     merge,
 )
 from mtdpo_lib.problems.base import Demonstration, Problem
-from mtdpo_lib.train import sft_dataset, train_preference
+from mtdpo_lib.train import PreferenceJob, sft_dataset, train_preference
 from mtdpo_lib.train.preference import set_reference
 from mtdpo_lib.train.reference import POLICY, REFERENCE
 from mtdpo_lib.train.sft import train_sft
@@ -86,23 +86,24 @@ def test_the_reference_is_an_adapter_and_not_a_second_model(policy, pairs, four_
 
 @pytest.mark.parametrize("method", ["mdpo", "mkto"])
 @pytest.mark.parametrize("step", ["plain", "fast"])
-def test_preference_learning_on_a_four_bit_base(policy, pairs, four_bit, smoke, tmp_path, method, step):
+def test_preference_learning_on_a_four_bit_base(
+    policy, pairs, four_bit, smoke, tmp_path, loaded, method, step
+):
     settings = replace(
         smoke.preference, method=method, step=step, batch_size=3, epochs=4, checkpoints=1, learning_rate=3e-3,
         warmup_fraction=0.0,
     )  # fmt: skip
-    model = load_for_training(policy, four_bit, seed=0)
-    frozen = {name: value.clone() for name, value in model.named_parameters() if not value.requires_grad}
-    start = [logp(model.eval(), side) for side in sides(pairs)]
+    untrained = load_for_training(policy, four_bit, seed=0).eval()
+    frozen = {name: value for name, value in untrained.named_parameters() if not value.requires_grad}
+    start = [logp(untrained, side) for side in sides(pairs)]
+    log = train_preference(PreferenceJob(tmp_path / "t", pairs, policy, policy, settings, four_bit, seed=0))
+    model = loaded[0]
     assert {one.dtype for one in model.parameters() if one.requires_grad} == {torch.float32}
-    log = train_preference(
-        tmp_path / "t", model, load_tokenizer(policy), pairs, policy, policy, settings, four_bit, 0
-    )
     assert log[0]["margin"] == pytest.approx(0, abs=1e-4)
     kept = max((tmp_path / "t").glob("step-*"), key=lambda path: int(path.name.partition("-")[2]))
     trained = Policy("m", Product("t", "k", tmp_path / "t"), kept.name, policy)
-    loaded = load_for_sampling(trained, four_bit)
-    end = [logp(loaded, side) for side in sides(pairs)]
+    sampler = load_for_sampling(trained, four_bit)
+    end = [logp(sampler, side) for side in sides(pairs)]
     margins = [ours - theirs for ours, theirs in zip(end, start, strict=True)]
     assert sum(margins[::2]) > sum(margins[1::2]) + 1  # chosen over rejected, in nats
     for name, value in model.named_parameters():
@@ -110,16 +111,18 @@ def test_preference_learning_on_a_four_bit_base(policy, pairs, four_bit, smoke, 
             assert torch.equal(value, frozen[name]), name
 
 
-def test_steps_of_a_small_learning_rate_are_not_rounded_away(policy, pairs, four_bit, smoke, tmp_path):
-    model = load_for_training(policy, four_bit, seed=0)
-    shake(model)
-    before = {name: one.clone() for name, one in model.named_parameters() if one.requires_grad}
+def test_steps_of_a_small_learning_rate_are_not_rounded_away(
+    policy, pairs, four_bit, smoke, tmp_path, loaded
+):
+    shaken = load_for_training(policy, four_bit, seed=0)
+    shake(shaken)
+    before = {name: one for name, one in shaken.named_parameters() if one.requires_grad}
+    initial = Policy("shaken", Product("s", "k", tmp_path), saved(shaken, tmp_path, "shaken"), policy)
     settings = replace(
         smoke.preference, batch_size=3, epochs=1, checkpoints=1, learning_rate=1e-6, warmup_fraction=0.0
     )
-    tokenizer = load_tokenizer(policy)
-    train_preference(tmp_path / "t", model, tokenizer, pairs, policy, policy, settings, four_bit, 0)
-    for name, one in model.named_parameters():
+    train_preference(PreferenceJob(tmp_path / "t", pairs, initial, initial, settings, four_bit, seed=0))
+    for name, one in loaded[0].named_parameters():
         if name in before:
             assert one.dtype == torch.float32
             moved = (one - before[name]).abs()

@@ -13,13 +13,13 @@ from support import ETA, agree, as_trajectory, log_probability, move, step
 from mtdpo_lib.chat.encoder import ChatFormat
 from mtdpo_lib.chat.roles import loss_mask
 from mtdpo_lib.lessons import theory
-from mtdpo_lib.models.policy import load_for_sampling, load_for_training, load_tokenizer
+from mtdpo_lib.models.policy import load_for_sampling, load_tokenizer
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import PreferenceSettings, SettingError
 from mtdpo_lib.rollout import Turn
 from mtdpo_lib.sandbox import SandboxPool
-from mtdpo_lib.train import ask_again, margin_features, preference_dataset, train_preference
+from mtdpo_lib.train import PreferenceJob, ask_again, margin_features, preference_dataset, train_preference
 
 # --- c(tau) ---
 
@@ -228,11 +228,8 @@ def test_training_with_the_correction(noisy_pairs, policy, smoke, tmp_path):
                 return margin_features(model, tokenizer, sides, ask_again(sides, pool, draws, 0.5, 1))
 
         folder = tmp_path / str(draws)
-        model = load_for_training(policy, smoke.model, 0)
-        logs[draws] = train_preference(
-            folder, model, load_tokenizer(policy), noisy_pairs, policy, policy, settings, smoke.model, 0,
-            adaptive_margin=features if draws else None,
-        )  # fmt: skip
+        job = PreferenceJob(folder, noisy_pairs, policy, policy, settings, smoke.model, seed=0)
+        logs[draws] = train_preference(job, features if draws else None)
         assert (folder / "step-6" / "adapter_model.safetensors").exists()
     assert logs[0][0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert logs[8][0]["loss"] == pytest.approx(math.log(2), abs=1e-4)  # w starts at zero

@@ -20,6 +20,7 @@ from mtdpo_lib.problems.base import Demonstration, Problem
 from mtdpo_lib.profiles.sections import PreferenceSettings
 from mtdpo_lib.rollout import Trajectory
 from mtdpo_lib.train import (
+    PreferenceJob,
     TrajectoryDPOTrainer,
     TrajectoryPairCollator,
     preference_dataset,
@@ -118,22 +119,20 @@ def test_policy_and_reference_agree_before_the_first_step(policy, pairs, tmp_pat
         assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(math.log(2), abs=1e-5)
 
 
-def test_training_raises_the_margin_and_keeps_checkpoints_that_load(policy, pairs, tmp_path, smoke):
+def test_training_raises_the_margin_and_keeps_checkpoints_that_load(policy, pairs, tmp_path, smoke, loaded):
     settings = PreferenceSettings(
         eta=0.1, learning_rate=3e-3, batch_size=3, epochs=6, checkpoints=2, warmup_fraction=0.0
     )
-    model, tokenizer = load_for_training(policy, smoke.model, 0), load_tokenizer(policy)
     out = tmp_path / "out"
-    log = train_preference(out, model, tokenizer, pairs, policy, policy, settings, smoke.model, seed=0)
+    log = train_preference(PreferenceJob(out, pairs, policy, policy, settings, smoke.model, seed=0))
     assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
     assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert log[-1]["margin"] > log[0]["margin"] + 0.1
     assert sorted(path.name for path in out.iterdir()) == ["step-3", "step-6"]
     last = load_for_sampling(Policy("m", Product("t", "k", out), "step-6", policy), smoke.model)
     mask = loss_mask(pairs[0].chosen.roles)
-    model.eval()
     assert log_probability(last, pairs[0].chosen, mask) == pytest.approx(
-        log_probability(model, pairs[0].chosen, mask), rel=1e-4
+        log_probability(loaded[0].eval(), pairs[0].chosen, mask), rel=1e-4
     )
 
 
@@ -142,25 +141,13 @@ def test_a_fixed_reference_stays_the_first_policy(policy, pairs, tmp_path, smoke
     settings = PreferenceSettings(
         eta=0.1, learning_rate=3e-3, batch_size=3, epochs=3, checkpoints=1, warmup_fraction=0.0
     )
-    tokenizer = load_tokenizer(policy)
-    train_preference(
-        tmp_path / "one",
-        load_for_training(policy, smoke.model, 0),
-        tokenizer,
-        pairs,
-        policy,
-        policy,
-        settings,
-        smoke.model,
-        0,
-    )
+    first = PreferenceJob(tmp_path / "one", pairs, policy, policy, settings, smoke.model, seed=0)
+    train_preference(first)
     second = Policy("m", Product("t", "k", tmp_path / "one"), "step-3", policy)
     logs = {}
     for name, reference in (("updated", second), ("fixed", policy)):
-        model = load_for_training(second, smoke.model, 0)
-        logs[name] = train_preference(
-            tmp_path / name, model, tokenizer, pairs, second, reference, settings, smoke.model, 0
-        )
+        job = replace(first, folder=tmp_path / name, initial=second, reference=reference)
+        logs[name] = train_preference(job)
     assert logs["updated"][0]["margin"] == pytest.approx(0, abs=1e-4)
     base, moved = load_for_sampling(policy, smoke.model), load_for_sampling(second, smoke.model)
     margins = []

@@ -32,6 +32,7 @@ from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import PreferenceSettings
 from mtdpo_lib.results.readme import README
 from mtdpo_lib.train import (
+    PreferenceJob,
     TrajectoryDPOTrainer,
     pairs_from_messages,
     preference_dataset,
@@ -404,9 +405,8 @@ def test_every_method_of_the_profiles_trains(policy, pairs, tmp_path, smoke, met
         " preference.batch_size=3 preference.epochs=5 preference.checkpoints=1 preference.warmup_fraction=0"
     )
     settings = get_profile("smoke", changes).preference
-    model = load_for_training(policy, smoke.model, 0)
     log = train_preference(
-        tmp_path / "out", model, load_tokenizer(policy), pairs, policy, policy, settings, smoke.model, 0
+        PreferenceJob(tmp_path / "out", pairs, policy, policy, settings, smoke.model, seed=0)
     )
     assert len(log) == 5
     assert log[-1]["loss"] < log[0]["loss"]
@@ -544,11 +544,9 @@ def test_kto_refuses_a_batch_of_one(build, pairs):
 
 def test_a_reference_on_another_base_is_refused(policy, pairs, tmp_path, smoke):
     other = Policy("other", Product("sft", "another key", tmp_path), "late")
+    job = PreferenceJob(tmp_path / "out", pairs, policy, other, PreferenceSettings(), smoke.model, seed=0)
     with pytest.raises(ValueError, match="The reference other stands on other, but the policy sft on sft"):
-        train_preference(
-            tmp_path / "out", load_for_training(policy, smoke.model, 0), load_tokenizer(policy), pairs, policy, other,
-            PreferenceSettings(), smoke.model, 0,
-        )  # fmt: skip
+        train_preference(job)
 
 
 def test_a_tokenizer_without_pad_and_end_token_is_refused(build, pairs, policy, smoke, tmp_path):

@@ -53,14 +53,9 @@ class ObservedForward:
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        fast: bool,
-        is_reference: bool = False,
-        policy_of: PeftModel | None = None,
-    ):
-        self.model, self.fast, self.is_reference = model, fast, is_reference
-        self._policy_of = policy_of
+        self, model: PreTrainedModel, fast: bool, is_reference: bool = False, policy_of: PeftModel | None = None
+    ):  # fmt: skip
+        self.model, self.fast, self.is_reference, self._policy_of = model, fast, is_reference, policy_of
         self._ahead: tuple[Tensor, Tensor, FusedCausalLMOutput] | None = None
         self.cache: ReferenceCache | None = None
         self.watched: Tensor | None = None
@@ -143,10 +138,9 @@ class ObservedForward:
             else:
                 log_probs[row, scored[row, 1:]] = values.to(log_probs)
         if missing:
-            part = {
-                name: value[missing] if isinstance(value, Tensor) else value for name, value in kwargs.items()
-            }
-            for row, computed in zip(missing, self._computed(*args, **part)[0].log_probs, strict=True):
+            tensors = {name: value[missing] for name, value in kwargs.items() if isinstance(value, Tensor)}
+            output, _ = self._computed(*args, **(kwargs | tensors))
+            for row, computed in zip(missing, output.log_probs, strict=True):
                 values = computed[scored[row, 1:]]
                 self.cache.put(keys[row], values)
                 log_probs[row, scored[row, 1:]] = values.to(log_probs)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -142,14 +142,9 @@ def pack(input_ids: Tensor, labels: Tensor, share: bool = True) -> Packed:
 
 
 def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scaling: float,
-    dropout: float,
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float,
     softcap: float | None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Attention of queries [1, heads, Q, D] to keys [1, heads, K, D]; without a mask it is causal."""
     if softcap is None:
         return scaled_dot_product_attention(
@@ -186,18 +181,10 @@ def _group_attention(
 
 
 def shared_prompt_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    groups: Sequence[Group] | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: float = 0.0,
+    scaling: float | None = None, sliding_window: int | None = None, softcap: float | None = None,
+    groups: Sequence[Group] | None = None, **kwargs: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
     """An attention function for `transformers`: with `groups` over a packed row, without them as "sdpa" does.
 
     Args:
@@ -214,15 +201,10 @@ def shared_prompt_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     key, value = (repeat_kv(each, module.num_key_value_groups) for each in (key, value))
-    if groups is None:
-        outputs = [_attend(query, key, value, attention_mask, scaling, dropout, softcap)]
-    else:
-        options = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
-        outputs = [
-            output
-            for group in groups
-            for output in _group_attention(group, query, key, value, sliding_window, **options)
-        ]
+    options = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
+    outputs = [_attend(query, key, value, attention_mask, **options)] if groups is None else []
+    for group in groups or ():
+        outputs += _group_attention(group, query, key, value, sliding_window, **options)
     return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
 
 
@@ -252,16 +234,14 @@ class ScoredHead(torch.autograd.Function):
         """Log-probability, entropy, mean logit, and whether the target is the likeliest token; each [n]."""
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        weight = weight.to(dtype)
+        weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         found = [torch.empty(len(hidden), device=hidden.device) for _ in range(3)]
         found.append(torch.empty(len(hidden), dtype=torch.bool, device=hidden.device))
         for start in range(0, len(hidden), HEAD_ROWS):
             part = slice(start, start + HEAD_ROWS)
             target = targets[part, None]
-            logits = torch.nn.functional.linear(
-                hidden[part].to(dtype), weight, None if bias is None else bias.to(dtype)
-            ).float()
+            logits = linear(hidden[part].to(dtype), weight, bias).float()
             slope = None
             if softcap is not None:
                 logits = torch.tanh_(logits.div_(softcap))
@@ -274,9 +254,8 @@ class ScoredHead(torch.autograd.Function):
             probabilities = (logits - total[:, None]).exp_()
             found[1][part] = total - torch.linalg.vecdot(probabilities, logits)
             if gradient is not None:
-                pull = probabilities.neg_().scatter_add_(
-                    1, target, torch.ones_like(target, dtype=torch.float32)
-                )
+                ones = torch.ones_like(target, dtype=torch.float32)
+                pull = probabilities.neg_().scatter_add_(1, target, ones)
                 pull = pull if slope is None else pull.mul_(slope)
                 gradient[part] = (pull.to(dtype) @ weight).to(gradient.dtype)
         ctx.save_for_backward(gradient)
