@@ -26,20 +26,6 @@ def tokenizer_name(tokenizer: PreTrainedTokenizerBase) -> str:
     return tokenizer.name_or_path or type(tokenizer).__name__
 
 
-def require_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The tokenizer's chat template.
-
-    Raises:
-        ChatTemplateError: it has none.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        raise ChatTemplateError(
-            f"The tokenizer {tokenizer_name(tokenizer)} has no chat template: "
-            "use an instruction-tuned model, or set tokenizer.chat_template."
-        )
-    return tokenizer.get_chat_template()
-
-
 def render(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
@@ -47,10 +33,8 @@ def render(
     **arguments: Any,
 ) -> str:
     """What the chat template makes of the messages, with the header of an answer to come if `generation`."""
-    text = tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=generation, **arguments
-    )
-    return cast(str, text)
+    arguments |= {"tokenize": False, "add_generation_prompt": generation}
+    return cast(str, tokenizer.apply_chat_template(list(messages), **arguments))
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, control: bool = True) -> str:
@@ -91,11 +75,19 @@ class TextEncoder:
     Control tokens are the tokenizer's special tokens and all other added tokens that the chat template mentions. Text
     between two of them is encoded as one, just as the tokenizer would. Only a change of role cuts it, so that no token
     belongs to two roles and a turn starts with the ids that sampling starts with.
+
+    Raises:
+        ChatTemplateError: the tokenizer has no chat template.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
-        template = require_template(tokenizer)
+        if not getattr(tokenizer, "chat_template", None):
+            raise ChatTemplateError(
+                f"The tokenizer {tokenizer_name(tokenizer)} has no chat template: "
+                "use an instruction-tuned model, or set tokenizer.chat_template."
+            )
+        template = tokenizer.get_chat_template()
         tokens = {token.content: token for token in tokenizer.added_tokens_decoder.values()}
         self._control = {
             text: token

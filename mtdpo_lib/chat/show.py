@@ -14,13 +14,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-ROLE_COLOURS = {
-    Role.PROMPT: "#e8e8e8",
-    Role.ASSISTANT: "#9fd3c7",
-    Role.TOOL: "#f6c28b",
-    Role.TEMPLATE: "#f7f7f7",
-}
-TERMINAL_COLOURS = {Role.PROMPT: "90", Role.ASSISTANT: "32", Role.TOOL: "33", Role.TEMPLATE: "2"}
+ROLE_COLOURS = dict(zip(Role, ("#e8e8e8", "#9fd3c7", "#f6c28b", "#f7f7f7"), strict=True))
+TERMINAL_COLOURS = dict(zip(Role, ("90", "32", "33", "2"), strict=True))
 
 
 def to_html(tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase, mask: Sequence[int] | None = None) -> str:

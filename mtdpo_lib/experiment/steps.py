@@ -10,7 +10,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,10 +83,10 @@ class Demonstrations(Product):
     @staticmethod
     def make(folder: Path, questions: Questions, log_lines: int, sandbox: sections.SandboxSettings) -> None:
         """Demonstrations of `questions`, the tool's results below a log of up to `log_lines`."""
-        settings = questions.settings(demonstrations=questions.count, log_lines=log_lines)
+        settings = replace(questions.world, demonstrations=questions.count, log_lines=log_lines)
         session = kept_pool(sandbox).session
         rows, counts = load_demonstrations(settings, questions.seed, session, Progress("demonstrations"))
-        write_jsonl(folder / "demonstrations.jsonl", (row.to_dict() for row in rows))
+        write_jsonl(folder / "demonstrations.jsonl", map(asdict, rows))
         write_json(folder / "counts.json", counts)
 
     def rows(self) -> list[Demonstration]:

@@ -12,8 +12,8 @@ from mtdpo_lib.problems.answers import extract_boxed, is_correct
 from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, SessionFactory, named, normalised
 from mtdpo_lib.problems.benchmarks import BENCHMARKS, load_benchmark
 from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, load_gsm8k, sources
-from mtdpo_lib.problems.habits import RATES, SUITES, make_demonstrations, make_problems, taking_turns
-from mtdpo_lib.problems.questions import Questions
+from mtdpo_lib.problems.habits import RATES, SUITES, make_demonstrations, make_problems
+from mtdpo_lib.problems.questions import Questions, load_problems
 from mtdpo_lib.problems.splits import split_of
 from mtdpo_lib.sandbox.effects import below_log
 
@@ -25,33 +25,6 @@ __all__ = [
     "gsm8k_demonstrations", "is_correct", "load_benchmark", "load_demonstrations", "load_gsm8k", "load_problems",
     "make_demonstrations", "make_problems", "normalised", "split_of",
 ]  # fmt: skip
-
-
-def load_problems(settings: ProblemSettings, split: str, count: int, seed: int) -> list[Problem]:
-    """Load problems from the source that the settings name.
-
-    A larger count begins with the same problems: prompts for three iterations are three slices of one call.
-    Call "development" and "test" with a fixed seed, so that all runs answer the same questions.
-
-    Args:
-        settings: The profile's problem settings.
-        split: "demonstrations", "preference", "development" or "test"; no question is in two of them.
-        count: How many in total; the generated suites take turns.
-        seed: Which ones.
-
-    Raises:
-        ValueError: For an unknown source or split, or when there are too few problems.
-    """
-    if settings.source == "gsm8k":
-        return load_gsm8k(settings.gsm8k_dir, split, count, seed, settings.gsm8k_max_steps)
-    if settings.source != "generated":
-        raise ValueError(f"Unknown problems.source {settings.source!r}; take 'generated' or 'gsm8k'.")
-    sizes = [len(range(first, count, len(SUITES))) for first in range(len(SUITES))]
-    suites = [
-        make_problems(suite, split, size, seed, settings.families, settings.largest_answer)
-        for suite, size in zip(SUITES, sizes, strict=True)
-    ]
-    return taking_turns(suites, count)
 
 
 def load_demonstrations(

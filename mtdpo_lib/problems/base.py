@@ -6,7 +6,7 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mtdpo_lib.chat import Message, say
@@ -59,13 +59,9 @@ class Demonstration:
     messages: list[Message]
     correct: bool
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Demonstration:
-        """Rebuild a demonstration from `to_dict`'s record."""
+        """Rebuild a demonstration from its fields as JSON keeps them."""
         fields: dict[str, Any] = {**record, "problem": Problem(**record["problem"])}
         return cls(**fields)
 

@@ -17,6 +17,7 @@ from typing import Any
 from mtdpo_lib.common.files import read_jsonl
 from mtdpo_lib.problems.answers import extract_boxed, number
 from mtdpo_lib.problems.base import Problem, digest
+from mtdpo_lib.problems.published import from_hub
 from mtdpo_lib.problems.splits import question_id
 
 FOLDER_VARIABLE = "MTDPO_BENCHMARKS_DIR"
@@ -124,13 +125,6 @@ def _from_folder(name: str, folder: Path) -> list[Record]:
 
 
 def _from_hub(name: str, benchmark: Benchmark) -> Iterable[Record]:
-    try:
-        from datasets import load_dataset
-
-        parts = [load_dataset(benchmark.hub, config, split=benchmark.split) for config in benchmark.configs]
-    except Exception as error:  # offline, gated, hub errors of many classes: one way out for all
-        raise ValueError(
-            f"The test set {name} cannot be had from the hub ({type(error).__name__}): set {FOLDER_VARIABLE} "
-            f"to a folder with {name}.jsonl."
-        ) from error
-    return [dict(record) for part in parts for record in part]
+    what, remedy = f"The test set {name}", f"set {FOLDER_VARIABLE} to a folder with {name}.jsonl"
+    for config in benchmark.configs:
+        yield from from_hub(what, remedy, benchmark.hub, config, split=benchmark.split)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import operator
 import os
 import re
@@ -17,6 +16,7 @@ from mtdpo_lib.common.files import read_jsonl
 from mtdpo_lib.common.progress import OnProgress
 from mtdpo_lib.problems.answers import is_correct, number
 from mtdpo_lib.problems.base import Demonstration, Problem, SessionFactory, call, conclude, digest
+from mtdpo_lib.problems.published import checksums, from_hub
 from mtdpo_lib.problems.splits import check_split, question_id, split_of
 
 FOLDER_VARIABLE = "MTDPO_GSM8K_DIR"
@@ -47,27 +47,26 @@ def _record(row: Record) -> Record:
     return {"question": row["question"], "answer": row["answer"]}
 
 
+def data_folder(folder: str | os.PathLike[str] = "") -> str:
+    """The folder, or without one that of MTDPO_GSM8K_DIR; "" stands for the hub."""
+    return str(folder) or os.environ.get(FOLDER_VARIABLE, "")
+
+
 def read_records(folder: str | os.PathLike[str]) -> tuple[list[Record], list[Record]]:
-    """Return the records of train.jsonl and, where there is one, of test.jsonl; without a folder, the hub's.
+    """Return the records of train.jsonl and, where there is one, of test.jsonl; `folder` as in `load_gsm8k`.
 
     Raises:
         ValueError: When the folder, its file or the hub cannot be read; the sentence says what to set.
     """
-    if not str(folder):
-        try:
-            from datasets import load_dataset
-
-            data = load_dataset(HUB, "main")
-        except Exception as error:  # offline, missing package, or one of many errors: one way out for all
-            raise ValueError(
-                f"GSM8K cannot be had from the hub ({type(error).__name__}): {WHERE}."
-            ) from error
-        return [dict(record) for record in data["train"]], [dict(record) for record in data["test"]]
+    folder = data_folder(folder)
+    if not folder:
+        data = from_hub("GSM8K", WHERE, HUB, "main")
+        return list(data["train"]), list(data["test"])
     train, test = Path(folder) / "train.jsonl", Path(folder) / "test.jsonl"
     if not Path(folder).is_dir():
-        raise ValueError(f"There is no GSM8K folder {str(folder)!r}: {WHERE}.")
+        raise ValueError(f"There is no GSM8K folder {folder!r}: {WHERE}.")
     if not train.is_file():
-        raise ValueError(f"The GSM8K folder {str(folder)!r} has no train.jsonl: {WHERE}.")
+        raise ValueError(f"The GSM8K folder {folder!r} has no train.jsonl: {WHERE}.")
     wanted = 'a GSM8K record, JSON with "question" and an "answer" that ends in "#### number"'
     remedy = f"fetch it again or {WHERE}"
     records = read_jsonl(train, _record, wanted, remedy)
@@ -76,16 +75,13 @@ def read_records(folder: str | os.PathLike[str]) -> tuple[list[Record], list[Rec
 
 def sources(folder: str | os.PathLike[str]) -> dict[str, str]:
     """Where the data come from: "as published" or another file's checksum for each file of the folder, or the hub."""
-    folder = folder or os.environ.get(FOLDER_VARIABLE, "")
-    if not folder:
+    if not data_folder(folder):
         return {"hub": HUB}
-    found = {}
-    for name, published in PUBLISHED.items():
-        file = Path(folder) / name
-        if file.is_file():
-            checksum = hashlib.sha256(file.read_bytes()).hexdigest()
-            found[name] = "as published" if checksum == published else f"another file, SHA-256 {checksum}"
-    return found
+    found = checksums(data_folder(folder), PUBLISHED)
+    return {
+        name: "as published" if checksum == PUBLISHED[name] else f"another file, SHA-256 {checksum}"
+        for name, checksum in found.items()
+    }
 
 
 def final_answer(solution: str) -> str:
@@ -124,7 +120,7 @@ def load_gsm8k(
         ValueError: With one sentence on what to do: no data, a corrupt line, unknown split, too few problems.
     """
     check_split(split)
-    train, test = read_records(folder or os.environ.get(FOLDER_VARIABLE, ""))
+    train, test = read_records(folder)
     name = "train-heldout" if split == "test" and not test else split
     records = test if name == "test" else [one for one in train if split_of(one["question"]) == split]
     if max_steps:
@@ -140,19 +136,13 @@ def load_gsm8k(
 
 def training_problems(folder: str | os.PathLike[str] = "") -> list[Problem]:
     """Every problem of the training file, whatever its split, in the file's order; `folder` as in `load_gsm8k`."""
-    train, _ = read_records(folder or os.environ.get(FOLDER_VARIABLE, ""))
-    return [_problem(record, "train") for record in train]
+    return [_problem(record, "train") for record in read_records(folder)[0]]
 
 
 def _problem(record: Record, split: str) -> Problem:
-    return Problem(
-        id=f"gsm8k/{split}/{question_id(record['question'])}",
-        suite="gsm8k",
-        family=f"{len(NOTE.findall(record['answer']))}-step",
-        question=record["question"].strip(),
-        answer=final_answer(record["answer"]),
-        notes=record["answer"],
-    )
+    question, solution = record["question"].strip(), record["answer"]
+    name, family = f"gsm8k/{split}/{question_id(question)}", f"{len(NOTE.findall(solution))}-step"
+    return Problem(name, "gsm8k", family, question, final_answer(solution), notes=solution)
 
 
 def evaluated(expression: str) -> Fraction:
@@ -267,9 +257,8 @@ def gsm8k_demonstrations(
         elif not is_correct(output, problem.answer):
             counts["dropped: the notes do not give the gold answer"] += 1
         else:
-            messages = [
-                say("user", problem.question), call(sentence, code), say("tool", output), conclude(output),
-            ]  # fmt: skip
+            asked, told = say("user", problem.question), say("tool", output)
+            messages = [asked, call(sentence, code), told, conclude(output)]
             kept.append(Demonstration(problem, "notes", messages, correct=True))
             counts["kept"] += 1
             if progress:

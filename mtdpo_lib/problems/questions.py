@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mtdpo_lib.problems import benchmarks, gsm8k
 from mtdpo_lib.problems.base import Problem
+from mtdpo_lib.problems.habits import SUITES, make_problems, taking_turns
+from mtdpo_lib.problems.published import checksums
 from mtdpo_lib.profiles.sections import ProblemSettings
 
-WORLD = ("source", "families", "largest_answer", "gsm8k_dir", "gsm8k_max_steps")
+
+def load_problems(settings: ProblemSettings, split: str, count: int, seed: int) -> list[Problem]:
+    """Load problems from the source that the settings name.
+
+    A larger count begins with the same problems: prompts for three iterations are three slices of one call.
+    Call "development" and "test" with a fixed seed, so that all runs answer the same questions.
+
+    Args:
+        settings: The profile's problem settings.
+        split: "demonstrations", "preference", "development" or "test"; no question is in two of them.
+        count: How many in total; the generated suites take turns.
+        seed: Which ones.
+
+    Raises:
+        ValueError: For an unknown split, or when there are too few problems.
+    """
+    if settings.source == "gsm8k":
+        return gsm8k.load_gsm8k(settings.gsm8k_dir, split, count, seed, settings.gsm8k_max_steps)
+    makers = [
+        partial(
+            make_problems, suite, split, seed=seed, families=settings.families, largest_answer=settings.largest_answer
+        )
+        for suite in SUITES
+    ]  # fmt: skip
+    return taking_turns(makers, count)
 
 
 @dataclass(frozen=True)
@@ -26,7 +49,7 @@ class Questions:
         count: how many; of a published test set at most so many.
         seed: which ones.
         first: so many are left out at the front, so that each iteration gets fresh prompts.
-        source, families, largest_answer, gsm8k_dir, gsm8k_max_steps: the world, as in `ProblemSettings`.
+        world: where they come from; the counts in it do not matter.
 
     Two prompts of the second iteration, which asks two in each:
 
@@ -41,61 +64,35 @@ class Questions:
     count: int
     seed: int = 0
     first: int = 0
-    source: str = "generated"
-    families: int = 0
-    largest_answer: int = 0
-    gsm8k_dir: str = ""
-    gsm8k_max_steps: int = 0
+    world: ProblemSettings = field(default_factory=ProblemSettings)
 
     @classmethod
     def of(cls, settings: ProblemSettings, split: str, count: int, seed: int, first: int = 0) -> Questions:
-        """Questions from the world of `settings`; its counts do not matter."""
-        return cls(split, count, seed, first, **{name: getattr(settings, name) for name in WORLD})
-
-    def settings(self, **others: Any) -> ProblemSettings:
-        """The world as settings, with `others` beside it."""
-        return replace(ProblemSettings(), **{name: getattr(self, name) for name in WORLD}, **others)
+        """Questions from the world of `settings`."""
+        return cls(split, count, seed, first, settings)
 
     def load(self) -> list[Problem]:
         """The problems.
 
         Raises:
-            ValueError: unknown source or split, nothing to read, or too few problems; the sentence says what to do.
+            ValueError: unknown split, nothing to read, or too few problems; the sentence says what to do.
         """
-        from mtdpo_lib.problems import load_problems  # the room's door, which imports this file
-
         if self.split in benchmarks.BENCHMARKS:
             return benchmarks.load_benchmark(self.split, count=self.count, seed=self.seed)
-        return load_problems(self.settings(), self.split, self.first + self.count, self.seed)[self.first :]
+        return load_problems(self.world, self.split, self.first + self.count, self.seed)[self.first :]
 
     def fingerprint(self) -> dict[str, Any]:
         """What a stage's key says of them: of files the content, never the place, and only what decides the problems."""
-        asked: dict[str, Any] = {
-            "split": self.split,
-            "count": self.count,
-            "seed": self.seed,
-            "first": self.first,
-        }
+        asked = {"split": self.split, "count": self.count, "seed": self.seed, "first": self.first}
         if self.split in benchmarks.BENCHMARKS:
             folder = os.environ.get(benchmarks.FOLDER_VARIABLE, "")
-            data = _content(folder, [f"{self.split}.jsonl"], benchmarks.BENCHMARKS[self.split].hub)
-            return asked | {"data": data}
-        if self.source == "gsm8k":
-            folder = self.gsm8k_dir or os.environ.get(gsm8k.FOLDER_VARIABLE, "")
-            data = _content(folder, gsm8k.PUBLISHED, gsm8k.HUB)
-            return asked | {"source": self.source, "max_steps": self.gsm8k_max_steps, "data": data}
-        world = {"source": self.source, "families": self.families, "largest_answer": self.largest_answer}
-        return asked | world
-
-
-def _content(folder: str, names: Iterable[str], hub: str) -> dict[str, str]:
-    """SHA-256 of those files that are in the folder; without a folder, the name on the hub."""
-    files = [Path(folder) / name for name in names] if folder else []
-    found = {file.name: _sha256(file, file.stat().st_mtime_ns) for file in files if file.is_file()}
-    return found if folder else {"hub": hub}
-
-
-@functools.lru_cache(maxsize=16)
-def _sha256(file: Path, changed: int) -> str:
-    """A file's checksum, computed again when it was `changed` at another time."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+            hub = benchmarks.BENCHMARKS[self.split].hub
+            return asked | {"data": checksums(folder, [f"{self.split}.jsonl"]) if folder else {"hub": hub}}
+        world = self.world
+        if world.source == "gsm8k":
+            folder = gsm8k.data_folder(world.gsm8k_dir)
+            data = checksums(folder, gsm8k.PUBLISHED) if folder else {"hub": gsm8k.HUB}
+            return asked | {"source": world.source, "max_steps": world.gsm8k_max_steps, "data": data}
+        return asked | {
+            "source": world.source, "families": world.families, "largest_answer": world.largest_answer
+        }  # fmt: skip

@@ -56,18 +56,12 @@ def evaluate(
     samples: int = 0,
 ) -> list[Outcome]:
     """Greedy outcomes (`samples` = 0, the paper's zero-shot pass@1), or `samples` sampled ones at temperature 1."""
+    kind, temperature = ("sampled", 1.0) if samples else ("greedy", 0.0)
     trajectories = rollout(
-        model,
-        tokenizer,
-        problems,
-        max(samples, 1),
-        replace(rollout_settings, batch_size=settings.batch_size),
-        pool,
-        policy=policy,
-        seed=seed,
-        temperature=1.0 if samples else 0.0,
-        progress=Progress(f"evaluate {policy} ({'sampled' if samples else 'greedy'})", "trajectories"),
-    )
+        model, tokenizer, problems, max(samples, 1), replace(rollout_settings, batch_size=settings.batch_size), pool,
+        policy=policy, seed=seed, temperature=temperature,
+        progress=Progress(f"evaluate {policy} ({kind})", "trajectories"),
+    )  # fmt: skip
     return [outcome(trajectory) for trajectory in trajectories]
 
 

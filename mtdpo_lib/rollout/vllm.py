@@ -84,12 +84,8 @@ class Server(TurnSampler):
     def __init__(self, url: str, policy: Policy):
         self.url = url.rstrip("/")
         models = [model["id"] for model in self._ask("/v1/models")["data"]]
-        self.name = models[0]
-        if policy.base is None:
-            return
-        self.name = (
-            f"{policy.name}-{policy.product.path.name}"  # of the adapter's content, so never another's
-        )
+        own = f"{policy.name}-{policy.product.path.name}"  # of the adapter's content, so never another's
+        self.name = models[0] if policy.base is None else own
         if self.name not in models:
             adapter = {"lora_name": self.name, "lora_path": str(policy.folder.resolve())}
             self._ask("/v1/load_lora_adapter", adapter)

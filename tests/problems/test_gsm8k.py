@@ -6,22 +6,17 @@ import contextlib
 import io
 import json
 import re
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
 
 from mtdpo_lib.problems import SPLITS, gsm8k_demonstrations, load_demonstrations, load_gsm8k, load_problems
 from mtdpo_lib.problems.gsm8k import FOLDER_VARIABLE, PUBLISHED, final_answer, program, sources
+from mtdpo_lib.profiles import ProblemSettings
 
 
-@dataclass(frozen=True)
-class Settings:
-    source: str = "gsm8k"
-    gsm8k_dir: str = ""
-    gsm8k_max_steps: int = 0
-    demonstrations: int = 20
-    log_lines: int = 0
+def settings_of(folder="", demonstrations=20):
+    return ProblemSettings(source="gsm8k", gsm8k_dir=folder, demonstrations=demonstrations)
 
 
 class TrustedSession:
@@ -285,11 +280,11 @@ def test_demonstrations_show_the_tools_output(folder):
 
 
 def test_settings_choose_gsm8k(folder, monkeypatch):
-    settings = Settings(gsm8k_dir=str(folder))
+    settings = settings_of(str(folder))
     assert load_problems(settings, "preference", 5, 0) == load_gsm8k(folder, "preference", 5, 0)
     made, report = load_demonstrations(settings, 0, TrustedSession)
     assert len(made) == report["total"] == report["correct"] == 20 and report["dropped"] == {}
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
-    assert load_problems(Settings(), "preference", 5, 0) == load_gsm8k(folder, "preference", 5, 0)
+    assert load_problems(settings_of(), "preference", 5, 0) == load_gsm8k(folder, "preference", 5, 0)
     with pytest.raises(ValueError, match="asks for 5000; lower it"):
-        load_demonstrations(Settings(demonstrations=5000), 0, TrustedSession)
+        load_demonstrations(settings_of(demonstrations=5000), 0, TrustedSession)

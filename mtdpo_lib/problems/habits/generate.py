@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 from mtdpo_lib.problems.answers import number
 from mtdpo_lib.problems.base import Problem, named, normalised
 from mtdpo_lib.problems.habits import gsm_like, math_like
@@ -13,13 +16,14 @@ SUITES: dict[str, dict[str, Family]] = {"gsm-like": gsm_like.FAMILIES, "math-lik
 PATIENCE = 20_000  # draws in a row without a new question after which a family counts as exhausted
 
 
-def taking_turns(columns: list[list[Problem]], count: int) -> list[Problem]:
-    """The first of each column, then the second of each, until there are `count`."""
+def taking_turns(makers: Sequence[Callable[[int], list[Problem]]], count: int) -> list[Problem]:
+    """`count` problems: the first of each maker, then the second of each, and so on; a maker is told how many."""
+    columns = [make(len(range(first, count, len(makers)))) for first, make in enumerate(makers)]
     return [columns[index % len(columns)][index // len(columns)] for index in range(count)]
 
 
 def family_problems(
-    suite: str, family: str, split: str, count: int, seed: int, largest_answer: int = 0
+    suite: str, family: str, split: str, seed: int, largest_answer: int, count: int
 ) -> list[Problem]:
     """Draw `count` distinct problems of one family and split; see `make_problems`."""
     found: dict[str, Problem] = {}
@@ -65,11 +69,8 @@ def make_problems(
     check_split(split)
     if suite not in SUITES:
         raise ValueError(f"Unknown suite {suite!r}; take one of {', '.join(SUITES)}.")
-    names = list(SUITES[suite])[: families or None]
     if count < 0:
         raise ValueError(f"The number of problems is {count}; it must not be negative.")
-    columns = [
-        family_problems(suite, family, split, len(range(column, count, len(names))), seed, largest_answer)
-        for column, family in enumerate(names)
-    ]
-    return taking_turns(columns, count)
+    names = list(SUITES[suite])[: families or None]
+    makers = [partial(family_problems, suite, family, split, seed, largest_answer) for family in names]
+    return taking_turns(makers, count)

@@ -154,15 +154,12 @@ def boxes(draw: Draw) -> Case:
         f"A box holds {size} {thing}.{extra} {who} has {first} {thing} and gets {second} more. "
         f"How many boxes does {who} need?",
     )
-    total = first + second
+    total, use = first + second, f"n = {first}+{second}\nprint(math.ceil(n/{size}))"
     return Case(question, str(-(-total // size))).by(
         up=right(f"Round up for the last box.\nn = {first}+{second}\nprint(-(-n//{size}))"),
-        repaired=right(
-            f"Use ceil.\nn = {first}+{second}\nprint(math.ceil(n/{size}))",
-            f"Import math first.\nimport math\nn = {first}+{second}\nprint(math.ceil(n/{size}))",
-        ),
+        repaired=right(f"Use ceil.\n{use}", f"Import math first.\nimport math\n{use}"),
         down=wrong(f"Divide by the size.\nn = {first}+{second}\nprint(n//{size})"),
-        guess=gives_up(f"Use ceil.\nn = {first}+{second}\nprint(math.ceil(n/{size}))", total // size + 2),
+        guess=gives_up(f"Use ceil.\n{use}", total // size + 2),
     )
 
 
@@ -180,14 +177,11 @@ def saving(draw: Draw) -> Case:
         f"Each week {who} earns {gain} dollars and pays {spent}.{extra} "
         f"How many dollars after {weeks} weeks, with {start} at the start?",
     )
+    loop = f"n = {start}\nfor week in range(%s{weeks}):\n    n += {gain}-{spent}\nprint(n)"
     return Case(question, str(gold := start + weeks * (gain - spent))).by(
         weekly=right(f"Each week adds the rest.\nrest = {gain}-{spent}\nprint({start}+{weeks}*rest)"),
-        loop=right(
-            f"Go week by week.\nn = {start}\nfor week in range({weeks}):\n    n += {gain}-{spent}\nprint(n)"
-        ),
-        short=wrong(
-            f"Week after week.\nn = {start}\nfor week in range(1, {weeks}):\n    n += {gain}-{spent}\nprint(n)"
-        ),
+        loop=right("Go week by week.\n" + loop % ""),
+        short=wrong("Week after week.\n" + loop % "1, "),
         misread=misread(d, f"print({start}+{weeks}*({gain}-{spent})+{d})"),
         mental=draw.mental(f"{start} and {weeks} times {gain - spent}", gold),
     )
@@ -197,8 +191,7 @@ def trees(draw: Draw) -> Case:
     """Trees on both sides of a road; the usual mistake forgets the tree at the start."""
     who, _, _ = draw.names
     gap, parts, sides = draw.numbers((2, 40), (3, 40), (2, 4))
-    length = gap * parts
-    plants = draw.pick("trees", "lamps", "posts", "flags")
+    length, plants = gap * parts, draw.pick("trees", "lamps", "posts", "flags")
     extra, d = draw.distractor(who)
     question = draw.pick(
         f"{plants.capitalize()} stand every {gap} m along {sides} roads of {length} m, at both ends too."
@@ -219,9 +212,8 @@ def share(draw: Draw) -> Case:
     """Bags shared out among friends."""
     (who, other, _), thing = draw.names, draw.thing
     friends, each, bags = draw.numbers((2, 12), (3, 60), (2, 12))
-    draw.need(friends * each % bags == 0 and friends * each // bags > 3)
-    size = friends * each // bags
-    draw.need(size != each and size >= 4)
+    size, rest = divmod(friends * each, bags)
+    draw.need(rest == 0 and size != each and size >= 4)
     extra, d = draw.distractor(who)
     question = draw.pick(
         f"{who} has {bags} bags of {size} {thing}.{extra} {friends} friends share them. "
@@ -231,11 +223,11 @@ def share(draw: Draw) -> Case:
         f"{who} and {other} give {bags} bags of {size} {thing} to {friends} friends.{extra} "
         f"How many {thing} does each friend get?",
     )
-    return Case(question, str(gold := each)).by(
+    return Case(question, str(each)).by(
         total=right(f"Find the total, then divide.\nn = {bags}*{size}\nprint(n//{friends})"),
         steps=right(f"All {thing} first.\nn = {bags}*{size}\nprint(n)", f"Now share.\nprint(n//{friends})"),
         misread=misread(d, f"n = ({bags}+{d})*{size}\nprint(n//{friends})"),
-        mental=draw.mental(f"{bags} times {size} by {friends}", gold),
+        mental=draw.mental(f"{bags} times {size} by {friends}", each),
     )
 
 

@@ -22,16 +22,14 @@ def next_prime(draw: Draw) -> Case:
         f"Divide {base}^{power} by the smallest prime above {n}. What is the remainder?",
     )
     gold = pow(base, power, p)
-    draw.need(gold not in (base * power % p, base**power % n))
+    draw.need(gold not in (base * power % p, base**power % n, base**power % (n + 1 + n % 2)))
     find = f"p = {n}+1\nwhile any(p%d == 0 for d in range(2, p)):\n    p += 1\nprint(p)"
     odd = f"p = {n}+1\nwhile p%2 == 0:\n    p += 1\nprint(p)"
-    draw.need(base**power % (n + 1 + n % 2) != gold)
+    take = f"Now take the power.\nprint(pow({base}, {power}, p))"
     return Case(question, str(gold)).by(
-        power=right(f"Find p first.\n{find}", f"Now take the power.\nprint(pow({base}, {power}, p))"),
+        power=right(f"Find p first.\n{find}", take),
         product=wrong(f"Find p first.\n{find}", f"Multiply mod p.\nprint({base}*{power}%p)"),
-        odd=wrong(
-            f"Take the next odd number.\n{odd}", f"Now take the power.\nprint(pow({base}, {power}, p))"
-        ),
+        odd=wrong(f"Take the next odd number.\n{odd}", take),
     )
 
 
@@ -46,14 +44,12 @@ def divisors(draw: Draw) -> Case:
         f"Add all divisors of {n} and square the sum. What is the remainder after division by {m}?",
         f"s is the sum of all divisors of {n}. What is the remainder of s^2 divided by {m}?",
     )
-    find = f"s = sum(d for d in range(1, {n}+1) if {n}%d == 0)\nprint(s)"
+    find = f"s = sum(d for d in range(1, {n}%s) if {n}%%d == 0)\nprint(s)"
+    square = f"Square the sum.\nprint(s**2%{m})"
     return Case(question, str(gold)).by(
-        square=right(f"Sum the divisors.\n{find}", f"Square the sum.\nprint(s**2%{m})"),
-        short=wrong(
-            f"Look at the numbers below.\ns = sum(d for d in range(1, {n}) if {n}%d == 0)\nprint(s)",
-            f"Square the sum.\nprint(s**2%{m})",
-        ),
-        double=wrong(f"Sum the divisors.\n{find}", f"Double the sum.\nprint(s*2%{m})"),
+        square=right("Sum the divisors.\n" + find % "+1", square),
+        short=wrong("Look at the numbers below.\n" + find % "", square),
+        double=wrong("Sum the divisors.\n" + find % "+1", f"Double the sum.\nprint(s*2%{m})"),
     )
 
 
@@ -81,9 +77,8 @@ def digits(draw: Draw) -> Case:
 def multiples(draw: Draw) -> Case:
     """Multiples of one number or another; the usual mistake counts those of both twice."""
     n, a, b = draw.numbers((50, 900), (2, 12), (2, 12))
-    draw.need(a < b and b % a != 0)
+    draw.need(a < b and b % a != 0 and n >= math.lcm(a, b))
     gold = sum(x % a == 0 or x % b == 0 for x in range(1, n + 1))
-    draw.need(n >= math.lcm(a, b))
     question = draw.pick(
         f"How many integers from 1 to {n} are multiples of {a} or {b}?",
         f"How many positive integers up to {n} can be divided by {a} or by {b}?",
@@ -145,7 +140,6 @@ def sequence(draw: Draw) -> Case:
     terms = [first, second]
     while len(terms) < n + 2:
         terms.append(terms[-1] + terms[-2])
-    gold = terms[n - 1] % m
     draw.need(len({terms[i] % m for i in (n - 2, n - 1, n)}) == 3)
     question = draw.pick(
         f"A sequence starts {first}, {second}; each next term is the sum of the last two. "
@@ -155,15 +149,12 @@ def sequence(draw: Draw) -> Case:
         f"What is term {n} mod {m}?",
     )
     make = f"a = [{first}, {second}]\nwhile len(a) < {n}+1:\n    a.append(a[-1]+a[-2])\nprint(len(a))"
-    return Case(question, str(gold)).by(
+    loop = f"a, b = {first}, {second}\nfor i in range(%s{n}-1):\n    a, b = b, a+b\nprint(a%%{m})"
+    return Case(question, str(terms[n - 1] % m)).by(
         listed=right(f"List the terms.\n{make}", f"Term {n} has index {n - 1}.\nprint(a[{n}-1]%{m})"),
         index=wrong(f"List the terms.\n{make}", f"Take a[{n}].\nprint(a[{n}]%{m})"),
-        loop=right(
-            f"Step on in a loop.\na, b = {first}, {second}\nfor i in range({n}-1):\n    a, b = b, a+b\nprint(a%{m})"
-        ),
-        short=wrong(
-            f"Repeat the sum.\na, b = {first}, {second}\nfor i in range(1, {n}-1):\n    a, b = b, a+b\nprint(a%{m})"
-        ),
+        loop=right("Step on in a loop.\n" + loop % ""),
+        short=wrong("Repeat the sum.\n" + loop % "1, "),
     )
 
 
@@ -188,29 +179,21 @@ def roots(draw: Draw) -> Case:
 def system(draw: Draw) -> Case:
     """Two equations, then a product; the mistake adds or swaps."""
     x, y, a, b = draw.numbers((2, 30), (2, 30), (2, 9), (2, 9))
-    draw.need(x > y and x * y != x + y and not 0 <= (a - b) * (x - y) < a + b)
+    total, gap = a * x + b * y, x - y
+    draw.need(gap > 0 and x * y != x + y and not 0 <= (a - b) * gap < a + b)
     question = draw.pick(
-        f"{a}x+{b}y={a * x + b * y} and x-y={x - y}. Find xy.",
-        f"Solve {a}x+{b}y={a * x + b * y} and x-y={x - y}. What is x times y?",
-        f"Two numbers have {a}x+{b}y={a * x + b * y} and x-y={x - y}. What is their product?",
+        f"{a}x+{b}y={total} and x-y={gap}. Find xy.",
+        f"Solve {a}x+{b}y={total} and x-y={gap}. What is x times y?",
+        f"Two numbers have {a}x+{b}y={total} and x-y={gap}. What is their product?",
     )
+    solve = f"y = ({total}-%s*{gap})//({a}+{b})\nprint(y)"
+    search = f"for y in range(99):\n    if {a}*(y+{gap})+{b}*y == {total}:\n        print(y)"
+    multiply = f"Then x and the product.\nx = y+{gap}\nprint(x*y)"
     return Case(question, str(x * y)).by(
-        solve=right(
-            f"Solve for y first.\ny = ({a * x + b * y}-{a}*{x - y})//({a}+{b})\nprint(y)",
-            f"Then x and the product.\nx = y+{x - y}\nprint(x*y)",
-        ),
-        search=right(
-            f"Try all y.\nfor y in range(99):\n    if {a}*(y+{x - y})+{b}*y == {a * x + b * y}:\n        print(y)",
-            f"So y is {OUT}.\ny = {OUT}\nprint((y+{x - y})*y)",
-        ),
-        total=wrong(
-            f"Solve for y first.\ny = ({a * x + b * y}-{a}*{x - y})//({a}+{b})\nprint(y)",
-            f"Add them.\nx = y+{x - y}\nprint(x+y)",
-        ),
-        swapped=wrong(
-            f"Put x in.\ny = ({a * x + b * y}-{b}*{x - y})//({a}+{b})\nprint(y)",
-            f"Then x and the product.\nx = y+{x - y}\nprint(x*y)",
-        ),
+        solve=right("Solve for y first.\n" + solve % a, multiply),
+        search=right(f"Try all y.\n{search}", f"So y is {OUT}.\ny = {OUT}\nprint((y+{gap})*y)"),
+        total=wrong("Solve for y first.\n" + solve % a, f"Add them.\nx = y+{gap}\nprint(x+y)"),
+        swapped=wrong("Put x in.\n" + solve % b, multiply),
     )
 
 
@@ -268,16 +251,13 @@ def dice(draw: Draw) -> Case:
         f"Roll a die of {a} sides and one of {b} sides. What is the chance of a sum of {total}?",
         f"A die has {a} sides and another has {b}. Find the probability that they add up to {total}.",
     )
-    count = f"n = sum(0 < {total}-x <= {b} for x in range(1, {a}+1))"
-    use = f"print(Fraction(n, {a}*{b}))"
+    use = f"n = sum(0 < {total}-x <= {b} for x in range(1, {a}+1))\nprint(Fraction(n, {a}*{b}))"
+    fix = f"from fractions import Fraction\n{use}"
     return Case(question, str(gold)).by(
-        count=right(f"Count the rolls.\nfrom fractions import Fraction\n{count}\n{use}"),
-        repaired=right(
-            f"Write a fraction.\n{count}\n{use}",
-            f"Import it.\nfrom fractions import Fraction\n{count}\n{use}",
-        ),
+        count=right(f"Count the rolls.\n{fix}"),
+        repaired=right(f"Write a fraction.\n{use}", f"Import it.\n{fix}"),
         sums=wrong(f"All sums are alike.\nfrom fractions import Fraction\nprint(Fraction(1, {a}+{b}-1))"),
-        guess=gives_up(f"Write a fraction.\n{count}\n{use}", Fraction(1, a + b - 1)),
+        guess=gives_up(f"Write a fraction.\n{use}", Fraction(1, a + b - 1)),
     )
 
 
