@@ -13,16 +13,8 @@ from typing import Any
 from mtdpo_lib.common.files import ROOT
 
 VERSIONED = (
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "datasets",
-    "accelerate",
-    "pyeryx",
-    "numpy",
-)
+    "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "pyeryx", "numpy",
+)  # fmt: skip
 
 
 def _version(package: str) -> str:
