@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 
 from mtdpo_lib.common.files import NOTEBOOKS, REFERENCE_RUNS, ROOT, write_json
 from mtdpo_lib.common.seeds import digest
@@ -78,12 +79,12 @@ def draw_figures(out: Path, source: Path = REFERENCE_RUNS) -> list[Path]:
     return folders
 
 
-def source_hash(notebook: nbformat.NotebookNode) -> str:
+def source_hash(notebook: NotebookNode) -> str:
     """Hash of all cells' kinds and sources: outputs belong to exactly this text."""
     return digest("\x1e".join(f"{cell.cell_type}\x1f{cell.source}" for cell in notebook.cells))
 
 
-def made_from(notebook: nbformat.NotebookNode, reference: Path = REFERENCE_RUNS) -> dict[str, str]:
+def made_from(notebook: NotebookNode, reference: Path = REFERENCE_RUNS) -> dict[str, str]:
     """What a notebook's outputs belong to: its cells, and the kept study or real runs where it shows them."""
     hashes = {"source_hash": source_hash(notebook)}
     shown = "\n".join(cell.source for cell in notebook.cells)
@@ -137,9 +138,7 @@ def refresh_notebooks(
     return list(fresh)
 
 
-def _refreshed(
-    source: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: str, run: Path
-) -> nbformat.NotebookNode:
+def _refreshed(source: NotebookNode, executed: NotebookNode, name: str, run: Path) -> NotebookNode:
     cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
         raise ValueError(

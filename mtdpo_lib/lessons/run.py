@@ -178,12 +178,8 @@ class Run:
     @property
     def parameters(self) -> dict[str, Any]:
         """What every notebook gets."""
-        return {
-            "profile": self.profile.name,
-            "seed": self.seed,
-            "out": str(self.out),
-            "settings": self.settings,
-        }
+        given = {"profile": self.profile.name, "seed": self.seed}
+        return given | {"out": str(self.out), "settings": self.settings}
 
     @property
     def hash(self) -> str:
