@@ -20,7 +20,8 @@ from mtdpo_lib.profiles import BUDGETS, PROFILES, get_profile, setting_values
 
 Action = Callable[[Namespace], int | None]
 Option = tuple[tuple[str, ...], dict[str, Any]]
-COMMANDS: dict[str, tuple[Action, str, tuple[Option, ...], str]] = {}
+PARSER = argparse.ArgumentParser(prog="python -m mtdpo_lib", description="Command line of mtdpo")
+COMMANDS = PARSER.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
 
 def option(*names: str, **how: Any) -> Option:
@@ -32,7 +33,11 @@ def command(what: str, *options: Option, more: str = "") -> Callable[[Action], A
     """Make a function a command of the same name; `more` stands below its options in ``--help``."""
 
     def add(action: Action) -> Action:
-        COMMANDS[action.__name__.replace("_", "-")] = action, what, options, more
+        name, layout = action.__name__.replace("_", "-"), argparse.RawDescriptionHelpFormatter
+        parser = COMMANDS.add_parser(name, help=what, epilog=more, formatter_class=layout)
+        for names, how in options:
+            parser.add_argument(*names, **how)
+        parser.set_defaults(action=action)
         return action
 
     return add
@@ -119,9 +124,8 @@ def profiles(options: Namespace) -> None:
     for setting, value in setting_values(profile).items():
         print(f"  {setting} = {value!r}")
     for budget, changes in BUDGETS.items():
-        print(
-            f"--set budget={budget} changes: {', '.join(f'{key}={value}' for key, value in changes.items())}"
-        )
+        changed = ", ".join(f"{key}={value}" for key, value in changes.items())
+        print(f"--set budget={budget} changes: {changed}")
 
 
 @command(
@@ -130,15 +134,15 @@ def profiles(options: Namespace) -> None:
     SET,
 )
 def memory(options: Namespace) -> None:
-    from mtdpo_lib.lessons import gpu_memory
+    from mtdpo_lib.lessons.gpu_memory import EFFICIENCY, GIB, TYPICAL_LENGTH, plan, training_bytes
     from mtdpo_lib.results import markdown_table
 
     profile = get_profile(options.name, options.settings)
-    needs = gpu_memory.training_bytes(profile)
-    print(f"{profile.model.base}: one pair of {profile.pairs.max_tokens} tokens per side needs, in GiB: "
-          + ", ".join(f"{name} {value / gpu_memory.GIB:.2f}" for name, value in needs.items()))  # fmt: skip
-    print(markdown_table(*gpu_memory.plan(profile)))
-    reached, length = f"{gpu_memory.EFFICIENCY:.0%}", f"{gpu_memory.TYPICAL_LENGTH:.0%}"
+    base, tokens = profile.model.base, profile.pairs.max_tokens
+    needs = ", ".join(f"{part} {size / GIB:.2f}" for part, size in training_bytes(profile).items())
+    print(f"{base}: one pair of {tokens} tokens per side needs, in GiB: {needs}")
+    print(markdown_table(*plan(profile)))
+    reached, length = f"{EFFICIENCY:.0%}", f"{TYPICAL_LENGTH:.0%}"
     print(f"Estimates: a card reaches {reached} of its peak, a trajectory {length} of its limit.")
 
 
@@ -202,25 +206,13 @@ def refresh_notebooks(options: Namespace) -> None:
     say_where("Refreshed", *publish.refresh_notebooks(options.run))
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
-    top = argparse.ArgumentParser(prog="python -m mtdpo_lib", description="Command line of mtdpo")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    layout = argparse.RawDescriptionHelpFormatter
-    for name, (_, what, options, more) in COMMANDS.items():
-        sub = commands.add_parser(name, help=what, epilog=more, formatter_class=layout)
-        for names, how in options:
-            sub.add_argument(*names, **how)
-    return top
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, do, and turn what a user can get wrong into one sentence and exit code 2."""
-    options = parser().parse_args(arguments)
+    options = PARSER.parse_args(arguments)
     try:
         if options.command in IN_CHECKOUT:
             need_checkout(f"The command {options.command}")
-        return COMMANDS[options.command][0](options) or runner.OK
+        return options.action(options) or runner.OK
     except (ValueError, MissingProduct, CorruptStage, UnusableFolder) as error:
         print(f"error: {error}", file=sys.stderr)
         return runner.BAD_INPUT

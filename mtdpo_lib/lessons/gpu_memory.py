@@ -20,10 +20,8 @@ GIB = 2**30
 # bitsandbytes: a level of 4 bits per weight; a scale of 8 bits for 64 weights; a scale of 32 bits for 256 of those.
 NF4_BYTES = (4 + 8 / 64 + 32 / 64 / 256) / 8
 LEARNT = 4 * FULL  # an adapter's weight, its gradient and Adam's two means
-HEAD_ROWS, HEAD_COPIES = (
-    256,
-    3,
-)  # tokens whose logits exist at a time (`train.fast.shared_prompt`), and how often
+# Tokens whose logits exist at a time (`train.fast.shared_prompt`), and how often.
+HEAD_ROWS, HEAD_COPIES = 256, 3
 RESERVE = 1.5 * GIB  # CUDA's context, its libraries' workspaces, fragments
 
 EFFICIENCY = 0.35  # of a card's peak arithmetic that a QLoRA step or a decoding step reaches: assumed
@@ -48,13 +46,14 @@ CARDS = (
 )
 
 
-def training_bytes(profile: Profile, pairs: int = 1, checkpointing: bool = True) -> dict[str, float]:
+def training_bytes(profile: Profile, pairs: int = 1) -> dict[str, float]:
     """Memory of one QLoRA step of preference learning, by part, in bytes.
+
+    Checkpointing, as on a GPU: one hidden state is kept per block, and the rest computed again.
 
     Args:
         profile: model and lengths.
         pairs: in memory at a time, each of two trajectories of full length (`preference.rows_at_once`).
-        checkpointing: keep one hidden state per block and compute the rest again, as on a GPU.
 
     Returns:
         base; adapter (with gradient and optimiser); reference; activations; head.
@@ -63,8 +62,7 @@ def training_bytes(profile: Profile, pairs: int = 1, checkpointing: bool = True)
     tokens = 2 * pairs * profile.pairs.max_tokens
     wide = HALF if model.dtype == "bfloat16" else FULL
     linear = NF4_BYTES if model.quantization == "nf4" else wide
-    block = shape.block_activations()
-    kept = shape.layers * HALF * shape.hidden + block if checkpointing else shape.layers * block
+    kept = shape.layers * HALF * shape.hidden + shape.block_activations()
     adapter = shape.adapter(model.lora_rank)
     return {
         "base": linear * shape.linear + wide * shape.embeddings,

@@ -25,7 +25,7 @@ class Projection:
 
     Each is expected to take its median over kept runs, times the pace of this run. The pace is learnt from what is finished,
     with some doubt at first. Before a quarter of the work is finished a slow notebook and a slow machine cannot be told
-    apart, and nothing should be said (`is_known`).
+    apart, and nothing should be said (`left` is None).
 
     Args:
         names: of the notebooks that are to run, in order.
@@ -43,11 +43,6 @@ class Projection:
         self.took[name] = seconds
         if not self.is_measured:
             self.usual = dict.fromkeys(self.usual, sum(self.took.values()) / len(self.took))
-
-    @property
-    def is_known(self) -> bool:
-        """True when enough is finished for a projection."""
-        return sum(self.usual[name] for name in self.took) >= ENOUGH * sum(self.usual.values())
 
     def total(self, current: str = "", inside: float = 0.0) -> float:
         """Seconds in all, with notebook `current` running for `inside` seconds."""
@@ -75,6 +70,7 @@ class Projection:
 
     def left(self, current: str = "", inside: float = 0.0) -> float | None:
         """Seconds to go; None while too little is finished to know."""
-        if not self.is_known:
+        finished = sum(self.usual[name] for name in self.took)
+        if finished < ENOUGH * sum(self.usual.values()):
             return None
         return self.total(current, inside) - sum(self.took.values()) - inside

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -10,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 
 from mtdpo_lib.common.files import NOTEBOOKS, REFERENCE_RUNS, ROOT, write_json
+from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.lessons.run import find_notebooks, read_notebook
 from mtdpo_lib.results import report, study_metrics
 
@@ -78,35 +79,28 @@ def draw_figures(out: Path, source: Path = REFERENCE_RUNS) -> list[Path]:
     return folders
 
 
-def source_hash(notebook: nbformat.NotebookNode) -> str:
+def source_hash(notebook: NotebookNode) -> str:
     """Hash of all cells' kinds and sources: outputs belong to exactly this text."""
-    text = "\x1e".join(f"{cell.cell_type}\x1f{cell.source}" for cell in notebook.cells)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return digest("\x1e".join(f"{cell.cell_type}\x1f{cell.source}" for cell in notebook.cells))
 
 
-def made_from(notebook: nbformat.NotebookNode, reference: Path = REFERENCE_RUNS) -> dict[str, str]:
+def made_from(notebook: NotebookNode, reference: Path = REFERENCE_RUNS) -> dict[str, str]:
     """What a notebook's outputs belong to: its cells, and the kept study or real runs where it shows them."""
     hashes = {"source_hash": source_hash(notebook)}
-    if any("study_metrics.kept()" in cell.source for cell in notebook.cells):
-        study = (reference / "cpu" / "study" / "report.json").read_bytes()
-        hashes["study_hash"] = hashlib.blake2b(study, digest_size=8).hexdigest()
-    if any("report.real_runs(" in cell.source for cell in notebook.cells):
+    shown = "\n".join(cell.source for cell in notebook.cells)
+    if "study_metrics.kept()" in shown:
+        hashes["study_hash"] = digest((reference / "cpu" / "study" / "report.json").read_bytes())
+    if "report.real_runs(" in shown:
         files = (file for home in report.real_runs(reference) for file in sorted(home.rglob("*.json")))
-        digest = hashlib.blake2b(digest_size=8)
-        for file in files:
-            digest.update(file.relative_to(reference).as_posix().encode() + file.read_bytes())
-        hashes["real_runs_hash"] = digest.hexdigest()
+        named = (file.relative_to(reference).as_posix().encode() + file.read_bytes() for file in files)
+        hashes["real_runs_hash"] = digest(*named)
     return hashes
 
 
 def stale_notebooks(notebooks: Path = NOTEBOOKS, reference: Path = REFERENCE_RUNS) -> list[str]:
     """Notebooks whose outputs were not made by their present cells, kept study or real runs; empty when all are fresh."""
-    read = {file.stem: read_notebook(file) for file in find_notebooks(notebooks)}
-    return [
-        name
-        for name, notebook in read.items()
-        if notebook.metadata.get("mtdpo") != made_from(notebook, reference)
-    ]
+    files = {file.stem: read_notebook(file) for file in find_notebooks(notebooks)}
+    return [name for name, read in files.items() if read.metadata.get("mtdpo") != made_from(read, reference)]
 
 
 def refresh_notebooks(
@@ -144,9 +138,7 @@ def refresh_notebooks(
     return list(fresh)
 
 
-def _refreshed(
-    source: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: str, run: Path
-) -> nbformat.NotebookNode:
+def _refreshed(source: NotebookNode, executed: NotebookNode, name: str, run: Path) -> NotebookNode:
     cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
         raise ValueError(

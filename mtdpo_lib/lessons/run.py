@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
-import hashlib
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ import nbformat
 from mtdpo_lib.common.files import NOTEBOOKS, ROOT, CorruptData, read_json, runs_folder, write_json
 from mtdpo_lib.common.progress import Progress, Say, duration, say
 from mtdpo_lib.common.provenance import versions
+from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.common.stages import StageStore
 from mtdpo_lib.experiment.parallel import computing_environment
 from mtdpo_lib.lessons.projection import Projection, kept_seconds
@@ -177,12 +178,8 @@ class Run:
     @property
     def parameters(self) -> dict[str, Any]:
         """What every notebook gets."""
-        return {
-            "profile": self.profile.name,
-            "seed": self.seed,
-            "out": str(self.out),
-            "settings": self.settings,
-        }
+        given = {"profile": self.profile.name, "seed": self.seed}
+        return given | {"out": str(self.out), "settings": self.settings}
 
     @property
     def hash(self) -> str:
@@ -191,59 +188,50 @@ class Run:
 
     def take_up(self) -> None:
         """Write ``run.json``, with the seconds of notebooks that the same run finished earlier."""
-        with contextlib.suppress(CorruptData):
-            before = read_json(self.out / "run.json")
-            if before["settings_hash"] == self.hash:
-                self.seconds = before["seconds"]
+        before = self._kept("run.json")
+        if before.get("settings_hash") == self.hash:
+            self.seconds = before["seconds"]
         self.write()
 
     def write(self) -> None:
         """Write ``run.json``."""
-        kept = {
-            "profile": self.profile.name,
-            "seed": self.seed,
-            "settings": self.settings,
-            "settings_hash": self.hash,
-            "seconds": self.seconds,
-            "complete": self.complete,
-        }
-        write_json(self.out / "run.json", kept)
+        given = {name: value for name, value in self.parameters.items() if name != "out"}
+        state = {"settings_hash": self.hash, "seconds": self.seconds, "complete": self.complete}
+        write_json(self.out / "run.json", given | state)
 
     def unfinished(self, notebooks: Sequence[Path]) -> list[Path]:
         """The notebooks that are still to run: from the first one that has not run, or whose text, library, data, settings,
         package versions or products are no longer what they were when it did."""
-        finished = self._finished()
-        for index, notebook in enumerate(notebooks):
+        finished = self._kept("finished.json")
+
+        def stands(notebook: Path) -> bool:
             before = finished.get(notebook.stem, {"state": None, "products": []})
             there = all((self.out / product).exists() for product in before["products"])
-            if before["state"] != self._state(notebook) or not there:
-                return list(notebooks[index:])
-        return []
+            return there and before["state"] == self._state(notebook)
+
+        return list(dropwhile(stands, notebooks))
 
     def mark_finished(self, notebook: Path) -> None:
         """Keep what a notebook was made with, and every product that is there now."""
-        files = [
-            self.out / "notebooks" / notebook.name,
-            *self.out.glob("records/*.json"),
-            *self.out.glob("stages/*/manifest.json"),
-        ]
+        patterns = (f"notebooks/{notebook.name}", "records/*.json", "stages/*/manifest.json")
+        files = (file for pattern in patterns for file in self.out.glob(pattern))
         products = sorted(file.relative_to(self.out).as_posix() for file in files)
         entry = {"state": self._state(notebook), "products": products}
-        write_json(self.out / "finished.json", {**self._finished(), notebook.stem: entry})
+        write_json(self.out / "finished.json", self._kept("finished.json") | {notebook.stem: entry})
 
-    def _finished(self) -> dict[str, Any]:
-        with contextlib.suppress(CorruptData):
-            return read_json(self.out / "finished.json")
-        return {}
+    def _kept(self, name: str) -> dict[str, Any]:
+        """What an earlier start wrote; nothing where it cannot be read."""
+        try:
+            return read_json(self.out / name)
+        except CorruptData:
+            return {}
 
     def _state(self, notebook: Path) -> str:
         """Hash of what a notebook's outputs come from, its stages apart."""
         given = [self.hash, versions(), os.environ.get(FOLDER_VARIABLE, "")]
-        digest = hashlib.blake2b(json.dumps(given).encode(), digest_size=8)
         library, data = (ROOT / "mtdpo_lib").rglob("*.py"), (ROOT / "data").rglob("*.*")
-        for file in (notebook, *sorted(library), *sorted(data)):
-            digest.update(file.name.encode() + file.read_bytes())
-        return digest.hexdigest()
+        files = (notebook, *sorted(library), *sorted(data))
+        return digest(json.dumps(given), *(file.name.encode() + file.read_bytes() for file in files))
 
 
 def _check_input(run: Run, notebooks: Sequence[Path]) -> None:
@@ -285,9 +273,8 @@ def pick_notebook(notebooks: Sequence[Path], wanted: str) -> Path:
     for notebook in notebooks:
         if stem == notebook.stem or (stem.isdigit() and int(stem) == int(notebook.stem[:2])):
             return notebook
-    raise ValueError(
-        f"There is no notebook {wanted!r}: known are {', '.join(item.stem for item in notebooks)}."
-    )
+    known = ", ".join(notebook.stem for notebook in notebooks)
+    raise ValueError(f"There is no notebook {wanted!r}: known are {known}.")
 
 
 def read_notebook(file: Path) -> nbformat.NotebookNode:

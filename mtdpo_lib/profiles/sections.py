@@ -11,6 +11,7 @@ such a field (how many samples, which reference, which checkpoint) reaches the s
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -27,8 +28,7 @@ Share = Annotated[float, Field(ge=0, le=1, description="a number between 0 and 1
 Switch = Annotated[bool, Field(description="true or false")]
 Text = Annotated[str, Field(description="a text")]
 Sampler = Annotated[
-    str,
-    Field(pattern="^(torch|vllm|https?://.+)$", description="torch, vllm or the URL of a vLLM server"),
+    str, Field(pattern="^(torch|vllm|https?://.+)$", description="torch, vllm or the URL of a vLLM server")
 ]
 
 Precision = Literal["float32", "bfloat16"]
@@ -221,3 +221,19 @@ def allowed(name: str) -> tuple[Any, str]:
     words = [item.description if isinstance(item, FieldInfo) else str(item) for item in get_args(kind)]
     is_choice = get_origin(kind) is Literal
     return kind, f"one of {', '.join(filter(None, words))}" if is_choice else str(words[-1])
+
+
+def parse_assignments(assignments: Sequence[str] | str) -> dict[str, str]:
+    """``["preference.eta=0.5"]`` (or one string, separated by spaces) to a dictionary.
+
+    Raises:
+        SettingError: an item without ``=``.
+    """
+    items = assignments.split() if isinstance(assignments, str) else assignments
+    settings = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value:
+            raise SettingError(f"A setting is written name=value, e.g. preference.eta=0.5; got {item!r}.")
+        settings[name] = value
+    return settings

@@ -432,7 +432,7 @@ def margin_distance(process, reference, kind):
         "exact": c,
         "sign turned": -c,
         "doubled": 2 * c,
-        "V without its mean": theory.over_observations(
+        "V without its mean": theory.over_turns(
             process, [v.reshape(t.shape) for v, t in zip(best.v[1:], process.tool)]
         ),
         "mean under a wrong tool": theory.term_c(process, best.v, even),
