@@ -15,6 +15,7 @@ from mtdpo_lib.common.stages import CorruptStage, MissingProduct, UnusableFolder
 from mtdpo_lib.experiment.arms import ARMS, parse_arms, parse_seeds
 from mtdpo_lib.lessons import run as runner
 from mtdpo_lib.profiles import BUDGETS, PROFILES, get_profile, setting_values
+from mtdpo_lib.sandbox import SandboxUnavailable
 
 # What computes is imported by the command that needs it: torch takes seconds, and a wrong option should be told at once.
 
@@ -213,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command in IN_CHECKOUT:
             need_checkout(f"The command {options.command}")
         return options.action(options) or runner.OK
-    except (ValueError, MissingProduct, CorruptStage, UnusableFolder) as error:
+    except (ValueError, MissingProduct, CorruptStage, UnusableFolder, SandboxUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return runner.BAD_INPUT
     except KeyboardInterrupt:
