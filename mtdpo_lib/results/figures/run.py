@@ -21,10 +21,8 @@ def accuracy_by_iteration(metrics: Metrics, paper: Mapping[int, Mapping[str, Any
         metrics: of a run; the accuracies of "sft" and "mdpo-1", "mdpo-2", ... are drawn.
         paper: the paper's row of each iteration (`mtdpo_lib.results.paper_by_iteration`), drawn dashed beside ours.
     """
-    suites = sorted({metric.split for metric in metrics.select(kind="accuracy")} - {"test"})
-    lines = {
-        suite: found for suite in ("test", *suites) if (found := metrics.by_iteration("accuracy", suite))
-    }
+    suites = ["test", *sorted({metric.split for metric in metrics.select(kind="accuracy")} - {"test"})]
+    lines = {suite: found for suite in suites if (found := metrics.by_iteration("accuracy", suite))}
     fig = Figure.of(list(lines.get("test", {}).values()))
     axes = fig.panel("policy", "greedy accuracy (%)")
     for number, (suite, found) in enumerate(lines.items()):
@@ -89,15 +87,12 @@ def comparison(
         labels: one for each name; the names themselves when missing.
         title_subject: what the comparison is about, e.g. "Updated against fixed reference".
     """
-    shown = {
-        label: (accuracy, metrics.get("gain", "test", name))
-        for name, label in zip(names, labels or names, strict=True)
-        if (accuracy := metrics.get("accuracy", "test", name))
-    }
+    words = dict(zip(names, labels or names, strict=True))
+    shown = {words[name]: both for name, both in metrics.with_gains(names).items()}
     fig = Figure.of([accuracy for accuracy, _ in shown.values()])
     gained = any(gain for _, gain in shown.values())
-    words = ["greedy accuracy (%)", "paired gain over SFT (points)"]
-    panels = fig.row(2 if gained else 1, sharey=True, xlabel=words)
+    xlabels = ["greedy accuracy (%)", "paired gain over SFT (points)"]
+    panels = fig.row(2 if gained else 1, sharey=True, xlabel=xlabels)
     fig.across(shown.values())
     panels[0].name_rows(list(shown))
     if gained:
@@ -117,9 +112,7 @@ def pair_yield(passports: Sequence[Mapping[str, Any]]) -> Figure:
     fig = Figure(f"n = {', '.join(f'{count:,}' for count in asked) or 0} prompts.")
     reasons = sorted({reason for one in fates for reason in one} - {"paired"})
     looks = zip(reasons, cycle((ORANGE, GREEN, RED, PURPLE, SKY, GREY, BLACK)), cycle(("..", "//")))
-    parts = [
-        (reason, [one.get(reason, 0) for one in fates], colour, hatch) for reason, colour, hatch in looks
-    ]
+    parts = [(fate, [one.get(fate, 0) for one in fates], colour, hatch) for fate, colour, hatch in looks]
     labels = [passport.get("policy", f"iteration {passport['iteration']}") for passport in passports]
     fig.panel("prompts").stacked(labels, [("gave a pair", kept, BLUE, ""), *parts], linewidth=0.5)
     shares = [f"{100 * count / max(total, 1):.0f} %" for count, total in zip(kept, asked, strict=True)]

@@ -27,11 +27,7 @@ def arms(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
         metrics: of a study.
         labels: arm to its words, in the order shown; arms without an accuracy are left out.
     """
-    shown = {
-        name: (accuracy, metrics.get("gain", "test", name))
-        for name in labels
-        if (accuracy := metrics.get("accuracy", "test", name))
-    }
+    shown = metrics.with_gains(labels)
     fig = Figure.of([accuracy for accuracy, _ in shown.values()], (9.5, 1.5 + 0.34 * len(shown)))
     words = ["greedy accuracy (%)", "gain over SFT (points)", "million tokens"]
     left, middle, right = fig.row(3, True, xlabel=words, width_ratios=(3, 3, 2))

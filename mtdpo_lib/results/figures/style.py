@@ -36,9 +36,8 @@ METHOD_STYLES: dict[str, Style] = {
     "mdpo": (BLUE, "s"), "dpo": (SKY, "v"), "sft": (GREY, "o"),
 }  # fmt: skip
 SUITE_STYLES = {
-    **dict.fromkeys(("gsm-like", "gsm8k"), (GREEN, "D")),
-    **dict.fromkeys(("math-like", "math"), (PURPLE, "^")),
-}
+    "gsm-like": (GREEN, "D"), "gsm8k": (GREEN, "D"), "math-like": (PURPLE, "^"), "math": (PURPLE, "^"),
+}  # fmt: skip
 VERDICT_STYLES = {"agrees": (BLUE, "s"), "trend agrees": (SKY, "s"), "disagrees": (RED, "X")}
 FACT_WORDS = {
     "accuracy": "greedy accuracy (%)",
@@ -175,13 +174,11 @@ class Figure(figure.Figure):
         """The figure as a PNG of at most 256 colours, a third of the size; the same bytes for the same data."""
         drawn, small = io.BytesIO(), io.BytesIO()
         self.savefig(drawn, format="png", dpi=DPI)
-        Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-            small, format="png", optimize=True
-        )
+        image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        image.save(small, format="png", optimize=True)
         return small.getvalue()
 
-    def _repr_png_(self) -> bytes:
-        return self.png()
+    _repr_png_ = png
 
     def save(self, file: Path) -> Path:
         """Write the PNG to `file`; its folder is made if missing."""
