@@ -88,8 +88,7 @@ class Lesson(Experiment):
         return metric
 
     def _paired(self, kind: str, policy: Policy, ours: Any, theirs: Any, against: str = "") -> Metric:
-        budget = self.profile.evaluation
-        return paired_metric(kind, policy, ours, theirs, budget, self.seed, against=against)
+        return paired_metric(kind, policy, ours, theirs, self.profile.evaluation, self.seed, against=against)
 
     def finish(self, **results: Any) -> None:
         """Write the record and show its accuracies and gains.
@@ -112,17 +111,10 @@ class Lesson(Experiment):
 def metric_table(metrics: Sequence[Metric]) -> HTML:
     """Metrics as a table: value, 95% interval, n and seeds; fractions in per cent."""
     head = ("figure", "value", "95% interval", "unit", "n", "seed")
-    rows = [
-        (
-            metric.name,
-            metric.value_in_words(),
-            metric.interval_in_words(),
-            "%" if metric.unit == "fraction" else metric.unit,
-            metric.n,
-            ", ".join(map(str, metric.seeds)),
-        )
-        for metric in metrics
-    ]
+    rows = []
+    for metric in metrics:
+        unit, seeds = "%" if metric.unit == "fraction" else metric.unit, ", ".join(map(str, metric.seeds))
+        rows.append((metric.name, metric.value_in_words(), metric.interval_in_words(), unit, metric.n, seeds))
     body = "".join(_html_row(row, "td") for row in rows)
     return HTML(f"<table><thead>{_html_row(head, 'th')}</thead><tbody>{body}</tbody></table>")
 

@@ -7,24 +7,8 @@ from mtdpo_lib.results.records import current_records, merge_metrics, merge_outc
 from mtdpo_lib.results.tables import markdown_table, passport_rows, result_rows, results_caption
 
 __all__ = [
-    "PAPER_BASE",
-    "JudgedClaim",
-    "Metric",
-    "Metrics",
-    "current_records",
-    "in_words",
-    "judge",
-    "markdown_table",
-    "merge_metrics",
-    "merge_outcomes",
-    "paper_by_iteration",
-    "paper_rows",
-    "paper_table",
-    "passport_rows",
-    "read_claims",
-    "rests_on",
-    "result_rows",
-    "results_caption",
-    "verdict",
-    "write_record",
-]
+    "PAPER_BASE", "JudgedClaim", "Metric", "Metrics", "current_records", "in_words", "judge",
+    "markdown_table", "merge_metrics", "merge_outcomes", "paper_by_iteration", "paper_rows",
+    "paper_table", "passport_rows", "read_claims", "rests_on", "result_rows", "results_caption",
+    "verdict", "write_record",
+]  # fmt: skip

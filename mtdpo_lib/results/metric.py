@@ -14,21 +14,6 @@ from typing import Any
 DIGITS = 6  # what records keep of a number
 
 
-def name_of(
-    kind: str,
-    split: str = "",
-    policy: str = "",
-    iteration: int | None = None,
-    since: int | None = None,
-    against: str = "",
-) -> str:
-    """A metric's name, ``kind/(split or iteration[-minus-since])/policy[-minus-against]``, from its fields."""
-    where = split or ("" if iteration is None else str(iteration))
-    where += "" if since is None else f"-minus-{since}"
-    who = f"{policy}-minus-{against}" if against else policy
-    return "/".join(part for part in (kind, where, who) if part)
-
-
 @dataclass(frozen=True)
 class Metric:
     """One measured number. Numbers are kept to six digits: what lies below differs between machines.
@@ -74,8 +59,11 @@ class Metric:
 
     @cached_property
     def name(self) -> str:
-        """The metric's identifier in reports and in the table of claims."""
-        return name_of(self.kind, self.split, self.policy, self.iteration, self.since, self.against)
+        """Its identifier in reports and claims: ``kind/(split or iteration[-minus-since])/policy[-minus-against]``."""
+        where = self.split or ("" if self.iteration is None else str(self.iteration))
+        where += "" if self.since is None else f"-minus-{self.since}"
+        who = f"{self.policy}-minus-{self.against}" if self.against else self.policy
+        return "/".join(part for part in (self.kind, where, who) if part)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the name, the numbers, and the fields that say something."""
@@ -151,8 +139,13 @@ class Metrics(list[Metric]):
         return next((metric for metric in self if metric.name == name), None)
 
     def get(self, kind: str, split: str = "", policy: str = "", **fields: Any) -> Metric | None:
-        """The metric with exactly these fields in its name (see `name_of`); None where it was not measured."""
-        return self.named(name_of(kind, split, policy, **fields))
+        """The metric with exactly these fields in its name (see `Metric.name`); None where it was not measured."""
+        return self.named(Metric(kind, 0.0, split=split, policy=policy, **fields).name)
+
+    def with_gains(self, policies: Iterable[str]) -> dict[str, tuple[Metric, Metric | None]]:
+        """Accuracy and gain over SFT on the test problems, of those policies that have an accuracy."""
+        accuracies = {policy: self.get("accuracy", "test", policy) for policy in policies}
+        return {name: (found, self.get("gain", "test", name)) for name, found in accuracies.items() if found}
 
     def select(self, **fields: Any) -> Metrics:
         """All metrics whose fields have these values, in order."""

@@ -12,11 +12,8 @@ from mtdpo_lib.results.metric import Metric, Metrics
 from mtdpo_lib.results.stats import Estimate, mean_interval, paired_bootstrap, wilson
 from mtdpo_lib.rollout.evaluate import Outcome
 
-MEANS = {
-    "tool_calls": "calls",
-    "tool_errors": "errors",
-    "tokens": "tokens",
-}  # of an outcome, with their units
+# Of an outcome, with their units.
+MEANS = {"tool_calls": "calls", "tool_errors": "errors", "tokens": "tokens"}
 
 
 def policy_metrics(policy: Policy, outcomes: dict[str, list[Outcome]], seed: int) -> Metrics:

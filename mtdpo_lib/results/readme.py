@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection
 from pathlib import Path
 
-from mtdpo_lib.common.files import REFERENCE_RUNS, ROOT
+from mtdpo_lib.common.files import REFERENCE_RUNS, ROOT, whole
 from mtdpo_lib.experiment.arms import ARMS
 from mtdpo_lib.experiment.study import Study
 from mtdpo_lib.profiles import get_profile
@@ -35,17 +34,6 @@ def results_block(reference: Path = REFERENCE) -> str:
 def results_rows(reference: Path = REFERENCE) -> str:
     """The table of the kept runs alone: SFT and each M-DPO iteration beside the paper's numbers."""
     return markdown_table(*result_rows(_combined(reference).metrics))
-
-
-def claims_rows(reference: Path = REFERENCE, names: Collection[str] = ()) -> str:
-    """The table of the paper's claims with the verdicts of the kept study.
-
-    Args:
-        reference: where the study is kept.
-        names: of the claims to show, as in ``claims.csv``; all when missing.
-    """
-    judged = _judged(_study(reference), reference)
-    return markdown_table(*claims.rows([row for row in judged if not names or row.claim.name in names]))
 
 
 def claims_page(reference: Path = REFERENCE) -> str:
@@ -87,10 +75,6 @@ def _study(home: Path) -> Metrics:
     return study_metrics.kept(home.name, home.parent)
 
 
-def _judged(study: Metrics, reference: Path) -> list[claims.JudgedClaim]:
-    return claims.judge(study, get_profile(reference.name).claims)
-
-
 def _basis(home: Path) -> list[str]:
     """What the table of the runs in `home` rests on, and what made it."""
     runs = _combined(home)
@@ -124,15 +108,11 @@ def _ends(folder: Path) -> str:
 def _claims_text(reference: Path) -> str:
     """What the kept study says of the paper's claims."""
     study = _study(reference)
-    judged = _judged(study, reference)
+    judged = claims.judge(study, get_profile(reference.name).claims)
     seeds = ", ".join(map(str, sorted({seed for row in judged for seed in row.seeds})))
     counts = claims.verdict_counts(judged)
-    lines = [
-        f"**The paper's claims** over seeds {seeds} (`python -m mtdpo_lib study`): {counts}.",
-        "",
-        claims_rows(reference),
-        "",
-    ]
+    lines = [f"**The paper's claims** over seeds {seeds} (`python -m mtdpo_lib study`): {counts}.", ""]
+    lines += [markdown_table(*claims.rows(judged)), ""]
     gain = study.get("gain", "test", "mdpo")
     each = zip(gain.seeds, gain.each, strict=True) if gain else ()
     gains = "; ".join(f"{seed}: {100 * one:+.1f}" for seed, one in each)
@@ -185,8 +165,7 @@ def update_readme(check: bool = False, readme: Path = README, reference: Path = 
         file for file, text in texts.items() if not file.exists() or file.read_text(encoding="utf8") != text
     ]
     for file in () if check else stale:
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf8") as draft:
-            draft.write(texts[file])
-        shutil.copymode(readme, draft.name)
-        Path(draft.name).replace(file)
+        with whole(file) as draft:
+            draft.write_text(texts[file], encoding="utf8")
+            shutil.copymode(readme, draft)
     return not stale

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,19 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from mtdpo_lib.common.files import REFERENCE_RUNS, CorruptData, read_json, write_json
+from mtdpo_lib.common.files import REFERENCE_RUNS, CorruptData, read_json, whole, write_json
 from mtdpo_lib.experiment.arms import BASE
 from mtdpo_lib.profiles import PROFILES
 from mtdpo_lib.results import stats
 from mtdpo_lib.results.metric import Metric, Metrics, in_words
 from mtdpo_lib.results.paper import PAPER_BASE, paper_by_iteration
-from mtdpo_lib.results.records import (
-    Record,
-    current_records,
-    merge_metrics,
-    merge_outcomes,
-    merge_passports,
-)
+from mtdpo_lib.results.records import Record, current_records, merge_metrics, merge_outcomes, merge_passports
 from mtdpo_lib.results.tables import passport_rows, plain, result_rows, results_caption
 
 if TYPE_CHECKING:
@@ -159,14 +152,12 @@ def _over_seeds(same: Sequence[tuple[Metric, list[int] | None]]) -> Metric:
     values = [metric.value for metric in mine]
     if len(mine) == 1 or first.kind == "seconds":
         return replace(first, value=sum(values) / len(values), seeds=seeds)
-    intervals = [(metric.low, metric.high) for metric in mine]
     if len(tables) == len(mine) and len(set(map(len, tables))) == 1:
-        value, low, high = stats.over_seeds(tables)
+        estimate = stats.over_seeds(tables)
     else:
-        halves = [(high - low) / 2 for low, high in intervals if low is not None and high is not None]
-        value, low, high = stats.combine_seeds(values, halves if len(halves) == len(mine) else [0.0])
-    if first.kind in PROPORTIONS:  # Student's interval knows no bounds, a proportion does
-        low, high = max(low, 0.0), min(high, 1.0)
+        halves = [(m.high - m.low) / 2 for m in mine if m.low is not None and m.high is not None]
+        estimate = stats.combine_seeds(values, halves if len(halves) == len(mine) else [0.0])
+    value, low, high = stats.of_proportion(estimate) if first.kind in PROPORTIONS else estimate
     return replace(first, value=value, low=low, high=high, seeds=seeds)
 
 
@@ -176,13 +167,40 @@ def write_report(out: Path) -> Path:
     Raises:
         ValueError: no run folder, or records that contradict each other.
     """
-    return _write(out, combined_runs([out]))
+    return combine([out], out)
 
 
-def combine(runs: Sequence[Path], out: Path) -> Path:
+def combine(folders: Sequence[Path], out: Path) -> Path:
     """The report over several seeds of one profile (see `combined_runs`), in the folder `out`."""
+    runs = combined_runs(folders)
+    records, metrics = runs.records[0], runs.metrics
     out.mkdir(parents=True, exist_ok=True)
-    return _write(out, combined_runs(runs))
+    images = []
+    for name, figure in _figures(runs).items():
+        file = figure.save(out / "figures" / f"{name}.png")
+        images.append({"data": base64.b64encode(file.read_bytes()).decode(), "alt": figure.headline})
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    differences = metrics.select(kind="difference")
+    page = pages.get_template("page.html.jinja").render(
+        run=runs.run,
+        seeds=", ".join(map(str, runs.seeds)),
+        claims=next((record["claims"] for record in records.values()), "nothing yet"),
+        results=result_rows(metrics),
+        caption=results_caption(metrics),
+        others=[(f"{one.policy}-minus-{one.against}", one.in_words(sign=True)) for one in differences],
+        base=PAPER_BASE,
+        images=images,
+        passports=passport_rows(merge_passports(records)),
+        verdicts=_verdicts(records) if len(runs.seeds) == 1 else [],
+        deviations=[line for record in records.values() for line in record["results"].get("deviations", [])],
+        seconds=[(metric.split, metric.value) for metric in metrics.select(kind="seconds")],
+        **_made_by(records),
+    )
+    write_json(out / "report.json", [metric.to_dict() for metric in metrics])
+    with whole(out / "report.html") as draft:
+        draft.write_text(page, encoding="utf8")
+    return out / "report.html"
 
 
 def _figures(runs: Runs) -> dict[str, Figure]:
@@ -209,11 +227,11 @@ def _figures(runs: Runs) -> dict[str, Figure]:
 
 def _verdicts(records: dict[str, Record]) -> list[list[str]]:
     """The rows of the claims that notebook 09 judged from this run."""
-    tables = (record["results"].get("tables", {}).get("claims", []) for record in records.values())
     rows = []
-    for row in itertools.chain(*tables):
-        ours = Metric("difference", **row["ours"]) if row["ours"] else None
-        rows.append([row["claim"], plain(row["paper"]), in_words(ours, sign=True), row["verdict"]])
+    for record in records.values():
+        for row in record["results"].get("tables", {}).get("claims", []):
+            ours = Metric("difference", **row["ours"]) if row["ours"] else None
+            rows.append([row["claim"], plain(row["paper"]), in_words(ours, sign=True), row["verdict"]])
     return rows
 
 
@@ -227,33 +245,3 @@ def _made_by(records: dict[str, Record]) -> dict[str, Any]:
         "machine": last.get("machine", {}),
         "commit": ", ".join(sorted({entry["commit"] for entry in provenance})),
     }
-
-
-def _write(out: Path, runs: Runs) -> Path:
-    records, metrics = runs.records[0], runs.metrics
-    images = []
-    for name, figure in _figures(runs).items():
-        file = figure.save(out / "figures" / f"{name}.png")
-        images.append({"data": base64.b64encode(file.read_bytes()).decode(), "alt": figure.headline})
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    differences = metrics.select(kind="difference")
-    page = pages.get_template("page.html.jinja").render(
-        run=runs.run,
-        seeds=", ".join(map(str, runs.seeds)),
-        claims=next((record["claims"] for record in records.values()), "nothing yet"),
-        results=result_rows(metrics),
-        caption=results_caption(metrics),
-        others=[(f"{one.policy}-minus-{one.against}", one.in_words(sign=True)) for one in differences],
-        base=PAPER_BASE,
-        images=images,
-        passports=passport_rows(merge_passports(records)),
-        verdicts=_verdicts(records) if len(runs.seeds) == 1 else [],
-        deviations=[line for record in records.values() for line in record["results"].get("deviations", [])],
-        seconds=[(metric.split, metric.value) for metric in metrics.select(kind="seconds")],
-        **_made_by(records),
-    )
-    write_json(out / "report.json", [metric.to_dict() for metric in metrics])
-    draft = out / "report.html.tmp"
-    draft.write_text(page, encoding="utf8")
-    return draft.replace(out / "report.html")

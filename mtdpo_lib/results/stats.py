@@ -118,16 +118,19 @@ def combine_seeds(values: Sequence[float], half_widths: Sequence[float]) -> Esti
     """The interval of `over_seeds` where only each seed's own value and interval are known.
 
     Args:
-        values: one a seed, on the same questions.
+        values: one a seed, at least two, on the same questions.
         half_widths: half of each seed's 95% interval over questions; its mean stands for the second variance term.
     """
     array = _one_row(values)
     half = float(np.mean(half_widths))
-    mean = float(array.mean())
-    if len(array) == 1:
-        return mean, mean - half, mean + half
     variance = array.var(ddof=1) / len(array) + (half / stats.norm.ppf(0.975)) ** 2
-    return _student(mean, float(variance), len(array))
+    return _student(float(array.mean()), float(variance), len(array))
+
+
+def of_proportion(estimate: Estimate) -> Estimate:
+    """The same between 0 and 1: Student's interval knows no bounds, a proportion does."""
+    value, low, high = estimate
+    return value, max(low, 0.0), min(high, 1.0)
 
 
 def _one_row(values: Sequence[float]) -> np.ndarray:

@@ -218,28 +218,26 @@ def _accuracies(by_arm: ByArm) -> Iterator[Metric | None]:
 
 def _contrasts(by_arm: ByArm) -> Iterator[Metric | None]:
     """Differences between arms that are not each other's rivals."""
+    over_questions = partial(_over_questions, by_arm)
     for one, other in CONTRASTS:
-        policies = [(one, LAST), (other, LAST)]
-        yield _over_questions(by_arm, "difference", policies, split="test", arm=one, against=other)
+        ends = [(one, LAST), (other, LAST)]
+        yield over_questions("difference", ends, split="test", arm=one, against=other)
     for one, other in FIRST_CONTRASTS:
-        policies = [(one, 1), (other, 1)]
-        yield _over_questions(by_arm, "accuracy", policies, iteration=1, arm=one, against=other)
+        yield over_questions("accuracy", [(one, 1), (other, 1)], iteration=1, arm=one, against=other)
     for one, other in GAIN_CONTRASTS:
-        policies = [(one, LAST), (one, START), (other, LAST), (other, START)]  # a gain minus a gain
-        yield _over_questions(by_arm, "gain", policies, split="test", arm=one, against=other)
+        gains = [(one, LAST), (one, START), (other, LAST), (other, START)]  # a gain minus a gain
+        yield over_questions("gain", gains, split="test", arm=one, against=other)
 
 
 def _over_questions(by_arm: ByArm, kind: str, policies: Sequence[PolicyOf], **fields: Any) -> Metric | None:
     """First minus second (minus third plus fourth) policy, paired on the questions, over the seeds that have all."""
     signs = (1, -1, -1, 1)
-    table = {}
+    table: dict[int, list[float]] = {}
     for seed in sorted({seed for records in by_arm.values() for seed in records}):
         rows = [right for policy in policies if (right := _right(by_arm, policy, seed)) is not None]
         if len(rows) == len(policies):
-            columns = zip(*rows, strict=True)
-            table[seed] = [
-                sum(sign * one for sign, one in zip(signs, column, strict=False)) for column in columns
-            ]
+            signed = ([sign * right for right in row] for sign, row in zip(signs, rows, strict=False))
+            table[seed] = [sum(column) for column in zip(*signed, strict=True)]
     return _from_table(table, proportion=len(policies) == 1, kind=kind, **fields)
 
 
@@ -256,17 +254,13 @@ def _pass_metrics(by_arm: ByArm) -> Iterator[Metric | None]:
     """pass@n of each arm that was sampled often, of its SFT policy, and what it gained over SFT."""
     for name, records in by_arm.items():
         sampled = {seed: record for seed, record in records.items() if record.get("right of many")}
+        right = [
+            {seed: record["right of many"][record["policies"][end]] for seed, record in sampled.items()}
+            for end in (LAST, START)
+        ]
         for n in PASS_AT if sampled else ():
-            ours, theirs = (
-                {
-                    seed: [
-                        stats.pass_at_n(right, PASS_SAMPLES, n)
-                        for right in record["right of many"][record["policies"][iteration]]
-                    ]
-                    for seed, record in sampled.items()
-                }
-                for iteration in (LAST, START)
-            )
+            chance = partial(stats.pass_at_n, samples=PASS_SAMPLES, n=n)
+            ours, theirs = ({seed: list(map(chance, row)) for seed, row in rows.items()} for rows in right)
             gains = {seed: [a - b for a, b in zip(ours[seed], theirs[seed], strict=True)] for seed in sampled}
             of_n = partial(_from_table, kind="pass", split=str(n), arm=name)
             yield of_n(ours, proportion=True)
@@ -322,9 +316,9 @@ def _from_table(table: dict[int, list[float]], proportion: bool = False, **field
     """A metric with one number per seed and question; None without seeds."""
     if not table:
         return None
-    each = [sum(row) / len(row) for row in table.values()]
-    n = len(next(iter(table.values())))
-    return _metric(stats.over_seeds(list(table.values())), proportion, list(table), each, n=n, **fields)
+    rows = list(table.values())
+    means = {seed: sum(row) / len(row) for seed, row in table.items()}
+    return _metric(stats.over_seeds(rows), means, proportion, n=len(rows[0]), **fields)
 
 
 def _from_values(values: Values, proportion: bool = False, **fields: Any) -> Metric | None:
@@ -332,18 +326,11 @@ def _from_values(values: Values, proportion: bool = False, **fields: Any) -> Met
     if not values:
         return None
     each = list(values.values())
-    estimate = stats.mean_interval(each) if len(each) > 1 else (each[0], None, None)
-    return _metric(estimate, proportion, list(values), each, n=len(each), **fields)
+    if len(each) == 1:
+        return Metric(value=each[0], n=1, seeds=tuple(values), each=tuple(each), **fields)
+    return _metric(stats.mean_interval(each), values, proportion, n=len(each), **fields)
 
 
-def _metric(
-    estimate: tuple[float, float | None, float | None],
-    proportion: bool,
-    seeds: list[int],
-    each: list[float],
-    **fields: Any,
-) -> Metric:
-    value, low, high = estimate
-    if proportion and low is not None and high is not None:
-        low, high = max(low, 0.0), min(high, 1.0)  # Student's interval knows no bounds, a proportion does
-    return Metric(value=value, low=low, high=high, seeds=tuple(seeds), each=tuple(each), **fields)
+def _metric(estimate: stats.Estimate, each: Values, proportion: bool, **fields: Any) -> Metric:
+    value, low, high = stats.of_proportion(estimate) if proportion else estimate
+    return Metric(value=value, low=low, high=high, seeds=tuple(each), each=tuple(each.values()), **fields)

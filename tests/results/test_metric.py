@@ -74,6 +74,16 @@ def test_metrics_are_found_by_what_they_are():
     assert metrics.seeds() == list(range(len(NAMES)))
 
 
+def test_accuracies_come_with_the_gains_that_were_measured():
+    metrics = Metrics(Metric(kind, 0.5, split="test", arm=arm) for kind, arm in (
+        ("accuracy", "sft"), ("accuracy", "mdpo"), ("gain", "mdpo"), ("gain", "raft"),
+    ))  # fmt: skip
+    assert metrics.with_gains(["mdpo", "raft", "sft"]) == {
+        "mdpo": (metrics[1], metrics[2]),
+        "sft": (metrics[0], None),
+    }
+
+
 def test_the_line_of_a_run_leaves_its_variants_out():
     policies = {"sft": ("sft", 0), "sft-early": ("sft", 0), "mdpo-1": ("mdpo", 1), "mdpo-1-eta-low": ("mdpo", 1),
                 "mkto-1": ("mkto", 1)}  # fmt: skip

@@ -86,7 +86,11 @@ def test_combine_seeds_agrees_with_over_seeds_when_questions_carry_the_variance(
     assert stats.combine_seeds(table.mean(axis=1), halves) == pytest.approx(
         stats.over_seeds(table), abs=0.004
     )
-    assert stats.combine_seeds([0.5], [0.1]) == pytest.approx((0.5, 0.4, 0.6))
+
+
+def test_the_interval_of_a_proportion_ends_at_nought_and_one():
+    assert stats.of_proportion((0.5, -0.2, 1.2)) == (0.5, 0.0, 1.0)
+    assert stats.of_proportion((0.5, 0.4, 0.6)) == (0.5, 0.4, 0.6)
 
 
 def test_pass_at_n_is_the_mean_over_all_subsets():

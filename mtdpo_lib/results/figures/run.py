@@ -3,35 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
-
-from mtdpo_lib.results.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
-    SUITE_STYLES,
-    TITLE_CHARACTERS,
-    Figure,
-    caption_of,
-    interval_across,
-    interval_line,
-    legend,
-    name_rows,
-    percent,
-    stacked_rows,
-    style_of,
-    zero_line,
-)
+from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+from mtdpo_lib.results.figures.style import SUITE_STYLES, Figure, Panel, percent
 from mtdpo_lib.results.metric import Metric, Metrics
 
 Log = Sequence[Mapping[str, Any]]
@@ -44,31 +21,23 @@ def accuracy_by_iteration(metrics: Metrics, paper: Mapping[int, Mapping[str, Any
         metrics: of a run; the accuracies of "sft" and "mdpo-1", "mdpo-2", ... are drawn.
         paper: the paper's row of each iteration (`mtdpo_lib.results.paper_by_iteration`), drawn dashed beside ours.
     """
-    suites = {metric.split for metric in metrics.select(kind="accuracy")}
-    series = {suite: metrics.by_iteration("accuracy", suite) for suite in sorted(suites - {"test"})}
-    series = {
-        suite: found for suite, found in {"test": metrics.by_iteration("accuracy"), **series}.items() if found
-    }
-    fig = Figure(caption_of(list(series.get("test", {}).values())))
-    axes = fig.add_subplot(xlabel="policy", ylabel="greedy accuracy (%)")
-    for number, (suite, found) in enumerate(series.items()):
+    suites = ["test", *sorted({metric.split for metric in metrics.select(kind="accuracy")} - {"test"})]
+    lines = {suite: found for suite in suites if (found := metrics.by_iteration("accuracy", suite))}
+    fig = Figure.of(list(lines.get("test", {}).values()))
+    axes = fig.panel("policy", "greedy accuracy (%)")
+    for number, (suite, found) in enumerate(lines.items()):
         points = {step + 0.06 * number: found[step] for step in sorted(found)}
-        style = SUITE_STYLES.get(suite, (BLUE, "s"))
-        if suite == "test":
-            interval_line(axes, points, style, "all problems")
-        else:
-            interval_line(axes, points, style, suite, ":")
+        label, line = ("all problems", "-") if suite == "test" else (suite, ":")
+        axes.line(points, SUITE_STYLES.get(suite, (BLUE, "s")), label, line)
     for column, label, colour in (("gsm8k", "paper, GSM8K", GREEN), ("math", "paper, MATH", PURPLE)):
         if paper:
             theirs = [float(paper[step][column]) for step in sorted(paper)]
             style = {"color": colour, "marker": "x", "linestyle": "--", "alpha": 0.5}
             axes.plot(sorted(paper), theirs, label=label, **style)
-    last = max([0, 3 if paper else 0, *(step for found in series.values() for step in found)])
+    last = max([0, 3 if paper else 0, *(step for found in lines.values() for step in found)])
     axes.set_xticks(range(last + 1), ["SFT", *(f"M-DPO {i}" for i in range(1, last + 1))])
     axes.set_xlim(-0.3, last + 0.3)
-    legend(axes, outside=True)
-    axes.set_title(textwrap.fill(_gain_sentence(metrics), 80), fontsize=10)
-    return fig
+    return fig.titled(_gain_sentence(metrics), wrap=80, outside=True)
 
 
 def training_curves(log: Log, name: str = "M-DPO") -> Figure:
@@ -80,17 +49,13 @@ def training_curves(log: Log, name: str = "M-DPO") -> Figure:
         name: what was trained, for the title.
     """
     fig = Figure(_steps_caption(log), size=(7.5, 3.2))
-    loss, probabilities, margin = fig.row(3)
-    _curve(loss, log, "loss", BLACK, "loss")
-    _curve(probabilities, log, "chosen_logp", BLUE, "log-probability (nats)", label="chosen")
-    _curve(
-        probabilities, log, "rejected_logp", RED, "log-probability (nats)", label="rejected", linestyle="--"
-    )
-    _curve(margin, log, "margin", PURPLE, "margin (nats)")
-    zero_line(margin)
-    legend(probabilities)
-    fig.suptitle(_training_sentence(log, name), fontsize=10)
-    return fig
+    loss, probabilities, margin = fig.row(3, ylabel=["loss", "log-probability (nats)", "margin (nats)"])
+    _curve(loss, log, "loss", BLACK)
+    _curve(probabilities, log, "chosen_logp", BLUE, label="chosen")
+    _curve(probabilities, log, "rejected_logp", RED, label="rejected", linestyle="--")
+    _curve(margin, log, "margin", PURPLE)
+    margin.zero_line()
+    return fig.titled(_training_sentence(log, name))
 
 
 def sft_curve(log: Log) -> Figure:
@@ -100,14 +65,12 @@ def sft_curve(log: Log) -> Figure:
         log: rows with ``step`` and ``loss`` (nats per trained token).
     """
     fig = Figure(_steps_caption(log))
-    axes = fig.add_subplot()
-    _curve(axes, log, "loss", BLACK, "loss (nats a trained token)")
-    title = "SFT: nothing was logged"
-    if losses := _logged(log, "loss"):
-        verb = "falls" if losses[-1] < losses[0] else "does not fall"
-        title = f"The SFT loss {verb} from {losses[0]:.2f} to {losses[-1]:.2f} nats a token"
-    axes.set_title(title, fontsize=10)
-    return fig
+    _curve(fig.panel(ylabel="loss (nats a trained token)"), log, "loss", BLACK)
+    losses = _logged(log, "loss")
+    if not losses:
+        return fig.titled("SFT: nothing was logged")
+    verb = "falls" if losses[-1] < losses[0] else "does not fall"
+    return fig.titled(f"The SFT loss {verb} from {losses[0]:.2f} to {losses[-1]:.2f} nats a token")
 
 
 def comparison(
@@ -124,26 +87,18 @@ def comparison(
         labels: one for each name; the names themselves when missing.
         title_subject: what the comparison is about, e.g. "Updated against fixed reference".
     """
-    shown = {
-        label: (accuracy, metrics.get("gain", "test", name))
-        for name, label in zip(names, labels or names, strict=True)
-        if (accuracy := metrics.get("accuracy", "test", name))
-    }
-    fig = Figure(caption_of([accuracy for accuracy, _ in shown.values()]))
+    words = dict(zip(names, labels or names, strict=True))
+    shown = {words[name]: both for name, both in metrics.with_gains(names).items()}
+    fig = Figure.of([accuracy for accuracy, _ in shown.values()])
     gained = any(gain for _, gain in shown.values())
-    panels = fig.row(2 if gained else 1, sharey=True)
-    for row, both in enumerate(shown.values()):
-        for axes, metric in zip(panels, both, strict=False):
-            if metric:
-                interval_across(axes, row, metric, style_of(metric.policy))
-    name_rows(panels[0], list(shown))
-    panels[0].set_xlabel("greedy accuracy (%)")
+    xlabels = ["greedy accuracy (%)", "paired gain over SFT (points)"]
+    panels = fig.row(2 if gained else 1, sharey=True, xlabel=xlabels)
+    fig.across(shown.values())
+    panels[0].name_rows(list(shown))
     if gained:
-        zero_line(panels[1], across=False)
-        panels[1].set_xlabel("paired gain over SFT (points)")
+        panels[1].zero_line(across=False)
     order = _order_sentence({label: accuracy for label, (accuracy, _) in shown.items()})
-    fig.suptitle(textwrap.fill(f"{title_subject}: {order}", TITLE_CHARACTERS), fontsize=10)
-    return fig
+    return fig.titled(f"{title_subject}: {order}", wrap=88)
 
 
 def pair_yield(passports: Sequence[Mapping[str, Any]]) -> Figure:
@@ -155,21 +110,14 @@ def pair_yield(passports: Sequence[Mapping[str, Any]]) -> Figure:
     fates = [passport["prompts by fate"] for passport in passports]
     kept, asked = [one.get("paired", 0) for one in fates], [sum(one.values()) for one in fates]
     fig = Figure(f"n = {', '.join(f'{count:,}' for count in asked) or 0} prompts.")
-    axes = fig.add_subplot(xlabel="prompts")
-    colours = (ORANGE, GREEN, RED, PURPLE, SKY, GREY, BLACK)
-    parts = [("gave a pair", kept, BLUE, "")]
-    for number, reason in enumerate(sorted({reason for one in fates for reason in one} - {"paired"})):
-        counts = [one.get(reason, 0) for one in fates]
-        parts.append((reason, counts, colours[number % len(colours)], "//" if number % 2 else ".."))
-    stacked_rows(axes, len(fates), parts, linewidth=0.5)
+    reasons = sorted({reason for one in fates for reason in one} - {"paired"})
+    looks = zip(reasons, cycle((ORANGE, GREEN, RED, PURPLE, SKY, GREY, BLACK)), cycle(("..", "//")))
+    parts = [(fate, [one.get(fate, 0) for one in fates], colour, hatch) for fate, colour, hatch in looks]
     labels = [passport.get("policy", f"iteration {passport['iteration']}") for passport in passports]
-    axes.set_yticks(range(len(labels)), labels)
-    axes.invert_yaxis()
-    legend(axes, outside=True)
+    fig.panel("prompts").stacked(labels, [("gave a pair", kept, BLUE, ""), *parts], linewidth=0.5)
     shares = [f"{100 * count / max(total, 1):.0f} %" for count, total in zip(kept, asked, strict=True)]
     title = f"{', then '.join(shares)} of the prompts give a pair" if shares else "No pairs yet"
-    axes.set_title(title, fontsize=10)
-    return fig
+    return fig.titled(title, outside=True)
 
 
 def coverage_curve(
@@ -183,20 +131,17 @@ def coverage_curve(
     """
     most = max(coverage, default=0)
     fig = Figure(f"One run, up to {most} samples a prompt; expectation over draws without replacement.")
-    axes = fig.add_subplot(xlabel="samples a prompt (N)", ylabel="prompts with right and wrong (%)")
+    axes = fig.panel("samples a prompt (N)", "prompts with right and wrong (%)")
     ours: dict[str, Any] = {"color": BLUE, "marker": "s", "markersize": 4, "label": "ours"}
     theirs: dict[str, Any] = {"color": GREY, "marker": "x", "linestyle": "--", "label": "paper, Gemma-1.1-7B"}
     for points, style in ((coverage, ours), (paper_coverage, theirs)):
         if points:
             axes.plot(sorted(points), [100 * points[n] for n in sorted(points)], **style)
     axes.set_ylim(0, 100)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend(axes)
-    title = "No coverage measured yet"
-    if most:
-        title = f"With {most} samples {percent(coverage[most])} % of the prompts can yield a pair"
-    axes.set_title(title, fontsize=10)
-    return fig
+    axes.whole_steps()
+    if not most:
+        return fig.titled("No coverage measured yet")
+    return fig.titled(f"With {most} samples {percent(coverage[most])} % of the prompts can yield a pair")
 
 
 def outcome_mix(
@@ -211,31 +156,22 @@ def outcome_mix(
     """
     kinds = {"right": (BLUE, ""), "wrong": (ORANGE, "//"), "no answer": (GREY, "..")}
     sizes = [sum(row.get(kind, 0) for kind in kinds) for row in counts.values()]
-    n, groups = sum(sizes), range(len(counts))
+    n = sum(sizes)
 
     def shares(kind: str) -> list[float]:
-        return [
-            100 * row.get(kind, 0) / max(size, 1) for row, size in zip(counts.values(), sizes, strict=True)
-        ]
+        return [100 * row.get(kind, 0) / max(size, 1) for row, size in zip(counts.values(), sizes)]
 
     fig = Figure(f"n = {n:,} trajectories; below each bar, how many.")
-    axes = fig.add_subplot(xlabel=xlabel, ylabel="share (%)")
-    base = [0.0] * len(counts)
-    for kind, (colour, hatch) in kinds.items():
-        heights = shares(kind)
-        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "width": 0.7}
-        axes.bar(groups, heights, bottom=base, label=kind, **style)
-        base = [start + height for start, height in zip(base, heights, strict=True)]
+    axes = fig.panel(xlabel, "share (%)")
+    labels = [f"{group}\n{max(size, 1):,}" for group, size in zip(counts, sizes, strict=True)]
+    parts = [(kind, shares(kind), colour, hatch) for kind, (colour, hatch) in kinds.items()]
+    axes.stacked(labels, parts, upright=True, width=0.7)
     if any("tool error" in row for row in counts.values()):
         style = {"color": BLACK, "marker": "o", "linestyle": "none"}
-        axes.plot(groups, shares("tool error"), label="met a tool error", **style)
-    labels = [f"{group}\n{max(size, 1):,}" for group, size in zip(counts, sizes, strict=True)]
-    axes.set_xticks(groups, labels)
-    legend(axes, outside=True)
+        axes.plot(range(len(counts)), shares("tool error"), label="met a tool error", **style)
     right = sum(row.get("right", 0) for row in counts.values())
     title = f"{percent(right / n)} % of the trajectories end right" if n else "No trajectories yet"
-    axes.set_title(title, fontsize=10)
-    return fig
+    return fig.titled(title, outside=True)
 
 
 def histogram(values: Sequence[float], xlabel: str, title: str = "") -> Figure:
@@ -247,16 +183,14 @@ def histogram(values: Sequence[float], xlabel: str, title: str = "") -> Figure:
         title: the finding; the median when empty.
     """
     fig = Figure(f"n = {len(values):,}.")
-    axes = fig.add_subplot(xlabel=xlabel, ylabel="count")
+    axes = fig.panel(xlabel, "count")
     if values:
         median = statistics.median(values)
         bins = min(30, max(5, round(len(values) ** 0.5)))
         axes.hist(sorted(values), bins=bins, color=BLUE, edgecolor="white")
         axes.axvline(median, color=RED, linestyle="--", label=f"median {median:.3g}")
-        legend(axes)
         title = title or f"The median is {median:.3g}"
-    axes.set_title(title or "No values yet", fontsize=10)
-    return fig
+    return fig.titled(title or "No values yet")
 
 
 def memory_by_part(needs: Mapping[str, Mapping[str, float]], cards: Mapping[str, float]) -> Figure:
@@ -267,31 +201,25 @@ def memory_by_part(needs: Mapping[str, Mapping[str, float]], cards: Mapping[str,
         cards: a GPU's name to its GiB, drawn as lines.
     """
     fig = Figure("By arithmetic, not measured; 1 pair of full length at a time.")
-    axes = fig.add_subplot(xlabel="memory of one M-DPO step (GiB)")
+    axes = fig.panel("memory of one M-DPO step (GiB)")
     parts = zip(next(iter(needs.values()), {}), (GREY, BLUE, SKY, ORANGE, GREEN), strict=False)
     widths = ((part, [row[part] for row in needs.values()], colour, "") for part, colour in parts)
-    ends = stacked_rows(axes, len(needs), widths)
+    ends = axes.stacked(list(needs), widths)
     for name, size in cards.items():
         axes.axvline(size, color=BLACK, linestyle="--", linewidth=1)
         axes.annotate(name, (size, 1), xycoords=("data", "axes fraction"), xytext=(-3, -4),
                       textcoords="offset points", rotation=90, ha="right", va="top", fontsize=7.5)  # fmt: skip
-    axes.set_yticks(range(len(needs)), list(needs))
-    axes.invert_yaxis()
-    legend(axes, outside=True)
-    axes.set_title(f"The largest needs {max(ends):.1f} GiB" if needs else "No model yet", fontsize=10)
-    return fig
+    return fig.titled(f"The largest needs {max(ends):.1f} GiB" if needs else "No model yet", outside=True)
 
 
 def quantized_weights(weights: Sequence[float], levels: Sequence[float]) -> Figure:
     """Weights, each divided by the largest of its block, and the few levels that stand for them."""
     fig = Figure(f"n = {len(weights):,} weights.")
-    axes = fig.add_subplot(xlabel="weight / largest of its block", ylabel="count")
+    axes = fig.panel("weight / largest of its block", "count")
     axes.hist(weights, bins=81, color=SKY, label="weights")
     for number, level in enumerate(levels):
         axes.axvline(level, color=RED, linewidth=0.8, label=None if number else "levels")
-    axes.set_title(f"{len(levels)} levels, dense where the weights are", fontsize=10)
-    legend(axes)
-    return fig
+    return fig.titled(f"{len(levels)} levels, dense where the weights are")
 
 
 def _steps_caption(log: Log) -> str:
@@ -302,13 +230,12 @@ def _logged(log: Log, key: str) -> list[float]:
     return [row[key] for row in log if row.get(key) is not None]
 
 
-def _curve(axes: Axes, log: Log, key: str, colour: str, unit: str, **style: Any) -> None:
+def _curve(axes: Panel, log: Log, key: str, colour: str, **style: Any) -> None:
     if values := _logged(log, key):
         steps = [row["step"] for row in log if row.get(key) is not None]
         axes.plot(steps, values, color=colour, marker=".", markersize=3, **style)
     axes.set_xlabel("optimiser step")
-    axes.set_ylabel(unit)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.whole_steps(5)
 
 
 def _gain_sentence(metrics: Metrics) -> str:

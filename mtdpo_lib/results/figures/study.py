@@ -8,34 +8,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from mtdpo_lib.experiment.arms import PASS_AT
 from mtdpo_lib.results.claims import JudgedClaim
-from mtdpo_lib.results.figures.style import (
-    BLACK,
-    BLUE,
-    FACT_WORDS,
-    GREY,
-    ORANGE,
-    SKY,
-    VERDICT_STYLES,
-    Figure,
-    caption_of,
-    interval_across,
-    interval_line,
-    legend,
-    name_rows,
-    percent,
-    stacked_rows,
-    style_of,
-    zero_line,
-)
+from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREY, ORANGE, SKY
+from mtdpo_lib.results.figures.style import FACT_WORDS, VERDICT_STYLES, Figure, percent, style_of
 from mtdpo_lib.results.metric import Metric, Metrics
 
 NOTHING = "Nothing measured yet"
+CLAIM_UNITS = {"fraction": "difference (points)", "nats": "log-ratio to the reference (nats)"}
 
 
 def arms(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
@@ -45,29 +27,22 @@ def arms(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
         metrics: of a study.
         labels: arm to its words, in the order shown; arms without an accuracy are left out.
     """
-    accuracies = {name: metrics.get("accuracy", "test", name) for name in labels}
-    shown = [name for name, accuracy in accuracies.items() if accuracy]
-    gains = [metrics.get("gain", "test", name) for name in shown]
-    fig = Figure(caption_of([one for one in accuracies.values() if one]), (9.5, 1.5 + 0.34 * len(shown)))
-    panels = fig.row(3, sharey=True, width_ratios=(3, 3, 2))
-    for row, (name, gain) in enumerate(zip(shown, gains, strict=True)):
-        for axes, metric in zip(panels, (accuracies[name], gain), strict=False):
-            if metric:
-                interval_across(axes, row, metric, style_of(name))
+    shown = metrics.with_gains(labels)
+    fig = Figure.of([accuracy for accuracy, _ in shown.values()], (9.5, 1.5 + 0.34 * len(shown)))
+    words = ["greedy accuracy (%)", "gain over SFT (points)", "million tokens"]
+    left, middle, right = fig.row(3, True, xlabel=words, width_ratios=(3, 3, 2))
+    fig.across(shown.values())
     parts = []
     for label, colour, hatch in (("sampled", SKY, ""), ("trained", ORANGE, "//")):
         costs = (metrics.get("cost", f"{label}-tokens", name) for name in shown)
         parts.append((label, [cost.value / 1e6 if cost else 0.0 for cost in costs], colour, hatch))
-    stacked_rows(panels[2], len(shown), parts)
-    name_rows(panels[0], [textwrap.fill(f"{name}: {labels[name]}", 46) for name in shown], 0.7, fontsize=8)
-    zero_line(panels[1], across=False)
-    words = ("greedy accuracy (%)", "gain over SFT (points)", "million tokens")
-    for axes, label in zip(panels, words, strict=True):
-        axes.set_xlabel(label)
-    legend(panels[2], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    gained = sum(gain is not None and (gain.low or 0) > 0 for gain in gains)
-    fig.suptitle(f"{gained} of {len(shown)} arms are shown to gain over their SFT policy", fontsize=10)
-    return fig
+    rows = [textwrap.fill(f"{name}: {labels[name]}", 46) for name in shown]
+    right.stacked(rows, parts)
+    left.name_rows(rows, above=0.7, fontsize=8)
+    middle.zero_line(across=False)
+    right.key(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    gained = sum(gain is not None and (gain.low or 0) > 0 for _, gain in shown.values())
+    return fig.titled(f"{gained} of {len(shown)} arms are shown to gain over their SFT policy")
 
 
 def claims(judged: Sequence[JudgedClaim], theme: str) -> Figure:
@@ -78,41 +53,35 @@ def claims(judged: Sequence[JudgedClaim], theme: str) -> Figure:
         theme: of the claims to show.
     """
     measured = [(row.measured, row) for row in judged if row.measured and row.claim.theme == theme]
-    units = {
-        unit: own
-        for unit in ("fraction", "nats")
+    by_unit = {
+        words: own
+        for unit, words in CLAIM_UNITS.items()
         if (own := [(metric, row) for metric, row in measured if metric.unit == unit])
     }
-    fig = Figure(caption_of([metric for metric, _ in measured]), (9.5, 1.6 + 0.62 * len(measured)))
-    counts = [len(own) for own in units.values()] or [1]
-    panels = fig.subplots(len(counts), 1, squeeze=False, height_ratios=counts)[:, 0]
-    for axes, (unit, own) in zip(panels, units.items(), strict=False):
+    fig = Figure.of([metric for metric, _ in measured], (9.5, 1.6 + 0.62 * len(measured)))
+    counts = [len(own) for own in by_unit.values()] or [1]
+    panels = fig.grid(len(counts), 1, height_ratios=counts)
+    hollow: dict[str, Any] = {"marker": "d", "color": BLACK, "markerfacecolor": "none", "linestyle": ""}
+    for axes, (words, own) in zip(panels, by_unit.items(), strict=False):
         for position, (metric, row) in enumerate(own):
-            _claim_row(axes, position, metric, row)
+            values = [metric.scale * value for value in metric.each]
+            axes.plot(values, [position + 0.22] * len(values), ".", color=GREY, alpha=0.6, markersize=5)
+            axes.across(position, metric, VERDICT_STYLES.get(row.verdict, (GREY, "o")))
+            if row.claim.paper is not None:
+                axes.plot([row.claim.paper], [position], **hollow)
         labels = [textwrap.fill(f"{row.claim.statement}: {row.verdict_in_words}", 62) for _, row in own]
-        axes.set_yticks(range(len(own)), labels, fontsize=8)
-        axes.set_ylim(len(own) - 0.4, -0.7)
-        zero_line(axes, across=False)
-        axes.set_xlabel("difference (points)" if unit == "fraction" else "log-ratio to the reference (nats)")
+        axes.name_rows(labels, below=0.4, above=0.7, fontsize=8)
+        axes.zero_line(across=False)
+        axes.set_xlabel(words)
     handles = [
         Line2D([], [], marker="s", color=GREY, linestyle="-", label="mean and 95% interval"),
         Line2D([], [], marker=".", color=GREY, linestyle="", label="each seed"),
-        Line2D([], [], marker="d", color=BLACK, markerfacecolor="none", linestyle="", label="the paper"),
+        Line2D([], [], label="the paper", **hollow),
     ]
-    legend(panels[0], handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
-    words = Counter(row.verdict for _, row in measured)
-    summary = ", ".join(f"{count} {word}" for word, count in words.items())
-    fig.suptitle(f"The paper's claims on {theme}: {summary}" if summary else NOTHING, fontsize=10)
-    return fig
-
-
-def _claim_row(axes: Axes, position: int, metric: Metric, row: JudgedClaim) -> None:
-    values = [metric.scale * value for value in metric.each]
-    axes.plot(values, [position + 0.22] * len(values), ".", color=GREY, alpha=0.6, markersize=5)
-    interval_across(axes, position, metric, VERDICT_STYLES.get(row.verdict, (GREY, "o")))
-    if row.claim.paper is not None:
-        style = {"marker": "d", "color": BLACK, "markerfacecolor": "none", "linestyle": ""}
-        axes.plot([row.claim.paper], [position], **style)
+    panels[0].key(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
+    verdicts = Counter(row.verdict for _, row in measured)
+    summary = ", ".join(f"{count} {word}" for word, count in verdicts.items())
+    return fig.titled(f"The paper's claims on {theme}: {summary}" if summary else NOTHING)
 
 
 def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str]) -> Figure:
@@ -123,23 +92,23 @@ def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str])
         facts: of `mtdpo_lib.experiment.study.iteration_facts`, e.g. ``["right", "distinct"]``.
         arms: in the order of the legend.
     """
-    series = {(fact, arm): _by_iteration(metrics, fact, arm) for fact in facts for arm in arms}
     columns = min(len(facts), 3)
     rows = math.ceil(len(facts) / columns)
+    series = {(fact, arm): _by_iteration(metrics, fact, arm) for fact in facts for arm in arms}
     first = [found[1] for found in series.values() if 1 in found]
-    fig = Figure(caption_of(first, over_seeds=True), (9.5, 0.9 + 2.7 * rows))
-    for axes, fact in zip(fig.subplots(rows, columns, squeeze=False).flat, facts, strict=False):
+    fig = Figure.of(first, (9.5, 0.9 + 2.7 * rows), over_seeds=True)
+    panels = fig.grid(rows, columns)
+    for axes, fact in zip(panels, facts, strict=False):
         for position, arm in enumerate(arms):
             if found := series[fact, arm]:
                 aside = 0.06 * (position - (len(arms) - 1) / 2)  # intervals side by side
-                points = {number + aside: metric for number, metric in found.items()}
-                interval_line(axes, points, style_of(arm), arm)
+                axes.line({number + aside: metric for number, metric in found.items()}, style_of(arm), arm)
         axes.set_ylabel(FACT_WORDS.get(fact, fact), fontsize=8.5)
         axes.set_xlabel("iteration")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in list(fig.axes)[len(facts) :]:
+        axes.whole_steps()
+    for axes in panels[len(facts) :]:
         axes.remove()
-    handles, names = fig.axes[0].get_legend_handles_labels()
+    handles, names = panels[0].get_legend_handles_labels()
     if handles:
         fig.legend(handles, names, fontsize=8, frameon=False, loc="outside right center")
     changes = []
@@ -165,23 +134,21 @@ def pass_at_n(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
         labels: policy (``arm`` or ``arm/sft``) to its words.
     """
     curves = {
-        label: {n: metric for n in PASS_AT if (metric := metrics.get("pass", str(n), name))}
+        label: points
         for name, label in labels.items()
+        if (points := {n: metric for n in PASS_AT if (metric := metrics.get("pass", str(n), name))})
     }
-    curves = {label: points for label, points in curves.items() if points}
-    fig = Figure(caption_of([metric for points in curves.values() for metric in points.values()]))
-    axes = fig.add_subplot(xlabel="samples a question (n)", ylabel="pass@n (%)")
+    fig = Figure.of([metric for points in curves.values() for metric in points.values()])
+    axes = fig.panel("samples a question (n)", "pass@n (%)")
     ends = []
     for label, points in curves.items():
-        interval_line(axes, points, style_of(label.lower()), label)
+        axes.line(points, style_of(label.lower()), label)
         first, last = (points[n].value_in_words() for n in (min(points), max(points)))
         ends.append(f"{label} {first} to {last} %")
     if curves:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-    legend(axes)
-    axes.set_title("From one sample to many: " + ", ".join(ends) if ends else "No pass@n yet", fontsize=9)
-    return fig
+    return fig.titled("From one sample to many: " + ", ".join(ends) if ends else "No pass@n yet", size=9)
 
 
 def gain_by_start(metrics: Metrics, arms: Sequence[str]) -> Figure:
@@ -198,21 +165,17 @@ def gain_by_start(metrics: Metrics, arms: Sequence[str]) -> Figure:
             gains.append(gain)
             pairs = zip(accuracy.each, gain.each, strict=True)
             points[arm] = sorted((100 * (end - gained), 100 * gained) for end, gained in pairs)
-    fig = Figure(caption_of(gains, "A point a seed."))
-    axes = fig.add_subplot(
-        xlabel="SFT policy, greedy accuracy (%)", ylabel="gain after the last iteration (points)"
-    )
+    fig = Figure.of(gains, bars="A point a seed.")
+    axes = fig.panel("SFT policy, greedy accuracy (%)", "gain after the last iteration (points)")
     for arm, pairs in points.items():
         colour, marker = style_of(arm)
         axes.plot(*zip(*pairs, strict=True), color=colour, marker=marker, linestyle=":", label=arm)
-    zero_line(axes)
-    legend(axes, outside=True)
+    axes.zero_line()
     title = "No seeds yet"
     for arm, pairs in list(points.items())[:1]:
         ends = (f"{gained:+.1f} points from {start:.1f} %" for start, gained in (pairs[0], pairs[-1]))
         title = f"{arm}: {', '.join(ends)}"
-    axes.set_title(title, fontsize=10)
-    return fig
+    return fig.titled(title, outside=True)
 
 
 def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
@@ -224,35 +187,28 @@ def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
     """
 
     def by_dose(arm: str, kind: str, against: str = "", **fields: Any) -> dict[int, Metric]:
-        found = (
-            (dose, metrics.get(kind, policy=arm.format(dose), against=against.format(dose), **fields))
+        found = {
+            dose: metrics.get(kind, policy=arm.format(dose), against=against.format(dose), **fields)
             for dose in lines
-        )
-        return {dose: metric for dose, metric in found if metric is not None}
+        }
+        return {dose: metric for dose, metric in found.items() if metric}
 
     masked, scored = "log-{}", "log-{}-dpo"
     differences = by_dose(scored, "difference", against=masked, split="test")
-    fig = Figure(caption_of(list(differences.values())), (9.5, 3.4))
-    left, middle, right = fig.row(3)
+    fig = Figure.of(list(differences.values()), (9.5, 3.4))
+    words = [FACT_WORDS["tool_gradient_share"], "gain over SFT (points)", "scored minus masked (points)"]
+    left, middle, right = fig.row(3, ylabel=words, xlabel="lines of a log above each result")
     for arm, label, style in ((masked, "masked (M-DPO)", (BLUE, "s")), (scored, "scored", (SKY, "v"))):
         shares = by_dose(arm, "tool_gradient_share", iteration=1)
         gains = by_dose(arm, "gain", split="test")
-        for axes, found in ((left, shares), (middle, gains)):
+        for axes, found, name in ((left, shares, label), (middle, gains, "")):
             if points := {dose: metric for dose, metric in found.items() if dose in differences}:
-                interval_line(axes, points, style, label)
+                axes.line(points, style, name)
     if differences:
-        interval_line(right, differences, (BLACK, "o"))
-        legend(left)
-    zero_line(right)
-    left.set_ylabel("tool tokens' share of the gradient,\nif scored (%)")
-    middle.set_ylabel("gain over SFT (points)")
-    right.set_ylabel("scored minus masked (points)")
+        right.line(differences, (BLACK, "o"))
+    right.zero_line()
     for axes in (left, middle, right):
-        axes.set_xlabel("lines of a log above each result")
         axes.set_xticks(list(differences))
-    ends = ", ".join(
-        f"{metric.value_in_words(sign=True)} at {dose} lines" for dose, metric in differences.items()
-    )
-    title = f"Scoring the tool's output instead of masking it, in points: {ends}" if ends else NOTHING
-    fig.suptitle(title, fontsize=10)
-    return fig
+    ends = (f"{metric.value_in_words(sign=True)} at {dose} lines" for dose, metric in differences.items())
+    title = f"Scoring the tool's output instead of masking it, in points: {', '.join(ends)}"
+    return fig.titled(title if differences else NOTHING)

@@ -1,6 +1,5 @@
-"""The style of all figures: colours and markers with a fixed meaning, and the few ways in which numbers are drawn.
+"""How all figures are drawn: one panel or several, and the few ways in which numbers stand in them.
 
-Colours are safe for colour-blind readers and mean the same method in every figure; markers repeat what colours say.
 Intervals are drawn, axes carry units, the caption says what the figure rests on, and the title states the finding,
 worded from the numbers it is drawn from.
 """
@@ -8,52 +7,37 @@ worded from the numbers it is drawn from.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib import figure
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Style
 from mtdpo_lib.results.metric import Metric, rests_on
 
 SIZE = (6.5, 3.5)  # inches
 DPI = 100
-TITLE_CHARACTERS = 88  # in a line of SIZE's width
 BARS = "Bars: 95% intervals."
 
-BLACK, GREY, BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
-    "#000000", "#777777", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9",
-)  # fmt: skip
-
-Style = tuple[str, str]  # colour and marker
+Points = Mapping[float, Metric] | Mapping[int, Metric]  # by their x
+Part = tuple[str, Sequence[float], str, str]  # of bars: its name, its length in each bar, colour and hatch
 
 # Part of a policy's name -> its style; the first that fits holds.
 METHOD_STYLES: dict[str, Style] = {
-    "fixed": (ORANGE, "^"),
-    "onpolicy": (GREEN, "D"),
-    "on-policy": (GREEN, "D"),
-    "eta-low": (SKY, "<"),
-    "eta-high": (RED, ">"),
-    "mkto": (PURPLE, "P"),
-    "unmasked": (SKY, "v"),
-    "exact-v": (BLACK, "*"),
-    "learned-v": (RED, "o"),
-    "sampled-v": (ORANGE, "h"),
-    "raft": (RED, "X"),
-    "n-3": (RED, "<"),
-    "n-18": (PURPLE, ">"),
-    "nll": (GREEN, "D"),
-    "kto": (ORANGE, "^"),
-    "mdpo": (BLUE, "s"),
-    "dpo": (SKY, "v"),
-    "sft": (GREY, "o"),
-}
+    "fixed": (ORANGE, "^"), "onpolicy": (GREEN, "D"), "on-policy": (GREEN, "D"),
+    "eta-low": (SKY, "<"), "eta-high": (RED, ">"), "mkto": (PURPLE, "P"), "unmasked": (SKY, "v"),
+    "exact-v": (BLACK, "*"), "learned-v": (RED, "o"), "sampled-v": (ORANGE, "h"), "raft": (RED, "X"),
+    "n-3": (RED, "<"), "n-18": (PURPLE, ">"), "nll": (GREEN, "D"), "kto": (ORANGE, "^"),
+    "mdpo": (BLUE, "s"), "dpo": (SKY, "v"), "sft": (GREY, "o"),
+}  # fmt: skip
 SUITE_STYLES = {
-    **dict.fromkeys(("gsm-like", "gsm8k"), (GREEN, "D")),
-    **dict.fromkeys(("math-like", "math"), (PURPLE, "^")),
-}
+    "gsm-like": (GREEN, "D"), "gsm8k": (GREEN, "D"), "math-like": (PURPLE, "^"), "math": (PURPLE, "^"),
+}  # fmt: skip
 VERDICT_STYLES = {"agrees": (BLUE, "s"), "trend agrees": (SKY, "s"), "disagrees": (RED, "X")}
 FACT_WORDS = {
     "accuracy": "greedy accuracy (%)",
@@ -66,17 +50,120 @@ FACT_WORDS = {
 }
 
 
+class Panel(Axes):
+    """One panel of a figure, and the ways in which numbers are drawn in it."""
+
+    def line(self, points: Points, style: Style, label: str = "", line: str = "-") -> None:
+        """A line through metrics, with their intervals, in per cent or points where they are fractions."""
+        metrics, (colour, marker) = list(points.values()), style
+        self.errorbar(list(points), [m.scale * m.value for m in metrics], yerr=_interval_widths(metrics), label=label,
+                      color=colour, marker=marker, linestyle=line, capsize=3, markersize=5)  # fmt: skip
+
+    def across(self, row: int, metric: Metric, style: Style) -> None:
+        """One metric with its interval in a row, and its value above."""
+        value, (colour, marker) = metric.scale * metric.value, style
+        self.errorbar([value], [row], xerr=_interval_widths([metric]),
+                      color=colour, marker=marker, capsize=3, linestyle="")  # fmt: skip
+        self.annotate(metric.value_in_words(), (value, row), (0, 7), textcoords="offset points", ha="center",
+                      fontsize=8)  # fmt: skip
+        self.margins(x=0.25)
+
+    def stacked(
+        self, labels: Sequence[str], parts: Iterable[Part], upright: bool = False, **style: Any
+    ) -> list[float]:
+        """A bar for each label, across from the top down or upright, its parts one after the other; gives the ends."""
+        bar, begin = (self.bar, "bottom") if upright else (self.barh, "left")
+        rows, ends = range(len(labels)), [0.0] * len(labels)
+        for name, lengths, colour, hatch in parts:
+            style |= {begin: ends, "color": colour, "hatch": hatch, "edgecolor": "white", "label": name}
+            bar(rows, lengths, **style)
+            ends = [start + length for start, length in zip(ends, lengths, strict=True)]
+        if upright:
+            self.set_xticks(rows, labels)
+        else:
+            self.set_yticks(rows, labels)
+            self.invert_yaxis()
+        return ends
+
+    def name_rows(self, labels: Sequence[str], below: float = 0.5, above: float = 0.5, **style: Any) -> None:
+        """Rows from the top down, each with its label, and room `above` the first and `below` the last."""
+        self.set_yticks(range(len(labels)), labels, **style)
+        self.set_ylim(max(len(labels), 1) - below, -above)
+
+    def zero_line(self, across: bool = True) -> None:
+        """Where nothing changes."""
+        (self.axhline if across else self.axvline)(0, color=GREY, linewidth=0.8)
+
+    def whole_steps(self, most: int | None = None) -> None:
+        """Marks of the x axis at whole numbers only."""
+        self.xaxis.set_major_locator(MaxNLocator(most, integer=True))
+
+    def key(self, **where: Any) -> None:
+        """What the lines mean, where any line has a name."""
+        if "handles" in where or self.get_legend_handles_labels()[0]:
+            self.legend(fontsize=7.5, frameon=False, **where)
+
+
 class Figure(figure.Figure):
     """A figure that knows how to show itself in a notebook without the global state of pyplot."""
 
     def __init__(self, caption: str = "", size: tuple[float, float] = SIZE):
         super().__init__(figsize=size, dpi=DPI, layout="constrained")
+        self.panels: list[Panel] = []
+        self.alone: Panel | None = None
         if caption:
             self.supxlabel(caption, fontsize=7.5, x=0.01, ha="left", color=GREY)
 
-    def row(self, count: int, **how: Any) -> list[Axes]:
-        """So many panels side by side."""
-        return list(self.subplots(1, count, squeeze=False, **how)[0])
+    @classmethod
+    def of(
+        cls, metrics: Sequence[Metric], size: tuple[float, float] = SIZE, bars: str = BARS, **rest: Any
+    ) -> Figure:
+        """A figure whose caption says what metrics rest on; see `mtdpo_lib.results.metric.rests_on`."""
+        return cls(rests_on(metrics, bars=bars, **rest), size)
+
+    def panel(self, xlabel: str = "", ylabel: str = "") -> Panel:
+        """The only panel, over which the title stands."""
+        (self.alone,) = self.row(1, xlabel=xlabel, ylabel=ylabel)
+        return self.alone
+
+    def row(self, panels: int | Iterable[str], sharey: bool = False, **properties: Any) -> list[Panel]:
+        """Panels side by side.
+
+        Args:
+            panels: how many, or the title of each.
+            sharey: they have one y axis.
+            properties: of axes, e.g. ``xlabel``, for all panels, or a list with one for each.
+        """
+        titles = [""] * panels if isinstance(panels, int) else list(panels)
+        row = self.grid(1, len(titles), sharey=sharey, width_ratios=properties.pop("width_ratios", None))
+        for number, (axes, title) in enumerate(zip(row, titles, strict=True)):
+            axes.set_title(title, fontsize=9)
+            own = {key: value[number] for key, value in properties.items() if isinstance(value, list)}
+            axes.set(**properties | own)
+        return row
+
+    def grid(self, rows: int, columns: int, **how: Any) -> list[Panel]:
+        """Panels in rows and columns, row by row."""
+        how["subplot_kw"] = {"axes_class": Panel}
+        self.panels = list(self.subplots(rows, columns, squeeze=False, **how).flat)
+        return self.panels
+
+    def across(self, rows: Iterable[Sequence[Metric | None]]) -> None:
+        """A row of all panels for the metrics of a policy, one in each panel, where they were measured."""
+        for row, metrics in enumerate(rows):
+            for axes, metric in zip(self.panels, metrics, strict=False):
+                if metric:
+                    axes.across(row, metric, style_of(metric.policy))
+
+    def titled(self, title: str, size: float = 10, wrap: int = 0, outside: bool = False) -> Figure:
+        """The figure with its title, in lines of `wrap` characters, and with a key in every panel that has none yet."""
+        title = textwrap.fill(title, wrap) if wrap else title
+        (self.alone.set_title if self.alone else self.suptitle)(title, fontsize=size)
+        where = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if outside else {}
+        for axes in self.panels:
+            if not axes.get_legend():
+                axes.key(**where)
+        return self
 
     @property
     def headline(self) -> str:
@@ -87,13 +174,11 @@ class Figure(figure.Figure):
         """The figure as a PNG of at most 256 colours, a third of the size; the same bytes for the same data."""
         drawn, small = io.BytesIO(), io.BytesIO()
         self.savefig(drawn, format="png", dpi=DPI)
-        Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-            small, format="png", optimize=True
-        )
+        image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        image.save(small, format="png", optimize=True)
         return small.getvalue()
 
-    def _repr_png_(self) -> bytes:
-        return self.png()
+    _repr_png_ = png
 
     def save(self, file: Path) -> Path:
         """Write the PNG to `file`; its folder is made if missing."""
@@ -107,72 +192,13 @@ def style_of(policy: str) -> Style:
     return next((style for part, style in METHOD_STYLES.items() if part in policy), (BLACK, "o"))
 
 
-def caption_of(metrics: Sequence[Metric], bars: str = BARS, over_seeds: bool = False) -> str:
-    """What a figure of metrics rests on; see `mtdpo_lib.results.metric.rests_on`."""
-    return rests_on(metrics, bars=bars, over_seeds=over_seeds)
-
-
 def percent(fraction: float) -> str:
     """``61.2``: a fraction in per cent, without the sign."""
     return f"{100 * fraction:.1f}"
 
 
-def interval_widths(metrics: Sequence[Metric]) -> list[list[float]]:
+def _interval_widths(metrics: Sequence[Metric]) -> list[list[float]]:
     """How far the intervals reach below and above the values, as errorbar wants it; 0 where there is none."""
     low = [m.scale * (m.value - m.low) if m.low is not None else 0.0 for m in metrics]
     high = [m.scale * (m.high - m.value) if m.high is not None else 0.0 for m in metrics]
     return [[max(value, 0.0) for value in low], [max(value, 0.0) for value in high]]
-
-
-def interval_line(
-    axes: Axes,
-    points: Mapping[float, Metric] | Mapping[int, Metric],
-    style: Style,
-    label: str = "",
-    line: str = "-",
-) -> None:
-    """A line through metrics at their x, with their intervals, in per cent or points where they are fractions."""
-    metrics, (colour, marker) = list(points.values()), style
-    axes.errorbar(list(points), [m.scale * m.value for m in metrics], yerr=interval_widths(metrics), label=label,
-                  color=colour, marker=marker, linestyle=line, capsize=3, markersize=5)  # fmt: skip
-
-
-def interval_across(axes: Axes, row: int, metric: Metric, style: Style) -> None:
-    """One metric with its interval in a row of a panel, and its value above."""
-    value, (colour, marker) = metric.scale * metric.value, style
-    axes.errorbar([value], [row], xerr=interval_widths([metric]),
-                  color=colour, marker=marker, capsize=3, linestyle="")  # fmt: skip
-    axes.annotate(metric.value_in_words(), (value, row), (0, 7), textcoords="offset points", ha="center",
-                  fontsize=8)  # fmt: skip
-    axes.margins(x=0.25)
-
-
-def stacked_rows(
-    axes: Axes, count: int, parts: Iterable[tuple[str, Sequence[float], str, str]], **style: Any
-) -> list[float]:
-    """Bars across, each part (label, widths, colour, hatch) beginning where the one before ended; gives the ends."""
-    starts = [0.0] * count
-    for label, widths, colour, hatch in parts:
-        axes.barh(range(count), widths, left=starts, color=colour, hatch=hatch, edgecolor="white", label=label,
-                  **style)  # fmt: skip
-        starts = [start + width for start, width in zip(starts, widths, strict=True)]
-    return starts
-
-
-def name_rows(axes: Axes, labels: Sequence[str], above: float = 0.5, **style: Any) -> None:
-    """Rows from the top down, each with its label, and room `above` the first."""
-    axes.set_yticks(range(len(labels)), labels, **style)
-    axes.set_ylim(max(len(labels), 1) - 0.5, -above)
-
-
-def zero_line(axes: Axes, across: bool = True) -> None:
-    """Where nothing changes."""
-    (axes.axhline if across else axes.axvline)(0, color=GREY, linewidth=0.8)
-
-
-def legend(axes: Axes, outside: bool = False, **where: Any) -> None:
-    """What the lines mean, where any line has a name: in the axes, to the right of them, or `where` it is told."""
-    if outside:
-        where = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
-    if "handles" in where or axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7.5, frameon=False, **where)
