@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtdpo_lib.common.files import CorruptData, UnusableFolder, read_json, read_jsonl, write_json, write_jsonl
-from mtdpo_lib.common.stages import StageStore
+from mtdpo_lib.common.stages import Product, StageStore
 
 ROWS = [{"a": 1, "text": "é\n"}, {"b": [None, True]}]
 
@@ -58,17 +58,22 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, write):
     assert not list(tmp_path.iterdir())
 
 
+class Fills(Product):
+    """A stage whose disk is full after its first row."""
+
+    @staticmethod
+    def make(folder, code):
+        def rows():
+            yield ROWS[0]
+            raise OSError(code, "full")
+
+        write_jsonl(folder / "rows.jsonl", rows())
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_disk_that_fills_in_a_stage_is_the_stores_sentence(tmp_path, code):
-    def work(folder):
-        write_jsonl(folder / "rows.jsonl", full())
-
-    def full():
-        yield ROWS[0]
-        raise OSError(code, "full")
-
     with pytest.raises(UnusableFolder) as caught:
-        StageStore(tmp_path).make("a", work, {})
+        StageStore(tmp_path).make(Fills, "a", {"code": code})
     assert str(caught.value).startswith(f"The disk of {tmp_path} is full")
     assert not list(tmp_path.glob(".a-*")), "the draft is removed, to make room"
 
@@ -76,7 +81,7 @@ def test_a_disk_that_fills_in_a_stage_is_the_stores_sentence(tmp_path, code):
 def test_damaged_files_are_named(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('{"a": 1}\n\n{"b": \n', encoding="utf8")
-    with pytest.raises(CorruptData, match=r"Line 3 of .*a\.jsonl is not JSON"):
+    with pytest.raises(CorruptData, match=r"Line 3 of .*a\.jsonl is not a JSON object"):
         read_jsonl(file)
     for damaged in (file, tmp_path / "missing.json"):
         with pytest.raises(CorruptData, match=rf"{damaged.name} is not readable JSON: restore the file"):
