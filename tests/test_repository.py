@@ -31,19 +31,11 @@ CHECKS = {
 }
 
 # Lines of code that the library may have, and the rooms of the method among them.
-LIBRARY_LIMIT, METHOD_LIMIT = 10_300, 5_150
+LIBRARY_LIMIT, METHOD_LIMIT = 9_300, 4_650
 METHOD = ("chat/", "sandbox/", "models/", "rollout/", "pairs.py", "train/", "experiment/")
 FILE_LIMIT, FUNCTION_LIMIT = 400, 40
 # What is longer, with the reason; a line that is not needed any more is an error too.
-LONGER = {
-    "profiles/presets.py:_profiles": "a table: every value of every profile with its source",
-    "experiment/algorithm1.py:iteration": "to be made shorter",
-    "results/figures/run.py:accuracy_by_iteration": "to be made shorter",
-    "results/figures/study.py:over_iterations": "to be made shorter",
-    "results/report.py:_write": "to be made shorter",
-    "train/preference.py:train_preference": "to be made shorter",
-    "train/trainers.py:__init__": "to be made shorter",
-}
+LONGER: dict[str, str] = {}
 
 
 def project() -> dict:
