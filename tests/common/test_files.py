@@ -76,7 +76,9 @@ def test_a_disk_that_fills_in_a_stage_is_the_stores_sentence(tmp_path, code):
 def test_damaged_files_are_named(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('{"a": 1}\n\n{"b": \n', encoding="utf8")
-    with pytest.raises(CorruptData, match=r"Line 3 of .*a\.jsonl is not JSON"):
+    with pytest.raises(
+        CorruptData, match=r"Line 3 of .*a\.jsonl is not a JSON object \(JSONDecodeError\): restore"
+    ):
         read_jsonl(file)
     for damaged in (file, tmp_path / "missing.json"):
         with pytest.raises(CorruptData, match=rf"{damaged.name} is not readable JSON: restore the file"):
