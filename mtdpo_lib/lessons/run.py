@@ -19,9 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import dropwhile
 from pathlib import Path
-from typing import Any, cast
-
-import nbformat
+from typing import TYPE_CHECKING, Any, cast
 
 from mtdpo_lib.common.files import NOTEBOOKS, ROOT, CorruptData, read_json, runs_folder, write_json
 from mtdpo_lib.common.progress import Progress, Say, duration, say
@@ -32,6 +30,9 @@ from mtdpo_lib.experiment.parallel import computing_environment
 from mtdpo_lib.lessons.projection import Projection, kept_seconds
 from mtdpo_lib.problems.gsm8k import FOLDER_VARIABLE
 from mtdpo_lib.profiles import Profile, get_profile, parse_assignments, settings_hash
+
+if TYPE_CHECKING:
+    import nbformat
 
 # Failures of a notebook whose sentence is all that the user needs, because the input caused them.
 INPUT_FAILURES = ("SettingError", "MissingModel", "MissingProduct", "CorruptStage", "UnusableFolder")
@@ -279,7 +280,9 @@ def pick_notebook(notebooks: Sequence[Path], wanted: str) -> Path:
 
 def read_notebook(file: Path) -> nbformat.NotebookNode:
     """A notebook file, in format 4."""
-    return cast(nbformat.NotebookNode, nbformat.read(file, as_version=4))
+    import nbformat  # takes seconds to import, and most commands read no notebook
+
+    return cast("nbformat.NotebookNode", nbformat.read(file, as_version=4))
 
 
 def declared_parameters(notebook: Path) -> dict[str, str]:
@@ -290,11 +293,13 @@ def declared_parameters(notebook: Path) -> dict[str, str]:
     Raises:
         ValueError: the file is no notebook, or has no such cell.
     """
+    from nbformat import ValidationError
+
     try:
         cells = read_notebook(notebook).cells
         (source,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
         statements = ast.parse(source).body
-    except (ValueError, SyntaxError, AttributeError, nbformat.ValidationError) as error:
+    except (ValueError, SyntaxError, AttributeError, ValidationError) as error:
         raise ValueError(
             f"The notebook {notebook.name} is not one with a single cell tagged 'parameters' that holds literals."
         ) from error
