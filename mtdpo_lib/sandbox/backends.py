@@ -81,14 +81,3 @@ ZYGOTE = Backend(
     linux_only=True,
 )
 BACKENDS = {backend.name: backend for backend in (WASM, ZYGOTE)}
-
-
-def get_backend(name: str) -> Backend:
-    """The backend called `name`.
-
-    Raises:
-        SandboxUnavailable: there is none of that name.
-    """
-    if name not in BACKENDS:
-        raise SandboxUnavailable(f"sandbox.backend is one of {', '.join(BACKENDS)}; got {name!r}.")
-    return BACKENDS[name]

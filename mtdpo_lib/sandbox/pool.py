@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from mtdpo_lib.profiles.sections import SandboxSettings
-from mtdpo_lib.sandbox.backends import get_backend
+from mtdpo_lib.sandbox.backends import BACKENDS
 from mtdpo_lib.sandbox.process import CLOSED, KILLED, WorkerDied, WorkerProcess
 from mtdpo_lib.sandbox.results import SandboxUnavailable, ToolResult, to_result
 
@@ -198,7 +198,7 @@ class SandboxPool:
 
     def __init__(self, settings: SandboxSettings):
         self.settings = settings
-        backend = get_backend(settings.backend)
+        backend = BACKENDS[settings.backend]
         prepared = backend.prepare()
         self.closed, self.waited_seconds = False, 0.0
         self.known: dict[tuple[str, ...], ToolResult] = {}

@@ -13,7 +13,7 @@ import pytest
 
 from mtdpo_lib import __main__ as command_line
 from mtdpo_lib.common import files
-from mtdpo_lib.common.stages import CorruptStage, StageStore, UnusableFolder
+from mtdpo_lib.common.stages import CorruptStage, Product, StageStore, UnusableFolder
 from mtdpo_lib.lessons import publish
 from mtdpo_lib.lessons import run as runner
 from mtdpo_lib.profiles import SettingError, get_profile, settings_hash
@@ -99,14 +99,34 @@ def test_a_failing_notebook_is_one_sentence_and_what_is_finished_stays(tmp_path)
     assert not any("01_bad done" in line for line in lines)
 
 
+# A stage of its own, in a file beside the notebooks that use it; it waits at a text until it may go on.
+STAGES = """
+import time
+from pathlib import Path
+from mtdpo_lib.common.stages import Product, StageStore
+
+class Text(Product):
+    @staticmethod
+    def make(place, text):
+        (place / "product.txt").write_text(text)
+        out = place.parent.parent
+        with open(out / "log.txt", "a") as log:
+            log.write(text + "\\n")
+        while text == "waits" and not (out / "go-on").exists():
+            time.sleep(0.1)
+"""
+USE_STAGES = "from stages_of_a_test import *\nstore = StageStore(Path(out) / 'stages')\n"
+
+
+def with_stages(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "stages_of_a_test.py").write_text(STAGES)
+    return folder
+
+
 def test_a_missing_product_reaches_the_user_as_it_is(tmp_path):
-    folder = tmp_path / "notebooks"
-    notebook(
-        folder,
-        "05_later",
-        "from mtdpo_lib.common.stages import StageStore\nfrom pathlib import Path\n"
-        "StageStore(Path(out) / 'stages').require('sft', {'a': 1}, '02_sft')",
-    )
+    folder = with_stages(tmp_path / "notebooks")
+    notebook(folder, "05_later", f"{USE_STAGES}store.require(Text, 'sft', {{'text': 'x'}}, '02_sft')")
     code, lines = run(folder, tmp_path / "out", only="5")
     assert code == runner.BAD_INPUT
     assert (
@@ -162,12 +182,16 @@ def test_wrong_input_is_refused_by_name(tmp_path):
         run(folder, tmp_path / "file" / "out")
 
 
+class Made(Product):
+    @staticmethod
+    def make(place: Path, text: str) -> None:
+        (place / "x.txt").write_text(text)
+
+
 def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
     folder, out = tmp_path / "notebooks", tmp_path / "out"
     notebook(folder, "00_good", "print('fine')")
-    product = StageStore(out / "stages").make(
-        "sft", lambda place, a: (place / "x.txt").write_text("x"), {"a": 1}
-    )
+    product = StageStore(out / "stages").make(Made, "sft", {"text": "x"})
     (product.path / "x.txt").write_text("y")
     with pytest.raises(CorruptStage, match=r"x\.txt of stage sft-"):
         run(folder, out)
@@ -229,21 +253,8 @@ def test_without_the_repository_a_command_says_that_it_needs_it(arguments, tmp_p
 
 
 def test_after_a_kill_the_finished_stage_is_found_and_the_half_made_one_is_not(tmp_path):
-    folder, out = tmp_path / "notebooks", tmp_path / "out"
-    work = """
-import time
-from pathlib import Path
-from mtdpo_lib.common.stages import StageStore
-store = StageStore(Path(out) / "stages")
-def work(place, name):
-    (place / "product.txt").write_text(name)
-    with open(Path(out) / "log.txt", "a") as log:
-        log.write(name + "\\n")
-    if name == "second" and not (Path(out) / "go-on").exists():
-        time.sleep(60)
-store.make("first", work, {"name": "first"})
-store.make("second", work, {"name": "second"})
-"""
+    folder, out = with_stages(tmp_path / "notebooks"), tmp_path / "out"
+    work = f"{USE_STAGES}store.make(Text, 'first', {{'text': 'first'}})\nstore.make(Text, 'second', {{'text': 'waits'}})"
     notebook(folder, "00_work", work)
     script = (
         "import sys; from pathlib import Path; from mtdpo_lib.lessons.run import reproduce;"
@@ -251,16 +262,16 @@ store.make("second", work, {"name": "second"})
     )
     call = [sys.executable, "-c", script, str(out), str(folder)]
     process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 40
-    while "second" not in ((out / "log.txt").read_text() if (out / "log.txt").exists() else ""):
+    deadline = time.monotonic() + 600
+    while "waits" not in ((out / "log.txt").read_text() if (out / "log.txt").exists() else ""):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "notebooks" / "00_work.ipynb").exists()
     (out / "go-on").touch()
-    assert subprocess.run(call, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=60).returncode == 0
-    assert (out / "log.txt").read_text().split() == ["first", "second", "second"]
+    assert subprocess.run(call, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=600).returncode == 0
+    assert (out / "log.txt").read_text().split() == ["first", "waits", "waits"]
     assert (out / "notebooks" / "00_work.ipynb").exists()
 
 
@@ -294,22 +305,20 @@ def test_a_second_start_keeps_seconds_of_the_same_run_only(tmp_path):
 
 
 def test_finished_notebooks_are_not_run_again_until_something_they_come_from_changes(tmp_path, monkeypatch):
-    folder, out = tmp_path / "notebooks", tmp_path / "out"
-    cell = """
-from pathlib import Path
-from mtdpo_lib.common.stages import StageStore
-StageStore(Path(out) / "stages").make(NAME, lambda place: (place / "product.txt").write_text(NAME), {})
-with open(Path(out) / "log.txt", "a") as log:
-    log.write(NAME)
+    folder, out = with_stages(tmp_path / "notebooks"), tmp_path / "out"
+    cell = f"""{USE_STAGES}
+store.make(Text, NAME, {{"text": NAME}})
+with open(Path(out) / "ran.txt", "a") as ran:
+    ran.write(NAME)
 """
     for name in "abc":
         notebook(folder, f"{ord(name) - ord('a'):02d}_{name}", f"NAME = '{name}'", cell)
 
     def runs(**options) -> str:
-        (out / "log.txt").unlink(missing_ok=True)
+        (out / "ran.txt").unlink(missing_ok=True)
         code, lines = run(folder, out, **options)
         assert code == 0
-        ran = (out / "log.txt").read_text() if (out / "log.txt").exists() else ""
+        ran = (out / "ran.txt").read_text() if (out / "ran.txt").exists() else ""
         if "only" not in options and ran != "abc":
             assert f"{3 - len(ran)} of 3 notebooks are finished" in lines[0]
         return ran

@@ -201,6 +201,6 @@ def test_arm_and_iteration_belong_to_an_experiment_not_to_what_a_policy_is(tmp_p
     plain = Policy("mdpo-1", Product("selection", "1f", tmp_path / "selection"), "adapter")
     named, other = replace(plain, arm="mdpo", iteration=1), replace(plain, part="")
     store = StageStore(tmp_path)
-    keys = [store.product("rollouts", {"policy": policy}).key for policy in (plain, named, other)]
+    keys = [store.product(Product, "rollouts", {"policy": policy}).key for policy in (plain, named, other)]
     assert plain == named != other
     assert keys[0] == keys[1] != keys[2]

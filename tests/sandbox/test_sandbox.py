@@ -294,11 +294,6 @@ def test_a_worker_that_hangs_is_replaced_in_time(smoke, monkeypatch):
         assert pool.pids() != before and pool.restarts == 0
 
 
-def test_an_unknown_backend_names_the_known_ones(smoke):
-    with pytest.raises(SandboxUnavailable, match="wasm, zygote; got 'docker'"):
-        SandboxPool(replace(smoke.sandbox, backend="docker"))
-
-
 @pytest.mark.parametrize(
     ("backend", "package"),
     [("wasm", "pyeryx"), ("wasm", "sympy"), ("zygote", "pyseccomp")],
