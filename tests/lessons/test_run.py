@@ -99,7 +99,7 @@ def test_a_failing_notebook_is_one_sentence_and_what_is_finished_stays(tmp_path)
     assert not any("01_bad done" in line for line in lines)
 
 
-# A stage of its own, in a file beside the notebooks that use it; it waits at a text until it may go on.
+# A stage of its own, in a file beside the notebooks that use it; one text waits, unless it may go on.
 STAGES = """
 import time
 from pathlib import Path
@@ -112,8 +112,8 @@ class Text(Product):
         out = place.parent.parent
         with open(out / "log.txt", "a") as log:
             log.write(text + "\\n")
-        while text == "waits" and not (out / "go-on").exists():
-            time.sleep(0.1)
+        if text == "waits" and not (out / "go-on").exists():
+            time.sleep(600)  # until its kernel sees that the runner is gone
 """
 USE_STAGES = "from stages_of_a_test import *\nstore = StageStore(Path(out) / 'stages')\n"
 
