@@ -19,6 +19,12 @@ class Pair:
     Attributes:
         chosen: tau^w, right.
         rejected: tau^l, wrong.
+
+    >>> right = Trajectory("p", "gsm8k", "2 plus 3?", "5", "sft", 0, [7, 8], [0, 1], [], "5", True, "answer")
+    >>> wrong = Trajectory("p", "gsm8k", "2 plus 3?", "5", "sft", 1, [7, 9], [0, 1], [], "6", False, "answer")
+    >>> pair = Pair(right, wrong)
+    >>> pair.chosen.answer, pair.rejected.answer
+    ('5', '6')
     """
 
     chosen: Trajectory
@@ -34,6 +40,10 @@ class PairReport:
         dropped_trajectories: reason to count.
         prompts: with a pair ("paired") or why without.
         pairs: number of pairs.
+
+    >>> report = PairReport({"right": 5, "wrong": 7}, {}, {"paired": 2, "all wrong": 1}, pairs=2)
+    >>> f"{report.prompts['paired']} of {sum(report.prompts.values())} prompts give a pair"
+    '2 of 3 prompts give a pair'
     """
 
     trajectories: dict[str, int]

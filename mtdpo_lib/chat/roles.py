@@ -33,7 +33,16 @@ class Role(IntEnum):
 
 
 class ChatTemplateError(ValueError):
-    """A tokenizer without a chat template, or with one that cannot be handled."""
+    """A tokenizer without a chat template, or with one that cannot be handled.
+
+    >>> from mtdpo_lib.chat import ChatFormat
+    >>> from mtdpo_lib.models import train_tokenizer
+    >>> tokenizer = train_tokenizer(["Hello."], 300)
+    >>> tokenizer.chat_template = None
+    >>> ChatFormat(tokenizer)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    mtdpo_lib.chat.roles.ChatTemplateError: The tokenizer ... has no chat template: ...
+    """
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,12 @@ def section(name: str, **values: Any) -> Change:
 
 
 def times_eta(factor: float) -> Change:
-    """Another KL coefficient, relative to the profile's own."""
+    """Another KL coefficient, relative to the profile's own.
+
+    >>> from mtdpo_lib.profiles import get_profile
+    >>> times_eta(0.1)(get_profile("cpu", "preference.eta=0.5")).preference.eta
+    0.05
+    """
     return lambda profile: section("preference", eta=profile.preference.eta * factor)(profile)
 
 

@@ -77,7 +77,11 @@ class ArmRun:
 
 
 def pass_questions(profile: Profile) -> int:
-    """How many test problems are sampled often: `PASS_PROBLEMS`, or an eighth of them all where that is less."""
+    """How many test problems are sampled often: `PASS_PROBLEMS`, or an eighth of them all where that is less.
+
+    >>> [pass_questions(get_profile("cpu", f"problems.test={test}")) for test in (1008, 240)]
+    [120, 30]
+    """
     return min(PASS_PROBLEMS, max(profile.problems.test // PASS_SHARE, 1))
 
 
@@ -134,7 +138,13 @@ def iteration_facts(iteration: Iteration) -> dict[str, float]:
 
 
 def chance_of_difference(rows: Sequence[Trajectory]) -> float | None:
-    """Of two samples of a prompt, drawn without replacement; mean over the prompts that have two, None without any."""
+    """Of two samples of a prompt, drawn without replacement; mean over the prompts that have two, None without any.
+
+    >>> ids = [[7], [7], [8]]
+    >>> rows = [Trajectory("p", "s", "q", "5", "sft", 0, own, [0], [], "5", True, "answer") for own in ids]
+    >>> round(chance_of_difference(rows), 2)  # two of the three ways to draw two
+    0.67
+    """
     by_prompt = defaultdict[str, Counter[tuple[int, ...]]](Counter)
     for row in rows:
         by_prompt[row.problem_id][tuple(row.ids)] += 1

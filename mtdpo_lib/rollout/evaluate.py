@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one trajectory on one problem went."""
+    """How one trajectory on one problem went.
+
+    >>> went = Outcome("p", "gsm8k", 0, True, "answer", tool_calls=1, tool_errors=0, tokens=50)
+    >>> went.correct, went.stop
+    (True, 'answer')
+    """
 
     problem_id: str
     suite: str
@@ -55,7 +60,25 @@ def evaluate(
     seed: int,
     samples: int = 0,
 ) -> list[Outcome]:
-    """Greedy outcomes (`samples` = 0, the paper's zero-shot pass@1), or `samples` sampled ones at temperature 1."""
+    """Greedy outcomes (`samples` = 0, the paper's zero-shot pass@1), or `samples` sampled ones at temperature 1.
+
+    Anything that gives turns can be evaluated, here one that knows a single answer:
+
+    >>> from mtdpo_lib.models import train_tokenizer
+    >>> from mtdpo_lib.profiles import get_profile
+    >>> from mtdpo_lib.rollout.vllm import TurnSampler
+    >>> class AlwaysFive(TurnSampler):
+    ...     def turns(self, request):
+    ...         words = tokenizer("The answer is \\\\boxed{5}.").input_ids
+    ...         return [[*words, request.end_of_turn] for _ in request.prompts]
+    >>> tokenizer, smoke = train_tokenizer(["2 plus 3?"], 400), get_profile("smoke")
+    >>> problems = [Problem(gold, "suite", "family", f"Is it {gold}?", gold) for gold in ("5", "6")]
+    >>> with SandboxPool(smoke.sandbox) as pool:
+    ...     found = evaluate(
+    ...         AlwaysFive(), tokenizer, problems, smoke.rollout, smoke.evaluation, pool, policy="five", seed=0)
+    >>> accuracy(found), found[0].tool_calls
+    (0.5, 0)
+    """
     kind, temperature = ("sampled", 1.0) if samples else ("greedy", 0.0)
     trajectories = rollout(
         model, tokenizer, problems, max(samples, 1), replace(rollout_settings, batch_size=settings.batch_size), pool,
@@ -66,12 +89,26 @@ def evaluate(
 
 
 def save_outcomes(file: Path, outcomes: Sequence[Outcome]) -> None:
-    """One outcome per line of JSON."""
+    """One outcome per line of JSON.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "greedy.jsonl"
+    >>> save_outcomes(file, [Outcome("p", "gsm8k", 0, True, "answer", 1, 0, 50)])
+    >>> file.read_text()[:20]
+    '{"problem_id":"p","s'
+    """
     write_jsonl(file, map(asdict, outcomes))
 
 
 def load_outcomes(file: Path) -> list[Outcome]:
-    """What `save_outcomes` wrote."""
+    """What `save_outcomes` wrote, equal to what it was.
+
+    >>> import tempfile
+    >>> file, went = Path(tempfile.mkdtemp()) / "greedy.jsonl", Outcome("p", "gsm8k", 0, True, "answer", 1, 0, 50)
+    >>> save_outcomes(file, [went])
+    >>> load_outcomes(file) == [went]
+    True
+    """
     return [Outcome(**row) for row in read_jsonl(file)]
 
 
@@ -86,5 +123,9 @@ def accuracy(outcomes: Sequence[Outcome]) -> float:
 
 
 def outcome_string(outcomes: Sequence[Outcome]) -> str:
-    """One character per question, "1" for right: what comparisons across runs need."""
+    """One character per question, "1" for right: what comparisons across runs need.
+
+    >>> outcome_string([Outcome("p", "gsm8k", 0, correct, "answer", 1, 0, 50) for correct in (True, True, False)])
+    '110'
+    """
     return "".join("1" if one.correct else "0" for one in outcomes)

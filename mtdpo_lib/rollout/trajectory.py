@@ -13,7 +13,12 @@ from mtdpo_lib.common.files import read_jsonl, write_jsonl
 
 @dataclass(frozen=True)
 class Turn:
-    """One round: what the policy wrote (a_h) and what the tool answered (o_h), if it was called."""
+    """One round: what the policy wrote (a_h) and what the tool answered (o_h), if it was called.
+
+    >>> called, last = Turn("Add.", "print(2+3)", "5"), Turn("The answer is 5.")
+    >>> called.output, last.output
+    ('5', None)
+    """
 
     text: str
     code: str | None = None
@@ -90,10 +95,26 @@ class Trajectory:
 
 
 def save_trajectories(file: Path, trajectories: Iterable[Trajectory]) -> None:
-    """One trajectory per line of JSON."""
+    """One trajectory per line of JSON.
+
+    >>> import tempfile
+    >>> one = Trajectory("p", "gsm8k", "2 plus 3?", "5", "sft", 0, [7, 8], [0, 1], [Turn("5")], None, False, "no_action")
+    >>> file = Path(tempfile.mkdtemp()) / "trajectories.jsonl"
+    >>> save_trajectories(file, [one, one])
+    >>> len(file.read_text().splitlines())
+    2
+    """
     write_jsonl(file, map(asdict, trajectories))
 
 
 def load_trajectories(file: Path) -> list[Trajectory]:
-    """What `save_trajectories` wrote."""
+    """What `save_trajectories` wrote, equal to what it was.
+
+    >>> import tempfile
+    >>> one = Trajectory("p", "gsm8k", "2 plus 3?", "5", "sft", 0, [7, 8], [0, 1], [Turn("5")], None, False, "no_action")
+    >>> file = Path(tempfile.mkdtemp()) / "trajectories.jsonl"
+    >>> save_trajectories(file, [one])
+    >>> load_trajectories(file) == [one]
+    True
+    """
     return [Trajectory.from_dict(row) for row in read_jsonl(file)]

@@ -163,7 +163,20 @@ class Engine(TurnSampler):
 
 
 def load_sampler(policy: Policy, model: ModelSettings, sampler: str) -> PreTrainedModel | TurnSampler:
-    """The policy ready to sample with what `rollout.sampler` names: "torch", "vllm" or a server's URL."""
+    """The policy ready to sample with what `rollout.sampler` names: "torch", "vllm" or a server's URL.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from mtdpo_lib.common.stages import Product
+    >>> from mtdpo_lib.models import tiny_model, train_tokenizer
+    >>> from mtdpo_lib.profiles import ModelSettings
+    >>> folder, tokenizer = Path(tempfile.mkdtemp()), train_tokenizer(["2*3?"], 300)
+    >>> for part in (tiny_model(ModelSettings(layers=1), tokenizer, 64, seed=0), tokenizer):
+    ...     _ = part.save_pretrained(folder)
+    >>> sampler = load_sampler(Policy("sft", Product("sft", "key", folder)), ModelSettings(), "torch")
+    >>> sampler.training, sampler.config.num_hidden_layers
+    (False, 1)
+    """
     if sampler == "torch":
         return load_for_sampling(policy, model)
     return Engine(policy, model) if sampler == "vllm" else Server(sampler, policy)

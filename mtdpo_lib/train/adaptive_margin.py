@@ -175,6 +175,25 @@ class AdaptiveMarginTrainer(TrajectoryDPOTrainer):
 
     Attributes:
         value_head: w, [D], zero at the start.
+
+    >>> import tempfile
+    >>> from datasets import Dataset
+    >>> from peft import LoraConfig
+    >>> from trl import DPOConfig
+    >>> from mtdpo_lib.models import tiny_model, train_tokenizer
+    >>> from mtdpo_lib.profiles import ModelSettings
+    >>> from mtdpo_lib.train import training_arguments
+    >>> row = {"ids": [7, 8], "mask": [0, 1], "roles": [0, 1], "margin_features": [0.5, -1.0]}
+    >>> sides = {f"{side}_{name}": value for side in ("chosen", "rejected") for name, value in row.items()}
+    >>> settings, tokenizer = ModelSettings(layers=1), train_tokenizer(["2*3?"], 300)
+    >>> trainer = AdaptiveMarginTrainer(
+    ...     tiny_model(settings, tokenizer, 64, seed=0),
+    ...     DPOConfig(**training_arguments(tempfile.mkdtemp(), settings, seed=0)),
+    ...     train_dataset=Dataset.from_list([sides]), processing_class=tokenizer,
+    ...     peft_config=LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"),
+    ... )
+    >>> trainer.value_head.tolist()  # one weight per feature
+    [0.0, 0.0]
     """
 
     def __init__(self, *args: Any, value_learning_rate: float | None = VALUE_LEARNING_RATE, **others: Any):

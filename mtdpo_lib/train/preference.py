@@ -57,6 +57,14 @@ class PreferenceJob:
         settings: method, eta, learning rate, budget.
         model: its precision, and the adapter's rank.
         seed: the run's; decides a new adapter's start and the order of the pairs.
+
+    With the updated reference of eq. (17) a policy starts from its own reference:
+
+    >>> from mtdpo_lib.common.stages import Product
+    >>> sft = Policy("sft", Product("sft", "key", Path("sft")), "late")
+    >>> job = PreferenceJob(Path("out"), [], sft, sft, PreferenceSettings(eta=0.1), ModelSettings(), seed=0)
+    >>> job.initial == job.reference
+    True
     """
 
     folder: Path
@@ -73,6 +81,19 @@ def set_reference(model: PeftModel, reference: Policy) -> None:
 
     Raises:
         ValueError: it stands on another base.
+
+    A policy that is a whole model needs no adapter: its reference is the bare base.
+
+    >>> from peft import LoraConfig, get_peft_model
+    >>> from mtdpo_lib.common.stages import Product
+    >>> from mtdpo_lib.models import tiny_model, train_tokenizer
+    >>> lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    >>> network = tiny_model(ModelSettings(layers=1), train_tokenizer(["2*3?"], 300), 64, seed=0)
+    >>> model = get_peft_model(network, lora)
+    >>> model.add_adapter("ref", lora)
+    >>> set_reference(model, Policy("sft", Product("sft", "key", Path("sft")), "late"))
+    >>> list(model.peft_config)
+    ['default']
     """
     load_reference(model, _place(reference))
 
