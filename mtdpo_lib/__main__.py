@@ -183,6 +183,39 @@ def readme(options: Namespace) -> int:
     return 1
 
 
+@command(
+    "what the SFT policy of a world is like, against what the claims need of it",
+    option("--profile", default="composed", help=f"{', '.join(PROFILES)} (default composed)"),
+    option("--seeds", default="900-909", help="which no study uses (default 900-909)"),
+    option("--out", type=Path, help="folder of the stages (default runs/gate-PROFILE)"),
+    SET,
+)
+def gate(options: Namespace) -> int:
+    from mtdpo_lib.common.files import write_json
+    from mtdpo_lib.experiment import gate
+
+    out = options.out or runs_folder() / f"gate-{options.profile}"
+    measured = gate.measure(get_profile(options.profile, options.settings), parse_seeds(options.seeds), out)
+    for line in gate.gate():
+        verdict = "holds" if measured["passes"][line.name] else "FAILS"
+        say(f"{verdict}: {line.name} = {measured['value'][line.name]} {line.unit} ({line.what})")
+    say_where("Record", write_json(out / "gate.json", measured))
+    return runner.OK if all(measured["passes"].values()) else 1
+
+
+@command(
+    "pretrain the tiny base again (an hour or two)",
+    option("--out", type=Path, help="folder (default data/base)"),
+)
+def base(options: Namespace) -> None:
+    from mtdpo_lib.common.files import DATA
+    from mtdpo_lib.train.pretrain import Recipe, make_base
+
+    out = options.out or DATA / "base"
+    make_base(out, Recipe())
+    say_where("Base", out)
+
+
 @command("keep the records of finished runs under data/reference_runs", RUNS)
 def keep(options: Namespace) -> None:
     from mtdpo_lib.lessons import publish

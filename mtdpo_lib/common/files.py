@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,12 @@ def need_checkout(what: str) -> None:
 def runs_folder() -> Path:
     """Where runs are kept unless told otherwise: ``runs`` in the checkout, or where the command was given."""
     return (ROOT if NOTEBOOKS.is_dir() else Path.cwd()) / "runs"
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_json(file: Path, value: Any) -> Path:

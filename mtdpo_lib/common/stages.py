@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import hashlib
 import json
 import shutil
 import statistics
@@ -26,7 +25,7 @@ from typing import Any
 from filelock import FileLock
 
 from mtdpo_lib.common.code_key import code_key
-from mtdpo_lib.common.files import CorruptData, UnusableFolder, read_json, write_json
+from mtdpo_lib.common.files import CorruptData, UnusableFolder, checksum, read_json, write_json
 from mtdpo_lib.common.seeds import digest
 
 MANIFEST = "manifest.json"
@@ -85,11 +84,6 @@ def _plain(value: Any) -> Any:
         kept = [item.name for item in dataclasses.fields(value) if item.metadata.get("in_stage_key", True)]
         return {name: getattr(value, name) for name in kept}
     raise TypeError(f"A stage input must be settings, products or plain data, not {type(value).__name__}.")
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def seconds_by_kind(root: Path) -> dict[str, float]:
@@ -154,9 +148,9 @@ class StageStore:
             float(manifest["seconds"])
         except (CorruptData, KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptStage(f"The manifest of stage {folder.name} is unreadable: {remedy}") from error
-        for name, checksum in files.items():
+        for name, written in files.items():
             file = folder / name
-            if not file.is_file() or _checksum(file) != checksum:
+            if not file.is_file() or checksum(file) != written:
                 raise CorruptStage(f"The file {name} of stage {folder.name} is missing or damaged: {remedy}")
         self._verified.add(folder)
 
@@ -200,7 +194,7 @@ class StageStore:
                 f"The disk of {self.root} is full: make room and start again; what is finished is kept."
             ) from error
         written = [file for file in sorted(draft.rglob("*")) if file.is_file()]
-        files = {file.relative_to(draft).as_posix(): _checksum(file) for file in written}
+        files = {file.relative_to(draft).as_posix(): checksum(file) for file in written}
         inputs = json.loads(json.dumps(product.inputs, default=_plain))
         origin = {"stage": product.name, "key": product.key, "inputs": inputs, "files": files}
         write_json(draft / MANIFEST, {**origin, "seconds": round(time.perf_counter() - start, 3)})

@@ -14,6 +14,7 @@ from typing import Any
 
 from mtdpo_lib.common.stages import Product, StageStore
 from mtdpo_lib.experiment import steps
+from mtdpo_lib.models.bases import content
 from mtdpo_lib.models.policy import Policy
 from mtdpo_lib.problems import Problem, Questions
 from mtdpo_lib.profiles import Profile
@@ -144,7 +145,7 @@ class Experiment:
 
     @property
     def is_tiny(self) -> bool:
-        return self.profile.model.base == "tiny"
+        return self.profile.model.is_tiny
 
     def questions(self, split: str = "test") -> Questions:
         """The test or development problems, or those of a published test set; the same for every seed."""
@@ -173,10 +174,17 @@ class Experiment:
 
     def base(self) -> Policy | None:
         """The pretrained base; None for the tiny model, which SFT trains from nothing."""
-        if self.is_tiny:
+        if self.profile.model.base == "tiny":
             return None
         model = self.profile.model
-        product = self.make(steps.Base, "base", base=model.base, dtype=model.dtype, template=model.template)
+        product = self.make(
+            steps.Base,
+            "base",
+            base=model.base,
+            content=content(model.base),
+            dtype=model.dtype,
+            template=model.template,
+        )
         return Policy("base", product, arm="base")
 
     def sft(self) -> steps.SFT:

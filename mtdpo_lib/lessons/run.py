@@ -239,7 +239,7 @@ def _check_input(run: Run, notebooks: Sequence[Path]) -> None:
     """Refuse what would fail later: parameters that a notebook does not take, a missing model, a damaged stage."""
     for notebook in notebooks:
         check_parameters(notebook, run.parameters)
-    if run.profile.model.base != "tiny":
+    if not run.profile.model.is_tiny:
         from mtdpo_lib.models.bases import check_loadable  # torch takes seconds to import
 
         check_loadable(run.profile.model)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from mtdpo_lib.common.files import DATA, checksum
 from mtdpo_lib.models.quiet import quiet_libraries
 from mtdpo_lib.models.sizes import SHAPES, shape_of
 from mtdpo_lib.profiles.sections import ModelSettings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 MOST_ON_CPU = 1e9  # weights
+KEPT = "tiny-base"  # the pretrained base of this repository, in data/base
 SOURCE = "source.txt"  # in a base product: where the weights are, when they are not in it
 # For bases without a template of their own, by the name that `model.template` gives.
 TEMPLATES = {
@@ -33,6 +35,17 @@ TEMPLATES = {
 
 class MissingModel(ValueError):
     """A base model that cannot be found or loaded."""
+
+
+def location(base: str) -> str:
+    """Where a base is: a folder of this repository, or what the setting says."""
+    return str(DATA / "base") if base == KEPT else base
+
+
+def content(base: str) -> str:
+    """What the kept base is, for the keys of stages: the checksum of its weights. Other bases are told by name: ""."""
+    file = DATA / "base" / "model.safetensors"
+    return checksum(file) if base == KEPT and file.exists() else ""
 
 
 def _is_gguf(source: str) -> bool:
@@ -73,10 +86,10 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
         tokenizer = _convert(_gguf_file(model.base), folder, model.dtype)
     else:
         try:
-            tokenizer = read_tokenizer(model.base)
+            tokenizer = read_tokenizer(location(model.base))
         except (OSError, ValueError) as error:
             raise missing_model(model.base, error) from error
-        (folder / SOURCE).write_text(model.base, encoding="utf8")
+        (folder / SOURCE).write_text(location(model.base), encoding="utf8")
     if model.template:
         tokenizer.chat_template = TEMPLATES[model.template]
     tokenizer.save_pretrained(folder)

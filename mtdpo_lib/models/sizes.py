@@ -97,7 +97,7 @@ def shape_of(model: ModelSettings) -> Shape:
     """
     if model.base in SHAPES:
         return SHAPES[model.base]
-    if model.base == "tiny":
+    if model.is_tiny:
         size = model.hidden // model.heads
         return Shape(
             model.vocabulary, model.hidden, model.layers, model.heads, max(model.heads // 2, 1), size,

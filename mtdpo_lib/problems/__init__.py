@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtdpo_lib.chat import say
 from mtdpo_lib.common.progress import OnProgress
+from mtdpo_lib.problems import composed
 from mtdpo_lib.problems.answers import extract_boxed, is_correct
 from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, SessionFactory, named, normalised
 from mtdpo_lib.problems.benchmarks import BENCHMARKS, load_benchmark
@@ -50,7 +51,7 @@ def load_demonstrations(
     """
     dropped: dict[str, int] = {}
     data = {"generated": "by this library"}
-    if settings.source == "gsm8k":
+    if settings.world == "gsm8k":
         pool = load_gsm8k(settings.gsm8k_dir, "demonstrations", None, seed, settings.gsm8k_max_steps)
         demonstrations, counts = gsm8k_demonstrations(
             pool, session_factory, settings.demonstrations, progress
@@ -64,7 +65,12 @@ def load_demonstrations(
             )
     else:
         problems = load_problems(settings, "demonstrations", settings.demonstrations, seed)
-        demonstrations = make_demonstrations(problems, seed, session_factory, progress)
+        if settings.world == "composed":
+            demonstrations = composed.make_demonstrations(
+                problems, seed, settings.wordings, session_factory, progress
+            )
+        else:
+            demonstrations = make_demonstrations(problems, seed, session_factory, progress)
     demonstrations = [below_logs(one, settings.log_lines, seed) for one in demonstrations]
     return demonstrations, summary(demonstrations) | {"dropped": dropped, "data": data}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from mtdpo_lib.common.seeds import stream
 from mtdpo_lib.sandbox import Session
 
 SPLITS = ("demonstrations", "preference", "development", "test")
+
+SUITES = ("gsm-like", "math-like")  # of the two worlds that are generated
 
 SessionFactory = Callable[[], Session]
 
@@ -64,6 +66,12 @@ class Demonstration:
         """Rebuild a demonstration from its fields as JSON keeps them."""
         fields: dict[str, Any] = {**record, "problem": Problem(**record["problem"])}
         return cls(**fields)
+
+
+def taking_turns(makers: Sequence[Callable[[int], list[Problem]]], count: int) -> list[Problem]:
+    """`count` problems: the first of each maker, then the second of each, and so on; a maker is told how many."""
+    columns = [make(len(range(first, count, len(makers)))) for first, make in enumerate(makers)]
+    return [columns[index % len(columns)][index // len(columns)] for index in range(count)]
 
 
 def digest(*names: object, size: int = 8) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from mtdpo_lib.common.files import checksum
 
 
 def from_hub(what: str, remedy: str, *names: Any, **options: Any) -> Any:
@@ -37,4 +38,4 @@ def checksums(folder: str, names: Iterable[str]) -> dict[str, str]:
 @functools.lru_cache(maxsize=16)
 def _sha256(file: Path, changed: int) -> str:
     """A file's checksum, computed again when it was `changed` at another time."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return checksum(file)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from mtdpo_lib.problems import benchmarks, gsm8k
-from mtdpo_lib.problems.base import Problem
-from mtdpo_lib.problems.habits import SUITES, make_problems, taking_turns
+from mtdpo_lib.problems import benchmarks, composed, gsm8k, habits
+from mtdpo_lib.problems.base import SUITES, Problem, taking_turns
 from mtdpo_lib.problems.published import checksums
 from mtdpo_lib.profiles.sections import ProblemSettings
 
@@ -29,15 +28,15 @@ def load_problems(settings: ProblemSettings, split: str, count: int, seed: int) 
     Raises:
         ValueError: For an unknown split, or when there are too few problems.
     """
-    if settings.source == "gsm8k":
+    if settings.world == "gsm8k":
         return gsm8k.load_gsm8k(settings.gsm8k_dir, split, count, seed, settings.gsm8k_max_steps)
-    makers = [
-        partial(
-            make_problems, suite, split, seed=seed, families=settings.families, largest_answer=settings.largest_answer
+    if settings.world == "composed":
+        make = partial(composed.make_problems, level=settings.level)
+    else:
+        make = partial(
+            habits.make_problems, families=settings.families, largest_answer=settings.largest_answer
         )
-        for suite in SUITES
-    ]  # fmt: skip
-    return taking_turns(makers, count)
+    return taking_turns([partial(make, suite, split, seed=seed) for suite in SUITES], count)
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,9 @@ class Questions:
             hub = benchmarks.BENCHMARKS[self.split].hub
             return asked | {"data": checksums(folder, [f"{self.split}.jsonl"]) if folder else {"hub": hub}}
         world = self.world
-        if world.source == "gsm8k":
+        if world.world == "gsm8k":
             folder = gsm8k.data_folder(world.gsm8k_dir)
             data = checksums(folder, gsm8k.PUBLISHED) if folder else {"hub": gsm8k.HUB}
-            return asked | {"source": world.source, "max_steps": world.gsm8k_max_steps, "data": data}
-        return asked | {
-            "source": world.source, "families": world.families, "largest_answer": world.largest_answer
-        }  # fmt: skip
+            return asked | {"world": world.world, "max_steps": world.gsm8k_max_steps, "data": data}
+        dials = ("level",) if world.world == "composed" else ("families", "largest_answer")
+        return asked | {name: getattr(world, name) for name in ("world", *dials)}

@@ -18,7 +18,7 @@ from mtdpo_lib.profiles.sections import Profile, SettingError, allowed, parse_as
 OPTIONS = ("seed", "profile", "out")
 # Words that other libraries and papers use for ours.
 SYNONYMS = {"beta": "eta", "kl": "eta", "lr": "learning_rate", "n": "samples", "r": "rank", "turns": "rounds"}
-SYNONYMS |= {"timeout": "seconds", "dataset": "source"}
+SYNONYMS |= {"timeout": "seconds", "dataset": "world"}
 
 
 def _nearest(word: str, known: list[str]) -> str:
@@ -122,9 +122,9 @@ def _misfits(profile: Profile) -> Iterator[str]:
         yield (
             "Setting preference.stochastic_tool_correction asks the tool again and knows no log: set rollout.log_lines=0."
         )
-    if profile.rollout.sampler != "torch" and model.base == "tiny":
+    if profile.rollout.sampler != "torch" and model.is_tiny:
         yield (
-            "Setting rollout.sampler: vLLM serves adapters on a pretrained base, and the tiny model has none; leave it at "
+            "Setting rollout.sampler: vLLM is for real models, and the tiny one is sampled here; leave it at "
             "torch."
         )
 
@@ -145,7 +145,7 @@ def get_profile(name: str, settings: Sequence[str] | str | Mapping[str, str] = (
     profile = override(PROFILES[name], changes)
     for sentence in _misfits(profile):
         raise SettingError(sentence)
-    if profile.problems.source == "gsm8k" and not profile.problems.gsm8k_dir:
+    if profile.problems.world == "gsm8k" and not profile.problems.gsm8k_dir:
         profile = profile.changed(problems={"gsm8k_dir": os.environ.get("MTDPO_GSM8K_DIR", "")})
     return profile
 

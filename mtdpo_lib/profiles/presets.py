@@ -14,6 +14,17 @@ _CPU = _DEFAULTS.changed(
     preference={"step": "fast"},
 )
 
+_COMPOSED = _DEFAULTS.changed(
+    name="composed",
+    claims="the paper's claims, over seeds",
+    problems={"world": "composed", "demonstrations": 3000, "development": 500, "test": 800},
+    model={"base": "tiny-base"},
+    sft={"learning_rate": 1e-3, "step": "fast", "early_epochs": 1},
+    rollout={"max_new_tokens": 224, "max_tokens": 400},
+    pairs={"max_tokens": 400},
+    preference={"step": "fast", "checkpoints": 2},
+)  # fmt: skip
+
 _SMOKE = _CPU.changed(
     name="smoke",
     claims="nothing: it shows that every step runs",
@@ -38,7 +49,7 @@ _SMALL = _DEFAULTS.changed(
     name="small",
     claims="measured gains on GSM8K",
     problems={
-        "source": "gsm8k", "demonstrations": 6000, "prompts_per_iteration": 1000, "development": 300, "test": 1319,
+        "world": "gsm8k", "demonstrations": 6000, "prompts_per_iteration": 1000, "development": 300, "test": 1319,
     },
     model={"base": "HuggingFaceTB/SmolLM2-135M-Instruct", "quantization": "nf4", "dtype": "bfloat16"},
     sft={"learning_rate": 5e-4, "batch_size": 32, "early_epochs": 1},
@@ -80,7 +91,7 @@ _OTHER_BASES = (  # sec. 3.1: what differs for the other bases
     ),
 )
 
-PROFILES = {profile.name: profile for profile in (_SMOKE, _CPU, _SMALL, _PAPER, *_OTHER_BASES)}
+PROFILES = {profile.name: profile for profile in (_SMOKE, _CPU, _COMPOSED, _SMALL, _PAPER, *_OTHER_BASES)}
 
 # The tiny model gains from a second thread, hardly from more; another number also changes the last digits.
 TINY_THREADS = 2

