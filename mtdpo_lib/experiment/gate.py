@@ -1,12 +1,11 @@
 """The gate: what the SFT policy of a world must be before preference learning in it can test the paper's claims.
 
-It was written before the first preference run in the composed world (``data/paper/gate.csv``), is measured on development
+It was written before the first preference run in the composed world (``data/paper/gate.json``), is measured on development
 problems over seeds that no study uses, and looks at nothing but SFT.
 """
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,11 +46,7 @@ class Line:
 
 def gate() -> list[Line]:
     """The lines of the gate."""
-    with (PAPER / "gate.csv").open(encoding="utf8") as stream:
-        return [
-            Line(row["name"], *(float(row[side]) if row[side] else None for side in ("low", "high")), row["unit"], row["what"])
-            for row in csv.DictReader(stream)
-        ]  # fmt: skip
+    return [Line(**row) for row in read_json(PAPER / "gate.json")]
 
 
 def measure(profile: Profile, seeds: Sequence[int], out: Path) -> dict[str, Any]:
