@@ -174,7 +174,9 @@ class CodeBase:
             return None
         if not place.name or place.name in module.definitions:
             return place
-        return self.find(module.names.get(place.name, Place(f"{place.module}.{place.name}")))
+        meant = module.names.get(place.name, place)
+        # A package may import a part of its own by name: it is the module of that name.
+        return self.find(Place(f"{place.module}.{place.name}") if meant == place else meant)
 
     def _read(self, place: Place) -> Piece:
         module = self.module(place.module) if self.is_own(place.module) else None

@@ -148,6 +148,13 @@ def test_names_of_imports_and_modules_do_not_matter(package):
     assert package(start=Place("small.tools", "saw")) != before
 
 
+def test_a_package_may_import_a_part_of_its_own_by_name(package):
+    files = PACKAGE | {
+        "shop/__init__.py": "from small.shop import counter, boxes\nsell, Box = counter.sell, boxes.Box"
+    }
+    assert package(files=files) != package("shop/counter.py", "PRICE = 5", "PRICE = 6", files=files)
+
+
 def test_the_key_of_a_function_here_is_found():
     assert len(code_key(textwrap.dedent)) == 16
     assert code_key(CodeBase.key) != code_key(CodeBase.find)
