@@ -14,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]  # of the repository
 NOTEBOOKS, DATA = ROOT / "notebooks", ROOT / "data"
 PAPER, REFERENCE_RUNS = DATA / "paper", DATA / "reference_runs"
+QUESTIONS = "questions.json"  # of a study, beside the folder of its arms' records
 
 
 class NotACheckout(ValueError):

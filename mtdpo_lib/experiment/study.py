@@ -25,15 +25,16 @@ from typing import Any
 
 import torch
 
-from mtdpo_lib.common.files import write_json
+from mtdpo_lib.common.files import QUESTIONS, write_json
 from mtdpo_lib.common.progress import Say, say
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.common.stages import Product, StageStore, seconds_by_kind
-from mtdpo_lib.experiment.algorithm1 import Experiment, Iteration
+from mtdpo_lib.experiment.algorithm1 import DATA_SEED, Experiment, Iteration
 from mtdpo_lib.experiment.arms import ARMS, PASS_PROBLEMS, PASS_SAMPLES, PASS_SHARE, PASS_TEMPERATURE, Arm
 from mtdpo_lib.experiment.parallel import run_here, run_on_ray
 from mtdpo_lib.experiment.steps import ManySamples
 from mtdpo_lib.models import Policy, check_loadable
+from mtdpo_lib.problems import Questions
 from mtdpo_lib.profiles import Profile, get_profile, settings_hash
 from mtdpo_lib.rollout import Trajectory, outcome_string
 
@@ -236,6 +237,19 @@ class Study:
         """The profile with `settings` in it."""
         return get_profile(self.profile, list(self.settings))
 
+    def questions(self) -> dict[str, Any]:
+        """The test problems, in the order in which the arms' records tell the answers, and the world that they are from.
+
+        Problems made from one template are a family: they share their luck. Any other is a family of its own.
+
+        >>> Study("smoke", (), seeds=[], arms=[], out=Path("unused")).questions()["problems"].popitem()
+        ('math-like/test/next_prime/944f57cdc14a', 'math-like/next_prime')
+        """
+        world = self.settled().problems
+        made, asked = world.source == "generated", Questions.of(world, "test", world.test, DATA_SEED)
+        families = {one.id: f"{one.suite}/{one.family}" if made else one.id for one in asked.load()}
+        return {"world": world.source, "problems": families}
+
     def check(self) -> None:
         """Look for what would stop it, before long work starts.
 
@@ -281,6 +295,7 @@ class Study:
     def run(self, jobs: int, ray: str = "", say: Say = say) -> bool:
         """Compute all, `jobs` arms at one time, or on the Ray cluster at address `ray`; False when an arm failed."""
         (self.out / "arms").mkdir(parents=True, exist_ok=True)
+        write_json(self.out / QUESTIONS, self.questions())
         tasks, profile = self.tasks(), self.settled()
         if ray:  # machines need not share a folder, so a seed stays on one
             groups = [[task for task in tasks if task[0] == seed] for seed in self.seeds]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from mtdpo_lib.common.files import REFERENCE_RUNS, ROOT, whole
+from mtdpo_lib.common.files import QUESTIONS, REFERENCE_RUNS, ROOT, whole
 from mtdpo_lib.experiment.arms import ARMS
 from mtdpo_lib.experiment.study import Study
 from mtdpo_lib.profiles import get_profile
@@ -106,23 +108,42 @@ def _ends(folder: Path) -> str:
 
 
 def _claims_text(reference: Path) -> str:
-    """What the kept study says of the paper's claims."""
+    """What the kept study says of the paper's claims: the primary ones first."""
     study = _study(reference)
     judged = claims.judge(study, get_profile(reference.name).claims)
-    seeds = ", ".join(map(str, sorted({seed for row in judged for seed in row.seeds})))
-    counts = claims.verdict_counts(judged)
-    lines = [f"**The paper's claims** over seeds {seeds} (`python -m mtdpo_lib study`): {counts}.", ""]
-    lines += [markdown_table(*claims.rows(judged)), ""]
-    gain = study.get("gain", "test", "mdpo")
-    each = zip(gain.seeds, gain.each, strict=True) if gain else ()
-    gains = "; ".join(f"{seed}: {100 * one:+.1f}" for seed, one in each)
-    lines.append(f"M-DPO's gain over SFT by seed, in points: {gains}.")
+    primary = [row for row in judged if row.claim.kind == "primary"]
+    exploratory = [row for row in judged if row not in primary]
+    fewest = min((len(row.seeds) for row in primary if row.measured), default=1)
+    rule = inspect.cleandoc(str(claims.verdict.__doc__)).partition("\n\nArgs:")[0]
+    parts = [
+        _study_sentence(reference, study.seeds()),
+        f"## Primary claims\n\nMarked in `data/paper/claims.csv`: {claims.verdict_counts(primary)}.",
+        markdown_table(*claims.rows(primary)),
+        "Seeds: how many, and the sign of each one's difference. p: exact two-sided sign-flip test over seeds; the least "
+        f"that so many can give is {2 / 2**fewest:.2g}. Holm p: adjusted for all {len(primary)} claims.",
+        f"## Exploratory claims\n\nAll others: {claims.verdict_counts(exploratory)}.",
+        markdown_table(*claims.rows(exploratory)),
+        f"## The rule\n\n{rule}",
+    ]
     if seconds := _seconds_of_all_arms(reference):
-        lines.append(
+        parts.append(
             f"All {len(ARMS)} arms of one seed take about {seconds / 60 / 2:.0f} minutes on two cores "
             "(the mean times of this study's stages, added up)."
         )
-    return "\n".join(lines)
+    return "\n\n".join(parts)
+
+
+def _study_sentence(reference: Path, seeds: Sequence[int]) -> str:
+    """What a study rests on, and where its answers are."""
+    asked = study_metrics.questions(reference / "study")
+    world = f" of the world `{asked['world']}`" if asked["world"] else ""
+    count = len(set(asked["problems"].values()))
+    families = f"the {count} families of " if count < len(asked["problems"]) else ""
+    return (
+        f"A study{world} over seeds {', '.join(map(str, seeds))} (`python -m mtdpo_lib study`). Intervals are 95% ones, "
+        f"over seeds and {families}its test problems. Every answer of every arm and seed is kept in `study/arms`, a 1 or 0 "
+        f"for each problem in the order of `study/{QUESTIONS}`; `mtdpo_lib.results.study_metrics.answers` reads them."
+    )
 
 
 def _seconds_of_all_arms(reference: Path) -> float | None:

@@ -178,7 +178,7 @@ def combine(folders: Sequence[Path], out: Path) -> Path:
     images = []
     for name, figure in _figures(runs).items():
         file = figure.save(out / "figures" / f"{name}.png")
-        images.append({"data": base64.b64encode(file.read_bytes()).decode(), "alt": figure.headline})
+        images.append({"data": base64.b64encode(file.read_bytes()).decode(), "alt": figure.alt})
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     differences = metrics.select(kind="difference")

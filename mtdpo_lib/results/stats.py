@@ -13,6 +13,7 @@ from scipy import stats
 
 Interval = tuple[float, float]
 Estimate = tuple[float, float, float]  # value, low, high
+MANY = 1e6  # degrees of freedom of what is known well
 
 
 def wilson(successes: int, n: int) -> Interval:
@@ -86,18 +87,26 @@ def pass_at_n(right: int, samples: int, n: int) -> float:
     return 1.0 - math.comb(samples - right, n) / math.comb(samples, n)
 
 
-def over_seeds(differences: Sequence[Sequence[float]], resamples: int = 10_000, seed: int = 0) -> Estimate:
-    """Mean over seeds and questions, with an interval over both.
+def over_seeds(
+    differences: Sequence[Sequence[float]],
+    resamples: int = 10_000,
+    seed: int = 0,
+    families: Sequence[str] = (),
+) -> Estimate:
+    """Mean over seeds and questions, with an interval for other seeds and other families of questions.
 
-    The variance of the mean is ``s^2(seed means) / S + s^2(question means) / N``, taken with Student's t at S - 1
-    degrees of freedom. Neither term is corrected for the noise that it shares with the other, so the interval is
-    somewhat too wide, never too narrow. One seed alone gives an interval over questions only: "indicative".
+    Two-way analysis of variance: each seed has its luck, each family has its luck, and both hold the noise that is left, so
+    it is taken off once. The variance of the mean is ``s^2(seed means) / S + s^2(family means) / F - s^2(rest) / (S F)``, at
+    least the larger of the first two, under Student's t at Satterthwaite's degrees of freedom. Simulations in the
+    tests hold its coverage for 5 and 12 seeds to 93 to 98%. One seed alone gives a bootstrap over families: "indicative".
 
     Args:
         differences: shape [S seeds, N questions], e.g. right (1) or wrong (0) of a policy minus that of SFT;
             the same questions in every row.
         resamples: bootstrap samples, used when S is 1.
         seed: of that resampling.
+        families: of the N questions; those of one family, e.g. made from one template, share their luck. Every question is
+            its own family where none are given.
 
     Raises:
         ValueError: not a table of at least one seed and one question.
@@ -105,13 +114,17 @@ def over_seeds(differences: Sequence[Sequence[float]], resamples: int = 10_000, 
     table = np.asarray(differences, dtype=np.float64)
     if table.ndim != 2 or 0 in table.shape:
         raise ValueError(f"Scores over seeds need a table [seeds, questions], got shape {table.shape}.")
-    seeds, questions = table.shape
+    table = _by_family(table, families)
+    seeds, count = table.shape
     if seeds == 1:
         return _bootstrap(table[0], resamples, seed)
-    variance = table.mean(axis=1).var(ddof=1) / seeds
-    if questions > 1:
-        variance += table.mean(axis=0).var(ddof=1) / questions
-    return _student(float(table.mean()), float(variance), seeds)
+    mean, by_seed, by_family = table.mean(), table.mean(axis=1), table.mean(axis=0)
+    if count == 1:
+        return mean_interval(list(by_seed))
+    rest = table - by_seed[:, None] - by_family + mean
+    doubled = (rest**2).sum() / ((seeds - 1) * (count - 1)) / table.size
+    parts = [(by_seed.var(ddof=1) / seeds, seeds - 1), (by_family.var(ddof=1) / count, count - 1)]
+    return _student(float(mean), parts, float(doubled))
 
 
 def combine_seeds(values: Sequence[float], half_widths: Sequence[float]) -> Estimate:
@@ -122,9 +135,36 @@ def combine_seeds(values: Sequence[float], half_widths: Sequence[float]) -> Esti
         half_widths: half of each seed's 95% interval over questions; its mean stands for the second variance term.
     """
     array = _one_row(values)
-    half = float(np.mean(half_widths))
-    variance = array.var(ddof=1) / len(array) + (half / stats.norm.ppf(0.975)) ** 2
-    return _student(float(array.mean()), float(variance), len(array))
+    questions = float(np.mean(half_widths) / stats.norm.ppf(0.975)) ** 2
+    seeds = float(array.var(ddof=1)) / len(array)
+    return _student(float(array.mean()), [(seeds, len(array) - 1), (questions, MANY)])
+
+
+def sign_flip(values: Sequence[float]) -> float:
+    """Exact two-sided p-value of "the sign of every value could as well be the other one".
+
+    All ``2^S`` ways to set the signs are counted, so no p-value is below ``2 / 2^S``.
+
+    Args:
+        values: one a seed; whole numbers where ties should be exact, e.g. by how many questions a policy is ahead.
+    """
+    if len(values) < 2:
+        return 1.0
+    all_ways = {"permutation_type": "samples", "n_resamples": np.inf, "batch": 10_000}
+    return float(stats.permutation_test((values,), np.sum, vectorized=True, **all_ways).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values, adjusted for being several: each step of Holm's method, in the order given.
+
+    Args:
+        p_values: of all hypotheses of the family, those not tested with 1.
+    """
+    order = np.argsort(p_values)
+    stepped = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    return adjusted.tolist()
 
 
 def of_proportion(estimate: Estimate) -> Estimate:
@@ -140,8 +180,23 @@ def _one_row(values: Sequence[float]) -> np.ndarray:
     return array
 
 
-def _student(mean: float, variance: float, seeds: int) -> Estimate:
-    half = float(stats.t.ppf(0.975, seeds - 1)) * variance**0.5
+def _by_family(table: np.ndarray, families: Sequence[str]) -> np.ndarray:
+    """A column per family instead of one per question; its mean over the table stays."""
+    if not len(families):
+        return table
+    _, number = np.unique(families, return_inverse=True)
+    member = np.eye(number.max() + 1)[number]
+    # Deviations are added up, not values: a family's size alone says nothing about its luck.
+    return table.mean() + (table - table.mean()) @ member * (member.shape[1] / len(number))
+
+
+def _student(mean: float, parts: Sequence[tuple[float, float]], doubled: float = 0.0) -> Estimate:
+    """An interval from parts of the variance, each with its degrees of freedom; `doubled` is in both of them."""
+    variance = max(sum(part for part, _ in parts) - doubled, *(part for part, _ in parts))
+    if not variance:
+        return mean, mean, mean
+    freedom = variance**2 / sum(part**2 / own for part, own in parts)
+    half = float(stats.t.ppf(0.975, freedom) * variance**0.5)
     return mean, mean - half, mean + half
 
 

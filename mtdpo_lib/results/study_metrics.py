@@ -11,10 +11,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mtdpo_lib.common.files import REFERENCE_RUNS, read_json, write_json
+from mtdpo_lib.common.files import QUESTIONS, REFERENCE_RUNS, read_json, write_json
 from mtdpo_lib.common.stages import seconds_by_kind
 from mtdpo_lib.experiment.arms import (
     ARMS,
@@ -64,7 +65,7 @@ def summarise(out: Path) -> Path:
         ValueError: no record, or records of different profiles or settings.
     """
     by_arm, profile, settings = _read_arms(out)
-    metrics = _metrics(by_arm)
+    metrics = _metrics(by_arm, list(questions(out)["problems"].values()))
     judged = claims.judge(metrics, get_profile(profile).claims)
     write_json(out / "report.json", [row.to_dict() for row in (*metrics, *judged)])
     kind = profile + (f", `--set {settings}`" if settings else "")
@@ -83,7 +84,7 @@ def draw(metrics: Metrics, profile: str, folder: Path) -> list[Path]:
     words = measured_arms(metrics)
     drawn = {"arms": figures.arms(metrics, words)}
     judged = claims.judge(metrics, get_profile(profile).claims)
-    for theme in dict.fromkeys(row.claim.theme for row in judged):
+    for theme in dict.fromkeys(["primary", *(row.claim.theme for row in judged)]):
         drawn["claims_" + theme.replace(" ", "_")] = figures.claims(judged, theme)
     for group, members in GROUPS.items():
         if shown := list(measured_arms(metrics, members)):
@@ -109,9 +110,31 @@ def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
     shutil.rmtree(home, ignore_errors=True)
     shutil.copytree(out / "arms", home / "arms", ignore=shutil.ignore_patterns(".*", "*.tmp"))
     write_json(home / "seconds.json", seconds)
-    for file in ("report.json", "report.md"):
-        shutil.copy(out / file, home)
+    for file in (*out.glob("*.json"), *out.glob("*.md")):
+        shutil.copy(file, home)
     return home
+
+
+def answers(out: Path) -> dict[tuple[str, int], dict[str, list[int]]]:
+    """Right (1) or wrong (0) of every test problem, in the order of `questions`, from a study's records.
+
+    Returns:
+        By arm and seed, then by policy: ``answers(folder)["mdpo", 100]["mdpo-3"]``.
+
+    Raises:
+        ValueError: no record, or records of different profiles or settings.
+    """
+    return {
+        (arm, seed): {policy: list(map(int, letters)) for policy, letters in record["outcomes"].items()}
+        for arm, records in _read_arms(out)[0].items()
+        for seed, record in records.items()
+    }
+
+
+def questions(out: Path) -> dict[str, Any]:
+    """A study's ``world``, and its test ``problems``, each id with its family; both empty where it does not say."""
+    file = out / QUESTIONS
+    return read_json(file) if file.is_file() else {"world": "", "problems": {}}
 
 
 def kept_seconds(name: str, source: Path = REFERENCE_RUNS) -> dict[str, float]:
@@ -194,16 +217,17 @@ def _read_arms(out: Path) -> tuple[ByArm, str, str]:
     return {name: records for name, records in by_arm.items() if records}, *kinds.pop()
 
 
-def _metrics(by_arm: ByArm) -> Metrics:
-    sources = (_accuracies, _contrasts, _pass_metrics, _iteration_metrics, _checkpoints, _costs)
-    return Metrics(metric for source in sources for metric in source(by_arm) if metric is not None)
+def _metrics(by_arm: ByArm, families: Sequence[str]) -> Metrics:
+    of_answers = (source(by_arm, families) for source in (_accuracies, _contrasts, _pass_metrics))
+    of_seeds = (source(by_arm) for source in (_iteration_metrics, _checkpoints, _costs))
+    return Metrics(metric for metric in chain(*of_answers, *of_seeds) if metric is not None)
 
 
-def _accuracies(by_arm: ByArm) -> Iterator[Metric | None]:
+def _accuracies(by_arm: ByArm, families: Sequence[str]) -> Iterator[Metric | None]:
     """Each arm's accuracy and gain over its SFT policy, by iteration too, and the difference from its rival."""
     for name, records in by_arm.items():
         rival, end = ARMS[name].against, (name, LAST)
-        over_questions = partial(_over_questions, by_arm, arm=name)
+        over_questions = partial(_over_questions, by_arm, families, arm=name)
         yield over_questions("accuracy", [end], split="test")
         yield over_questions("gain", [end, (name, START)], split="test")
         yield over_questions("difference", [end, (rival, LAST)], split="test", against=rival)
@@ -216,9 +240,9 @@ def _accuracies(by_arm: ByArm) -> Iterator[Metric | None]:
             yield over_questions("accuracy", [(name, last), (name, 1)], iteration=last, since=1)
 
 
-def _contrasts(by_arm: ByArm) -> Iterator[Metric | None]:
+def _contrasts(by_arm: ByArm, families: Sequence[str]) -> Iterator[Metric | None]:
     """Differences between arms that are not each other's rivals."""
-    over_questions = partial(_over_questions, by_arm)
+    over_questions = partial(_over_questions, by_arm, families)
     for one, other in CONTRASTS:
         ends = [(one, LAST), (other, LAST)]
         yield over_questions("difference", ends, split="test", arm=one, against=other)
@@ -229,7 +253,9 @@ def _contrasts(by_arm: ByArm) -> Iterator[Metric | None]:
         yield over_questions("gain", gains, split="test", arm=one, against=other)
 
 
-def _over_questions(by_arm: ByArm, kind: str, policies: Sequence[PolicyOf], **fields: Any) -> Metric | None:
+def _over_questions(
+    by_arm: ByArm, families: Sequence[str], kind: str, policies: Sequence[PolicyOf], **fields: Any
+) -> Metric | None:
     """First minus second (minus third plus fourth) policy, paired on the questions, over the seeds that have all."""
     signs = (1, -1, -1, 1)
     table: dict[int, list[float]] = {}
@@ -238,7 +264,7 @@ def _over_questions(by_arm: ByArm, kind: str, policies: Sequence[PolicyOf], **fi
         if len(rows) == len(policies):
             signed = ([sign * right for right in row] for sign, row in zip(signs, rows, strict=False))
             table[seed] = [sum(column) for column in zip(*signed, strict=True)]
-    return _from_table(table, proportion=len(policies) == 1, kind=kind, **fields)
+    return _from_table(table, families, proportion=len(policies) == 1, kind=kind, **fields)
 
 
 def _right(by_arm: ByArm, policy: PolicyOf, seed: int) -> list[int] | None:
@@ -250,7 +276,7 @@ def _right(by_arm: ByArm, policy: PolicyOf, seed: int) -> list[int] | None:
     return [int(letter) for letter in record["outcomes"][record["policies"][iteration]]]
 
 
-def _pass_metrics(by_arm: ByArm) -> Iterator[Metric | None]:
+def _pass_metrics(by_arm: ByArm, families: Sequence[str]) -> Iterator[Metric | None]:
     """pass@n of each arm that was sampled often, of its SFT policy, and what it gained over SFT."""
     for name, records in by_arm.items():
         sampled = {seed: record for seed, record in records.items() if record.get("right of many")}
@@ -262,7 +288,7 @@ def _pass_metrics(by_arm: ByArm) -> Iterator[Metric | None]:
             chance = partial(stats.pass_at_n, samples=PASS_SAMPLES, n=n)
             ours, theirs = ({seed: list(map(chance, row)) for seed, row in rows.items()} for rows in right)
             gains = {seed: [a - b for a, b in zip(ours[seed], theirs[seed], strict=True)] for seed in sampled}
-            of_n = partial(_from_table, kind="pass", split=str(n), arm=name)
+            of_n = partial(_from_table, families=families, kind="pass", split=str(n), arm=name)
             yield of_n(ours, proportion=True)
             yield of_n(theirs, proportion=True, iteration=START, policy=f"{name}/{BASE}")
             yield of_n(gains, against=BASE)
@@ -312,13 +338,16 @@ def _minus(ours: Values, theirs: Values) -> Values:
     return {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
 
 
-def _from_table(table: dict[int, list[float]], proportion: bool = False, **fields: Any) -> Metric | None:
-    """A metric with one number per seed and question; None without seeds."""
+def _from_table(
+    table: dict[int, list[float]], families: Sequence[str], proportion: bool = False, **fields: Any
+) -> Metric | None:
+    """A metric with one number per seed and question, some of all as `ManySamples` spreads them; None without seeds."""
     if not table:
         return None
     rows = list(table.values())
-    means = {seed: sum(row) / len(row) for seed, row in table.items()}
-    return _metric(stats.over_seeds(rows), means, proportion, n=len(rows[0]), **fields)
+    means, n = {seed: sum(row) / len(row) for seed, row in table.items()}, len(rows[0])
+    own = families[:: len(families) // n][:n] if families else ()
+    return _metric(stats.over_seeds(rows, families=own), means, proportion, n=n, **fields)
 
 
 def _from_values(values: Values, proportion: bool = False, **fields: Any) -> Metric | None:

@@ -13,6 +13,7 @@ import pytest
 
 from mtdpo_lib.__main__ import main
 from mtdpo_lib.experiment import arms, study
+from mtdpo_lib.experiment.algorithm1 import Experiment
 from mtdpo_lib.experiment.study import Study
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import SettingError
@@ -105,6 +106,18 @@ def test_the_command_plans_and_refuses(tmp_path, capsys):
     assert main(["study", "--arms", "nothing"]) == 2
     assert "Unknown arm 'nothing'" in capsys.readouterr().err
     assert main(["study", "--profile", "cpuu"]) == 2
+
+
+def test_a_study_writes_down_which_problems_it_asks(tmp_path, monkeypatch):
+    assert Study("smoke", SMALLEST, seeds=[], arms=[], out=tmp_path).run(jobs=1)
+    asked = json.loads((tmp_path / "questions.json").read_text())
+    problems = Experiment(get_profile("smoke", SMALLEST), 7, tmp_path).test_problems()
+    assert list(asked["problems"]) == [problem.id for problem in problems]
+    assert asked["world"] == "generated"
+    assert set(asked["problems"].values()) == {"gsm-like/packs", "math-like/next_prime"}
+    monkeypatch.setattr(study.Questions, "load", lambda _: problems)
+    published = Study("small", (), seeds=[], arms=[], out=tmp_path).questions()
+    assert published == {"world": "gsm8k", "problems": {one.id: one.id for one in problems}}, "no templates"
 
 
 @pytest.mark.slow

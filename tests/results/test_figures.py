@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from PIL import Image
 
 from mtdpo_lib.results import JudgedClaim, Metric, Metrics, figures
 from mtdpo_lib.results.claims import Claim
@@ -69,6 +70,7 @@ STUDY = Metrics([
     *[of_arm(fact, arm, value + number / 10, value, 0.9, 2, split="", iteration=number, unit=unit)
       for fact, unit in (("right", "fraction"), ("chosen_ratio", "nats"))
       for number in (1, 2, 3) for arm, value in (("mdpo", 0.1), ("fixed", 0.2))],
+    of_arm("right", "mdpo", 0.2, -0.05, 0.45, 2, split="", iteration=3, since=1),
 ])  # fmt: skip
 
 STARTS = Metrics([
@@ -78,18 +80,19 @@ STARTS = Metrics([
 
 
 def judged(statement, word, paper, measured):
-    claim = Claim("name", "methods", statement, "more", "metric", paper, "notebook", "Table 1", "")
+    claim = Claim("name", "primary", "methods", statement, "more", "metric", paper, "notebook", "Table 1", "")
     return JudgedClaim(claim, measured, word)
 
 
 JUDGED = [
     judged(f"{unit} of {word}", word, paper, Metric("difference", 0.2, -0.1, 0.5, 1008, unit, seeds, each=(0.1, 0.3)))
     for unit in ("fraction", "nats")
-    for word, paper, seeds in (("agrees", 3.0, (0, 1)), ("disagrees", None, (0, 1)), ("agrees", None, (0, 1)))
+    for word, paper, seeds in (("agrees", 3.0, (0, 1)), ("leans against", None, (0, 1)), ("agrees", None, (0, 1)))
 ] + [judged("not measured", "x", 1.0, None)]  # fmt: skip
 
 FIGURES = {
     "claims": lambda: figures.claims(JUDGED, "methods"),
+    "primary claims": lambda: figures.claims(JUDGED, "primary"),
     "claims, nothing": lambda: figures.claims(JUDGED, "sampling"),
     "over iterations": lambda: figures.over_iterations(
         STUDY, ["right", "chosen_ratio", "covered", "x"], ["mdpo", "fixed", "kto"]
@@ -232,6 +235,42 @@ def test_a_study_counts_the_arms_whose_interval_lies_above_zero():
     assert "SFT 40.5 to 72.0 %" in title(FIGURES["pass"]())
 
 
+def test_changes_over_iterations_and_doses_are_told_with_their_paired_intervals():
+    assert title(FIGURES["over iterations"]()) == (
+        "Change from the first to the last iteration, right samples of the current policy (%): mdpo +20.0 (-5.0 to +45.0)"
+    )
+    assert "-5.0 (-7.0 to -3.0) at 0 lines" in " ".join(title(FIGURES["doses"]()).split())
+
+
+def dots(axes):
+    """Where the dots of seeds stand: x and y, one after the other."""
+    lines = [line for line in axes.get_lines() if line.get_marker() == "."]
+    return [value for line in lines for point in zip(*line.get_data(), strict=True) for value in point]
+
+
+def test_every_seed_is_a_dot_in_every_figure_of_a_claim():
+    first, _ = FIGURES["primary claims"]().panels
+    assert dots(first) == pytest.approx([10, 0.22, 30, 0.22, 10, 1.22, 30, 1.22, 10, 2.22, 30, 2.22])
+    each = (0.5, 0.7)
+    step = [of_arm("right", "mdpo", 0.6, 0.5, 0.7, 2, split="", iteration=one, each=each) for one in (1, 2)]
+    (panel,) = figures.over_iterations(Metrics(step), ["right"], ["mdpo"]).panels
+    assert dots(panel) == pytest.approx([1, 50, 1, 70, 2, 50, 2, 70])
+    arm = [of_arm(kind, "mdpo", 0.6, 0.5, 0.7, each=each) for kind in ("accuracy", "gain")]
+    accuracy, gain, _ = figures.arms(Metrics(arm), {"mdpo": "M-DPO"}).panels
+    assert dots(accuracy) == dots(gain) == pytest.approx([50, 0.22, 70, 0.22])
+
+
+def test_a_figure_says_in_words_what_it_shows():
+    figure = FIGURES["primary claims"]()
+    assert figure.alt.startswith(
+        "Claims of the paper (primary): 4 agrees, 2 leans against. n = 1,008 problems"
+    )
+    with Image.open(io.BytesIO(figure.png())) as image:
+        assert image.text["Description"] == figure.alt
+    wrapped = FIGURES["doses"]()
+    assert "\n" in title(wrapped) and "\n" not in wrapped.alt
+
+
 def test_intervals_are_drawn_to_scale():
     axes = figures.accuracy_by_iteration(Metrics([SFT])).axes[0]
     (bars,) = [container for container in axes.containers if container.has_yerr]
@@ -257,9 +296,9 @@ def test_one_seed_is_called_indicative_and_several_are_not():
     assert "seeds 0, 1, 2" in several and "indicative" not in several
 
 
-def test_a_figure_shows_itself_once_in_a_notebook():
+def test_a_figure_shows_itself_once_in_a_notebook_with_its_words():
     from IPython.core.formatters import DisplayFormatter
 
-    data, _ = DisplayFormatter().format(FIGURES["sft"]())
-    assert data["image/png"][:8] == b"\x89PNG\r\n\x1a\n" or data["image/png"].startswith("iVBOR")
-    assert io.BytesIO(FIGURES["sft"]()._repr_png_()).read(4) == b"\x89PNG"
+    figure = FIGURES["sft"]()
+    data, about = DisplayFormatter().format(figure)
+    assert data["image/png"] == figure.png() and about["image/png"] == {"alt": figure.alt}

@@ -251,7 +251,21 @@ def test_all_figures_are_redrawn_from_kept_records_alone(tmp_path, capsys):
     assert publish.draw_figures(out, source) == [out / home.name, out / home.name / "study"]
     assert (out / home.name / "study" / "arms.png").is_file()
     text = readme.claims_page(home)
-    assert "**The paper's claims** over seeds 0" in text and "| M-DPO is better than SFT |" in text
+    assert "A study over seeds 0 (" in text and "over seeds and its test problems" in text
+    primary, exploratory = text.partition("## Exploratory claims")[::2]
+    assert "5 not exercised, 1 leans towards (one seed: indicative)." in primary
+    assert (
+        "| M-DPO is better than SFT | +5.8 (Table 1) | +10.0 (+10.0 to +100.0) | 1 | 1 | 9 | 1: + |"
+        in primary
+    )
+    assert (
+        "the least that so many can give is 1." in primary and "| M-KTO is better than SFT |" in exploratory
+    )
+    assert "- **no effect**: the interval lies inside" in exploratory and "Args:" not in text
+    write_json(home / "study" / "questions.json", {"world": "small", "problems": {"a": "f", "b": "f"}})
+    assert "A study of the world `small`" in readme.claims_page(home)
+    assert "the 1 families of its test problems" in readme.claims_page(home)
+    (home / "study" / "questions.json").unlink()
     page = tmp_path / "README.md"
     page.write_text(f"{readme.BEGIN}\n{readme.results_block(home)}{readme.END}")
     assert not readme.update_readme(check=True, readme=page, reference=home), "the page of claims is missing"

@@ -51,24 +51,86 @@ def test_pairing_makes_the_interval_of_a_constant_gain_a_point():
 
 
 def test_over_seeds_on_a_table_worked_out_by_hand():
-    table = [[1, 0, 1, 0], [1, 1, 1, 0]]  # seed means 0.5, 0.75; question means 1, 0.5, 1, 0
-    variance = (0.25**2 / 2) / 2 + np.var([1, 0.5, 1, 0], ddof=1) / 4
-    half = 12.706204736432095 * math.sqrt(variance)  # t quantile with one degree of freedom
+    table = [
+        [1, 0, 1, 0],
+        [1, 1, 1, 0],
+    ]  # seed means 0.5, 0.75; question means 1, 0.5, 1, 0; residuals 1/8 and 3/8
+    seeds, questions = 0.25**2 / 2 / 2, np.var([1, 0.5, 1, 0], ddof=1) / 4
+    noise = 2 * (3 * 0.125**2 + 0.375**2) / 3 / 8
+    variance = seeds + questions - noise
+    freedom = variance**2 / (seeds**2 / 1 + questions**2 / 3)
+    half = scipy_stats.t.ppf(0.975, freedom) * math.sqrt(variance)
     assert stats.over_seeds(table) == pytest.approx((0.625, 0.625 - half, 0.625 + half))
+    assert stats.over_seeds([[1, 0], [1, 0], [1, 0]])[0] == 0.5
+    assert stats.over_seeds([[1, 1], [1, 1]]) == (1, 1, 1), "nothing varies"
+    assert stats.over_seeds([[0.5], [1.0]]) == pytest.approx(stats.mean_interval([0.5, 1.0])), "one question"
 
 
-def test_over_seeds_covers_the_truth_where_seeds_and_questions_both_vary():
-    rng = np.random.default_rng(0)
-    hits, naive_hits, rounds = 0, 0, 600
-    for _ in range(rounds):
-        seeds, questions = rng.normal(0, 0.02, (3, 1)), rng.normal(0, 0.3, (1, 200))
-        table = 0.05 + seeds + questions + rng.normal(0, 0.3, (3, 200))
-        _, low, high = stats.over_seeds(table)
-        hits += low <= 0.05 <= high
-        _, low, high = stats.mean_interval(table.ravel())  # pretends that 600 answers are independent
-        naive_hits += low <= 0.05 <= high
-    assert hits / rounds >= 0.95
-    assert naive_hits / rounds < 0.93, "the oracle must tell a wrong interval from a right one"
+def test_a_family_counts_as_often_as_its_problems_and_is_sure_as_one_of_them():
+    rng = np.random.default_rng(2)
+    table = rng.integers(-1, 2, (4, 30))
+    alone = stats.over_seeds(table)
+    assert stats.over_seeds(table, families=[f"own/{number}" for number in range(30)]) == pytest.approx(alone)
+    copies, names = np.repeat(table, 3, axis=1), np.repeat([f"family {number}" for number in range(30)], 3)
+    assert stats.over_seeds(copies, families=names) == pytest.approx(alone)
+    shuffled = rng.permutation(90)
+    assert stats.over_seeds(copies[:, shuffled], families=names[shuffled]) == pytest.approx(alone)
+    assert stats.over_seeds(copies[:1], families=names) == pytest.approx(stats.over_seeds(table[:1]))
+    uneven = ["large"] * 20 + [f"own/{number}" for number in range(10)]
+    value, low, high = stats.over_seeds(table, families=uneven)
+    assert value == pytest.approx(table.mean())
+    shifted = stats.over_seeds(table + 5, families=uneven)
+    assert shifted == pytest.approx((value + 5, low + 5, high + 5)), (
+        "a large family is no more than a large one"
+    )
+
+
+KINDS = {  # the luck of seeds, in fractions: small, large, and one seed in three that has not learnt
+    "SD of 0.5 points": lambda rng, shape: rng.normal(0, 0.005, shape),
+    "SD of 3 points": lambda rng, shape: rng.normal(0, 0.03, shape),
+    "two kinds": lambda rng, shape: np.where(rng.random(shape) < 1 / 3, -0.06, 0.03),
+}
+
+
+def coverage(kind, seeds, knows_families=True, rounds=800, families=24, size=15, truth=0.03):
+    """How often the interval holds the true difference of two policies that answer problems of random families."""
+    rng = np.random.default_rng(seeds)
+    family = np.repeat(np.arange(families), size)
+    chance = truth + KINDS[kind](rng, (rounds, seeds, 1)) + rng.normal(0, 0.05, (rounds, seeds, families))
+    chance = (chance + rng.normal(0, 0.08, (rounds, 1, families)))[:, :, family]
+    chance += rng.normal(0, 0.15, (rounds, 1, len(family)))
+    draw = rng.random(
+        chance.shape
+    )  # both are right or wrong alike, but for one problem in six and these chances
+    differences = (draw < np.maximum(chance, 0) + 0.08) * 1 - (draw > 1 - np.maximum(-chance, 0) - 0.08)
+    given = family if knows_families else ()
+    intervals = (stats.over_seeds(table, families=given) for table in differences)
+    return sum(low <= truth <= high for _, low, high in intervals) / rounds
+
+
+@pytest.mark.parametrize("seeds", [5, 12])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_interval_covers_the_truth_as_often_as_it_says(kind, seeds):
+    assert 0.93 <= coverage(kind, seeds) <= 0.98
+
+
+def test_an_interval_that_does_not_know_the_families_is_too_narrow():
+    assert coverage("SD of 3 points", 12, knows_families=False) < 0.9
+
+
+def test_signs_are_flipped_in_all_ways():
+    values = [5, 3, -1, 2]
+    sums = [abs(np.dot(signs, values)) for signs in itertools.product((1, -1), repeat=4)]
+    assert stats.sign_flip(values) == np.mean(np.array(sums) >= 9)
+    assert stats.sign_flip([-value for value in values]) == stats.sign_flip(values)
+    assert stats.sign_flip([4, 9, 1, 2, 7]) == 2 / 2**5 and stats.sign_flip(range(1, 13)) == 2 / 2**12
+    assert stats.sign_flip([0, 0, 0]) == stats.sign_flip([7]) == 1.0
+
+
+def test_holm_adjusts_step_by_step_and_keeps_the_order():
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.5, 0.001, 1.0]) == pytest.approx([1.0, 0.003, 1.0])
+    assert stats.holm([]) == []
 
 
 def test_over_one_seed_is_the_bootstrap_over_questions():

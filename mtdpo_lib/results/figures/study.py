@@ -11,9 +11,9 @@ from typing import Any
 from matplotlib.lines import Line2D
 
 from mtdpo_lib.experiment.arms import PASS_AT
-from mtdpo_lib.results.claims import JudgedClaim
+from mtdpo_lib.results.claims import MARGIN, JudgedClaim
 from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREY, ORANGE, SKY
-from mtdpo_lib.results.figures.style import FACT_WORDS, VERDICT_STYLES, Figure, percent, style_of
+from mtdpo_lib.results.figures.style import DOTS, FACT_WORDS, VERDICT_STYLES, Figure, style_of
 from mtdpo_lib.results.metric import Metric, Metrics
 
 NOTHING = "Nothing measured yet"
@@ -50,9 +50,10 @@ def claims(judged: Sequence[JudgedClaim], theme: str) -> Figure:
 
     Args:
         judged: claims, as `mtdpo_lib.results.judge` gives them; those that nothing was measured for are left out.
-        theme: of the claims to show.
+        theme: of the claims to show, or "primary" for those.
     """
-    measured = [(row.measured, row) for row in judged if row.measured and row.claim.theme == theme]
+    wanted = [row for row in judged if theme in (row.claim.theme, row.claim.kind)]
+    measured = [(row.measured, row) for row in wanted if row.measured]
     by_unit = {
         words: own
         for unit, words in CLAIM_UNITS.items()
@@ -64,24 +65,25 @@ def claims(judged: Sequence[JudgedClaim], theme: str) -> Figure:
     hollow: dict[str, Any] = {"marker": "d", "color": BLACK, "markerfacecolor": "none", "linestyle": ""}
     for axes, (words, own) in zip(panels, by_unit.items(), strict=False):
         for position, (metric, row) in enumerate(own):
-            values = [metric.scale * value for value in metric.each]
-            axes.plot(values, [position + 0.22] * len(values), ".", color=GREY, alpha=0.6, markersize=5)
             axes.across(position, metric, VERDICT_STYLES.get(row.verdict, (GREY, "o")))
             if row.claim.paper is not None:
                 axes.plot([row.claim.paper], [position], **hollow)
         labels = [textwrap.fill(f"{row.claim.statement}: {row.verdict_in_words}", 62) for _, row in own]
         axes.name_rows(labels, below=0.4, above=0.7, fontsize=8)
         axes.zero_line(across=False)
+        margin = own[0][0].scale * MARGIN[own[0][0].unit]
+        axes.axvspan(-margin, margin, color=GREY, alpha=0.15, label="too small to count")
         axes.set_xlabel(words)
     handles = [
+        *panels[0].patches,
         Line2D([], [], marker="s", color=GREY, linestyle="-", label="mean and 95% interval"),
-        Line2D([], [], marker=".", color=GREY, linestyle="", label="each seed"),
+        Line2D([], [], label="each seed", **DOTS),
         Line2D([], [], label="the paper", **hollow),
     ]
-    panels[0].key(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
+    panels[0].key(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4)
     verdicts = Counter(row.verdict for _, row in measured)
     summary = ", ".join(f"{count} {word}" for word, count in verdicts.items())
-    return fig.titled(f"The paper's claims on {theme}: {summary}" if summary else NOTHING)
+    return fig.titled(f"Claims of the paper ({theme}): {summary}" if summary else NOTHING)
 
 
 def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str]) -> Figure:
@@ -113,10 +115,11 @@ def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str])
         fig.legend(handles, names, fontsize=8, frameon=False, loc="outside right center")
     changes = []
     for arm in arms:
-        if values := [percent(metric.value) for metric in series[facts[0], arm].values()]:
-            changes.append(f"{arm} {values[0]} to {values[-1]}")
+        last = max(series[facts[0], arm], default=0)
+        if change := metrics.get(facts[0], policy=arm, iteration=last, since=1):
+            changes.append(f"{arm} {change.in_words(sign=True)}")
     subject = " ".join(FACT_WORDS.get(facts[0], facts[0]).split())
-    title = f"From the first to the last iteration, {subject}: {', '.join(changes)}"
+    title = f"Change from the first to the last iteration, {subject}: {', '.join(changes)}"
     fig.suptitle(textwrap.fill(title, 115) if changes else NOTHING, fontsize=10)
     return fig
 
@@ -209,6 +212,6 @@ def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
     right.zero_line()
     for axes in (left, middle, right):
         axes.set_xticks(list(differences))
-    ends = (f"{metric.value_in_words(sign=True)} at {dose} lines" for dose, metric in differences.items())
+    ends = (f"{metric.in_words(sign=True)} at {dose} lines" for dose, metric in differences.items())
     title = f"Scoring the tool's output instead of masking it, in points: {', '.join(ends)}"
-    return fig.titled(title if differences else NOTHING)
+    return fig.titled(title if differences else NOTHING, wrap=115)

@@ -16,6 +16,7 @@ from matplotlib import figure
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Style
 from mtdpo_lib.results.metric import Metric, rests_on
@@ -38,7 +39,11 @@ METHOD_STYLES: dict[str, Style] = {
 SUITE_STYLES = {
     "gsm-like": (GREEN, "D"), "gsm8k": (GREEN, "D"), "math-like": (PURPLE, "^"), "math": (PURPLE, "^"),
 }  # fmt: skip
-VERDICT_STYLES = {"agrees": (BLUE, "s"), "trend agrees": (SKY, "s"), "disagrees": (RED, "X")}
+VERDICT_STYLES = {
+    "agrees": (BLUE, "s"), "leans towards": (SKY, "s"), "no effect": (GREEN, "D"), "inconclusive": (GREY, "o"),
+    "leans against": (ORANGE, "X"), "disagrees": (RED, "X"),
+}  # fmt: skip
+DOTS: dict[str, Any] = {"marker": ".", "color": GREY, "alpha": 0.6, "markersize": 5, "linestyle": ""}
 FACT_WORDS = {
     "accuracy": "greedy accuracy (%)",
     "right": "right samples of the\ncurrent policy (%)",
@@ -54,18 +59,22 @@ class Panel(Axes):
     """One panel of a figure, and the ways in which numbers are drawn in it."""
 
     def line(self, points: Points, style: Style, label: str = "", line: str = "-") -> None:
-        """A line through metrics, with their intervals, in per cent or points where they are fractions."""
+        """A line through metrics, with their intervals and a dot for every seed; fractions in per cent or points."""
         metrics, (colour, marker) = list(points.values()), style
         self.errorbar(list(points), [m.scale * m.value for m in metrics], yerr=_interval_widths(metrics), label=label,
                       color=colour, marker=marker, linestyle=line, capsize=3, markersize=5)  # fmt: skip
+        for place, metric in points.items():
+            dots = [metric.scale * one for one in metric.each]
+            self.plot([place] * len(dots), dots, **DOTS | {"color": colour})
 
     def across(self, row: int, metric: Metric, style: Style) -> None:
-        """One metric with its interval in a row, and its value above."""
+        """One metric with its interval in a row, its value above, and a dot for every seed below."""
         value, (colour, marker) = metric.scale * metric.value, style
         self.errorbar([value], [row], xerr=_interval_widths([metric]),
                       color=colour, marker=marker, capsize=3, linestyle="")  # fmt: skip
         self.annotate(metric.value_in_words(), (value, row), (0, 7), textcoords="offset points", ha="center",
                       fontsize=8)  # fmt: skip
+        self.plot([metric.scale * one for one in metric.each], [row + 0.22] * len(metric.each), **DOTS)
         self.margins(x=0.25)
 
     def stacked(
@@ -170,15 +179,22 @@ class Figure(figure.Figure):
         """What the figure's title says."""
         return self.get_suptitle() or self.axes[0].get_title()
 
+    @property
+    def alt(self) -> str:
+        """The figure for who cannot see it: title and caption."""
+        return " ".join(f"{self.headline}. {self.get_supxlabel()}".split())
+
     def png(self) -> bytes:
         """The figure as a PNG of at most 256 colours, a third of the size; the same bytes for the same data."""
-        drawn, small = io.BytesIO(), io.BytesIO()
+        drawn, small, words = io.BytesIO(), io.BytesIO(), PngInfo()
         self.savefig(drawn, format="png", dpi=DPI)
         image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        image.save(small, format="png", optimize=True)
+        words.add_itxt("Description", self.alt)
+        image.save(small, format="png", optimize=True, pnginfo=words)
         return small.getvalue()
 
-    _repr_png_ = png
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        return self.png(), {"alt": self.alt}
 
     def save(self, file: Path) -> Path:
         """Write the PNG to `file`; its folder is made if missing."""
