@@ -240,15 +240,16 @@ class Study:
     def questions(self) -> dict[str, Any]:
         """The test problems, in the order in which the arms' records tell the answers, and the world that they are from.
 
-        Problems made from one template are a family: they share their luck. Any other is a family of its own.
+        In the world of habits problems made from one template are a family: they share their luck. Elsewhere each problem is
+        a family of its own.
 
         >>> Study("smoke", (), seeds=[], arms=[], out=Path("unused")).questions()["problems"].popitem()
         ('math-like/test/next_prime/944f57cdc14a', 'math-like/next_prime')
         """
         world = self.settled().problems
-        made, asked = world.source == "generated", Questions.of(world, "test", world.test, DATA_SEED)
-        families = {one.id: f"{one.suite}/{one.family}" if made else one.id for one in asked.load()}
-        return {"world": world.source, "problems": families}
+        asked, by_template = Questions.of(world, "test", world.test, DATA_SEED), world.world == "habits"
+        families = {one.id: f"{one.suite}/{one.family}" if by_template else one.id for one in asked.load()}
+        return {"world": world.world, "problems": families}
 
     def check(self) -> None:
         """Look for what would stop it, before long work starts.
