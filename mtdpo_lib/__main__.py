@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtdpo_lib.common.files import need_checkout, runs_folder
+from mtdpo_lib.common.files import default_folder, need_checkout
 from mtdpo_lib.common.progress import Progress, say
-from mtdpo_lib.common.stages import CorruptStage, MissingProduct, UnusableFolder
+from mtdpo_lib.common.stages import CorruptStage, MissingProduct
 from mtdpo_lib.experiment.arms import ARMS, parse_arms, parse_seeds
 from mtdpo_lib.lessons import run as runner
 from mtdpo_lib.profiles import BUDGETS, PROFILES, get_profile, setting_values
@@ -64,7 +66,7 @@ ARM_NAMES = "Arms:\n" + "\n".join(f"  {arm.name:16} {arm.what}" for arm in ARMS.
     "run the notebooks in order and write the report",
     PROFILE,
     option("--seed", type=int, default=0, help="default 0"),
-    option("--out", default="", help="run folder (default runs/PROFILE-seedN)"),
+    option("--out", default="", help="run folder (default runs/PROFILE-seedN, and what is set)"),
     option("--only", metavar="NN", help="one notebook, by number or name"),
     SET,
     more=BUDGET_NAMES,
@@ -85,7 +87,7 @@ def combine(options: Namespace) -> None:
     PROFILE,
     option("--seeds", default="0-2", help="like 0-4 or 0,3 (default 0-2)"),
     option("--arms", default="", help="names, separated by commas (default all)"),
-    option("--out", type=Path, help="folder (default runs/study-PROFILE)"),
+    option("--out", type=Path, help="folder (default runs/study-PROFILE, and what is set)"),
     option("--jobs", type=int, default=0, help="processes at one time (default: what fills the cores)"),
     option("--ray", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto"),
     option("--plan", action="store_true", help="only say what would be computed, and for how long"),
@@ -100,7 +102,8 @@ def study(options: Namespace) -> int:
 
     profile = get_profile(options.profile, options.settings)
     seeds, arms = parse_seeds(options.seeds), [arm.name for arm in parse_arms(options.arms)]
-    out = (options.out or runs_folder() / f"study-{options.profile}").expanduser().resolve()
+    own = default_folder(f"study-{options.profile}", " ".join(options.settings))
+    out = (options.out or own).expanduser().resolve()
     if options.keep:
         need_checkout("The command study --keep")
         say_where("Kept", study_metrics.keep(out))
@@ -194,7 +197,7 @@ def gate(options: Namespace) -> int:
     from mtdpo_lib.common.files import write_json
     from mtdpo_lib.experiment import gate
 
-    out = options.out or runs_folder() / f"gate-{options.profile}"
+    out = options.out or default_folder(f"gate-{options.profile}", " ".join(options.settings))
     measured = gate.measure(get_profile(options.profile, options.settings), parse_seeds(options.seeds), out)
     for line in gate.gate():
         verdict = "holds" if measured["passes"][line.name] else "FAILS"
@@ -242,12 +245,22 @@ def refresh_notebooks(options: Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, do, and turn what a user can get wrong into one sentence and exit code 2."""
-    options = PARSER.parse_args(arguments)
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # as errors are: a path may hold letters that the locale lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        if options.command in IN_CHECKOUT:
-            need_checkout(f"The command {options.command}")
-        return options.action(options) or runner.OK
-    except (ValueError, MissingProduct, CorruptStage, UnusableFolder, SandboxUnavailable) as error:
+        try:
+            options = PARSER.parse_args(arguments)
+            if options.command in IN_CHECKOUT:
+                need_checkout(f"The command {options.command}")
+            return options.action(options) or runner.OK
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `profiles | head`: nobody reads on, also not what is still to be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return runner.OK
+    except (ValueError, MissingProduct, CorruptStage, OSError, SandboxUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return runner.BAD_INPUT
     except KeyboardInterrupt:

@@ -1,7 +1,11 @@
 """What several test files use: texts, templates, trajectories made by hand, and a trainer's step."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis.strategies import SearchStrategy
 from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, KTOConfig
 
@@ -59,6 +63,25 @@ ETA = 0.3
 
 TRAINERS = {"mdpo": (TrajectoryDPOTrainer, DPOConfig), "mkto": (TrajectoryKTOTrainer, KTOConfig)}
 TRAINERS |= {"dpo": TRAINERS["mdpo"], "kto": TRAINERS["mkto"], "margin": (AdaptiveMarginTrainer, DPOConfig)}
+
+
+def fuzzed(*inputs: SearchStrategy) -> Callable:
+    """A test over made-up inputs, always the same ones: a few of them, and 2,000 when slow tests run.
+
+    None may take 10 seconds.
+    """
+
+    def decorate(check: Callable) -> Callable:
+        few, many = pytest.param(25, id="few"), pytest.param(2000, id="many", marks=pytest.mark.slow)
+
+        @pytest.mark.parametrize("cases", [few, many])
+        def test(cases):
+            limits = settings(max_examples=cases, deadline=10_000, derandomize=True, database=None)
+            limits(given(*inputs)(check))()
+
+        return test
+
+    return decorate
 
 
 def with_template(template: str, special: list[str], end: str) -> PreTrainedTokenizerFast:

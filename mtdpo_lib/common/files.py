@@ -6,15 +6,20 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 ROOT = Path(__file__).resolve().parents[2]  # of the repository
 NOTEBOOKS, DATA = ROOT / "notebooks", ROOT / "data"
 PAPER, REFERENCE_RUNS = DATA / "paper", DATA / "reference_runs"
 QUESTIONS = "questions.json"  # of a study, beside the folder of its arms' records
+LONGEST_NAME = 150  # of a folder that we name; file systems allow 255
 
 
 class NotACheckout(ValueError):
@@ -33,9 +38,19 @@ def need_checkout(what: str) -> None:
         )
 
 
-def runs_folder() -> Path:
-    """Where runs are kept unless told otherwise: ``runs`` in the checkout, or where the command was given."""
-    return (ROOT if NOTEBOOKS.is_dir() else Path.cwd()) / "runs"
+def default_folder(name: str, settings: str) -> Path:
+    """Where a run or a study is kept unless told otherwise: below ``runs``, in the checkout or where the command was given.
+
+    Args:
+        name: its own, e.g. ``cpu-seed0``.
+        settings: what was set, separated by spaces; the folder's name carries it.
+
+    >>> default_folder("cpu-seed0", "preference.eta=0.5 iterations=2").name
+    'cpu-seed0-iterations=2-preference.eta=0.5'
+    """
+    words = "-".join([name, *sorted(settings.split())])
+    home = ROOT if NOTEBOOKS.is_dir() else Path.cwd()
+    return home / "runs" / re.sub(r"[^\w.=+-]+", "_", words, flags=re.ASCII)[:LONGEST_NAME]
 
 
 def checksum(file: Path) -> str:
@@ -55,16 +70,21 @@ class CorruptData(ValueError):
     """A file that does not hold what was written into it."""
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path, kind: Any = Any, remedy: str = "restore the file or make it again") -> Any:
     """The content of a JSON file.
 
+    Args:
+        file: its path.
+        kind: the type of what was written, e.g. ``dict[str, float]``.
+        remedy: what to do about a file that holds something else.
+
     Raises:
-        CorruptData: it cannot be read, or is not JSON; names the file.
+        CorruptData: it cannot be read, is not JSON, or is of another kind; names the file.
     """
     try:
-        return json.loads(file.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise CorruptData(f"{file} is not readable JSON: restore the file or make it again.") from error
+        return TypeAdapter(kind).validate_python(json.loads(file.read_text(encoding="utf8")), strict=True)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptData(f"{file} is missing, or not the JSON that was written: {remedy}.") from error
 
 
 def write_jsonl(file: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -105,7 +125,46 @@ def read_jsonl(
 
 
 class UnusableFolder(OSError):
-    """An output folder that cannot be written, or whose disk is full."""
+    """An output folder that cannot be written, or that is not the run's own."""
+
+
+# What all libraries keep of the system's error; the last words are all that torch.save says.
+FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "inline_container")
+
+
+class FullDisk(UnusableFolder):
+    """A disk without room for what was to be written."""
+
+
+@contextmanager
+def room_for(target: Path) -> Iterator[None]:
+    """Write `target`, a file or a folder, or what lies in it.
+
+    Raises:
+        FullDisk: says which disk is full and how much was not enough, whichever library did the writing.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, FullDisk) or any(words in str(error) for words in FULL)):
+            raise
+        disk = next(place for place in target.absolute().parents if place.is_mount())
+        free = shutil.disk_usage(disk).free / 2**20
+        raise FullDisk(
+            f"The disk at {disk} is full: {target} needs more than the {free:,.1f} MiB that are free there, or than a quota "
+            "allows. Make room and start again; what is finished is kept."
+        ) from error
+
+
+@contextmanager
+def drafting(draft: Path) -> Iterator[None]:
+    """Make `draft`, a file or a folder, and rename it: if it is still there in the end, it is removed."""
+    try:
+        yield
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -113,19 +172,9 @@ def whole(file: Path) -> Iterator[Path]:
     """A draft to write, which becomes `file` when all of it is written: a reader never meets half a file.
 
     Raises:
-        UnusableFolder: the disk is full. Whatever stops the writing, the draft is removed and an older `file` stays.
+        FullDisk: there is no room. Whatever stops the writing, the draft is removed and an older `file` stays.
     """
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with room_for(file), drafting(draft):
         yield draft
         draft.replace(file)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        full = UnusableFolder(
-            f"The disk of {file.parent} is full: make room and start again; what is finished is kept."
-        )
-        full.errno = error.errno
-        raise full from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
@@ -54,3 +55,18 @@ class Progress:
         self._tenth = tenth
         to_go = f", about {duration(left)} to go" if left is not None and tenth < 10 else ""
         self.say(f"{self.label}: {state}; {duration(self.elapsed)} elapsed{to_go}")
+
+
+class Relay:
+    """A stream that passes on, of all that is written to it, the progress of work that has taken a minute already."""
+
+    def __init__(self, say: Say):
+        self.say = say
+
+    def write(self, text: str) -> None:
+        """Look at whole lines, as `say` prints them."""
+        for line in re.findall(r"^.+: .+; \d+ min \d\d s elapsed.*$", text, re.MULTILINE):
+            self.say(line)
+
+    def flush(self) -> None:
+        """Nothing waits."""

@@ -9,8 +9,8 @@ final name only when it is complete: a killed stage leaves nothing that looks fi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import errno
 import json
 import shutil
 import statistics
@@ -20,15 +20,31 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from pydantic import FiniteFloat
 
 from mtdpo_lib.common.code_key import code_key
-from mtdpo_lib.common.files import CorruptData, UnusableFolder, checksum, read_json, write_json
+from mtdpo_lib.common.files import (
+    CorruptData,
+    UnusableFolder,
+    checksum,
+    drafting,
+    read_json,
+    room_for,
+    write_json,
+)
 from mtdpo_lib.common.seeds import digest
 
 MANIFEST = "manifest.json"
+
+
+class Manifest(TypedDict):
+    """What the readers of a manifest need of it: a checksum for each file, and how long the product took."""
+
+    files: dict[str, str]
+    seconds: FiniteFloat
 
 
 class MissingProduct(RuntimeError):
@@ -116,6 +132,17 @@ class StageStore:
             ) from error
         self._verified: set[Path] = set()
 
+    @classmethod
+    def of_run(cls, out: Path) -> StageStore:
+        """The stages of a run or a study in the folder `out`, which is new, empty or has some already.
+
+        Raises:
+            UnusableFolder: something else lies in it, or it cannot be written.
+        """
+        if not (out / "stages").is_dir() and out.is_dir() and any(out.iterdir()):
+            raise UnusableFolder(f"The folder {out} is neither empty nor a run's: choose another with --out.")
+        return cls(out / "stages")
+
     def product[S: Product](self, stage: type[S], name: str, inputs: Mapping[str, Any]) -> S:
         """Where the product of `stage` from `inputs` is, or will be."""
         kind = name.partition("/")[0]
@@ -143,10 +170,8 @@ class StageStore:
             f"delete the folder {folder} and run again; only this stage and what depends on it are redone."
         )
         try:
-            manifest = read_json(folder / MANIFEST)
-            files = dict(manifest["files"].items())
-            float(manifest["seconds"])
-        except (CorruptData, KeyError, TypeError, ValueError, AttributeError) as error:
+            files = read_json(folder / MANIFEST, Manifest)["files"]
+        except CorruptData as error:
             raise CorruptStage(f"The manifest of stage {folder.name} is unreadable: {remedy}") from error
         for name, written in files.items():
             file = folder / name
@@ -155,11 +180,14 @@ class StageStore:
         self._verified.add(folder)
 
     def verify_all(self) -> None:
-        """Check every kept product, before long work starts.
+        """Check every kept product, before long work starts, and clear away what killed processes left half made.
 
         Raises:
             CorruptStage: names the first damaged product and the remedy.
         """
+        for draft in self.root.glob(".*-*"):
+            with contextlib.suppress(Timeout), self._lock(draft.with_name(draft.name[1:]), blocking=False):
+                shutil.rmtree(draft)
         for manifest in sorted(self.root.glob(f"*-*/{MANIFEST}")):
             self._verify(manifest.parent)
 
@@ -174,31 +202,29 @@ class StageStore:
         """
         product = self.product(stage, name, inputs)
         if not self.is_made(product):
-            with FileLock(self.root / ".locks" / product.path.name):
+            with room_for(product.path), self._lock(product.path):
                 if not self.is_made(product):
                     self._make(product)
         return product
 
+    def _lock(self, folder: Path, **how: Any) -> FileLock:
+        """Held by the process that makes the product in `folder`; the system gives it back when the process dies."""
+        return FileLock(self.root / ".locks" / folder.name, **how)
+
     def _make(self, product: Product) -> None:
         draft = product.path.with_name(f".{product.path.name}")
-        shutil.rmtree(draft, ignore_errors=True)  # what a killed process left; the lock is ours
+        for left in (draft, product.path):  # by a killed process, or without its manifest; the lock is ours
+            shutil.rmtree(left, ignore_errors=True)
         draft.mkdir()
-        start = time.perf_counter()
-        try:
+        with drafting(draft):
+            start = time.perf_counter()
             product.make(draft, **product.inputs)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            shutil.rmtree(draft, ignore_errors=True)
-            raise UnusableFolder(
-                f"The disk of {self.root} is full: make room and start again; what is finished is kept."
-            ) from error
-        written = [file for file in sorted(draft.rglob("*")) if file.is_file()]
-        files = {file.relative_to(draft).as_posix(): checksum(file) for file in written}
-        inputs = json.loads(json.dumps(product.inputs, default=_plain))
-        origin = {"stage": product.name, "key": product.key, "inputs": inputs, "files": files}
-        write_json(draft / MANIFEST, {**origin, "seconds": round(time.perf_counter() - start, 3)})
-        draft.rename(product.path)
+            written = [file for file in sorted(draft.rglob("*")) if file.is_file()]
+            files = {file.relative_to(draft).as_posix(): checksum(file) for file in written}
+            inputs = json.loads(json.dumps(product.inputs, default=_plain))
+            origin = {"stage": product.name, "key": product.key, "inputs": inputs, "files": files}
+            write_json(draft / MANIFEST, {**origin, "seconds": round(time.perf_counter() - start, 3)})
+            draft.rename(product.path)
 
     def require[S: Product](self, stage: type[S], name: str, inputs: Mapping[str, Any], notebook: str) -> S:
         """The kept product of `stage`, which `notebook` makes.

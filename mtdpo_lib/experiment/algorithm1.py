@@ -111,7 +111,7 @@ class Experiment:
 
     def __init__(self, profile: Profile, seed: int, out: Path | str, notebook: str | None = None):
         self.profile, self.seed, self.out, self.notebook = profile, seed, Path(out), notebook
-        self.store = StageStore(self.out / "stages")
+        self.store = StageStore.of_run(self.out)
         self.made: list[Product] = []
 
     def make[S: Product](self, stage: type[S], name: str, notebook: str | None = None, **given: Any) -> S:

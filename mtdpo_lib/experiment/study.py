@@ -259,11 +259,11 @@ class Study:
             CorruptStage: a kept product is damaged.
         """
         check_loadable(self.settled().model)
-        StageStore(self.out / "stages").verify_all()
+        StageStore.of_run(self.out).verify_all()
 
     def plan(self) -> Plan:
         """What is still to compute: every stage that the arms need over the seeds, once."""
-        profile, store, products = self.settled(), StageStore(self.out / "stages"), dict[Path, Product]()
+        profile, store, products = self.settled(), StageStore.of_run(self.out), dict[Path, Product]()
         for seed, name in itertools.product(self.seeds, self.arms):
             planned = Planned(ARMS[name].profile(profile), seed, self.out)
             ArmRun(planned, ARMS[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import os
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from IPython import get_ipython
 from IPython.display import HTML, display
 
 from mtdpo_lib import __version__
@@ -17,8 +19,9 @@ from mtdpo_lib.chat.show import to_html
 from mtdpo_lib.common.files import REFERENCE_RUNS, ROOT, read_json
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.experiment.algorithm1 import Experiment
+from mtdpo_lib.lessons.run import Run, check_parameters
 from mtdpo_lib.models.policy import Policy, device
-from mtdpo_lib.profiles import TINY_THREADS, get_profile, settings_hash
+from mtdpo_lib.profiles import TINY_THREADS, settings_hash
 from mtdpo_lib.results import Metric, Metrics, write_record
 from mtdpo_lib.results.policy_metrics import paired_metric, policy_metrics
 from mtdpo_lib.rollout.evaluate import outcome_string
@@ -34,17 +37,22 @@ class Lesson(Experiment):
 
     Args:
         notebook: the file's name without ``.ipynb``.
-        profile, seed, out, settings: the notebook's parameters; an empty `out` is ``runs/<profile>-seed<seed>``.
+        profile, seed, out, settings: the notebook's parameters; an empty `out` is ``runs/<profile>-seed<seed>`` and what
+            is set.
 
     Raises:
-        SettingError: unknown profile or setting.
-        UnusableFolder: `out` cannot be written.
+        SettingError: unknown profile, setting or parameter; a parameter of another type.
+        UnusableFolder: `out` cannot be written, or is not this run's.
     """
 
     def __init__(self, notebook: str, profile: str, seed: int, out: str, settings: str):
         self._start = time.perf_counter()
-        resolved = get_profile(profile, settings)
-        super().__init__(resolved, seed, ROOT / (out or f"runs/{profile}-seed{seed}"), notebook)
+        given = {"profile": profile, "seed": seed, "out": out, "settings": settings}
+        check_parameters(
+            notebook, Lesson.__init__.__annotations__, dict.fromkeys(injected_parameters()) | given
+        )
+        run = Run.of(profile, seed, ROOT / out if out else "", settings)
+        super().__init__(run.profile, seed, run.out, notebook)
         if self.is_tiny and "OMP_NUM_THREADS" not in os.environ:
             # As the runner does, so that a notebook opened alone gives the same figures.
             torch.set_num_threads(min(os.cpu_count() or 1, TINY_THREADS))
@@ -106,6 +114,17 @@ class Lesson(Experiment):
         if self.metrics:
             display(metric_table(self.metrics.select(unit="fraction")))
         print(f"Record: {file.relative_to(self.out)}")
+
+
+def injected_parameters() -> list[str]:
+    """Names that papermill set in this notebook: it passes every one that it is given, after a word in its own log.
+
+    Read from the cell that papermill puts in, which begins with the comment "Parameters".
+    """
+    shell = get_ipython()
+    cells = [cell for cell in shell.user_ns["In"] if cell.startswith("# Parameters\n")] if shell else []
+    statements = ast.parse(cells[-1]).body if cells else []
+    return [ast.unparse(one.targets[0]) for one in statements if isinstance(one, ast.Assign)]
 
 
 def metric_table(metrics: Sequence[Metric]) -> HTML:

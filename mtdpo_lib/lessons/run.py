@@ -10,32 +10,39 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import itertools
 import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import dropwhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from mtdpo_lib.common.files import NOTEBOOKS, ROOT, CorruptData, read_json, runs_folder, write_json
-from mtdpo_lib.common.progress import Progress, Say, duration, say
+from filelock import FileLock, Timeout
+
+from mtdpo_lib.common import files
+from mtdpo_lib.common.files import NOTEBOOKS, ROOT, CorruptData, UnusableFolder, read_json, write_json
+from mtdpo_lib.common.progress import Progress, Relay, Say, duration, say
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.common.stages import StageStore
 from mtdpo_lib.experiment.parallel import computing_environment
 from mtdpo_lib.lessons.projection import Projection, kept_seconds
 from mtdpo_lib.problems.gsm8k import FOLDER_VARIABLE
-from mtdpo_lib.profiles import Profile, get_profile, parse_assignments, settings_hash
+from mtdpo_lib.profiles import Profile, SettingError, get_profile, parse_assignments, settings_hash
+from mtdpo_lib.results.records import RunState
 
 if TYPE_CHECKING:
     import nbformat
 
 # Failures of a notebook whose sentence is all that the user needs, because the input caused them.
-INPUT_FAILURES = ("SettingError", "MissingModel", "MissingProduct", "CorruptStage", "UnusableFolder")
+INPUT_FAILURES = (
+    "SettingError", "MissingModel", "MissingProduct", "CorruptStage", "CorruptData", "UnusableFolder", "FullDisk",
+    "SandboxUnavailable",
+)  # fmt: skip
 
 OK, NOTEBOOK_FAILED, BAD_INPUT = 0, 1, 2
 
@@ -54,7 +61,7 @@ def reproduce(
     Args:
         profile_name: "smoke", "cpu", "small" or "paper".
         seed: the run's seed.
-        out: run folder; empty: ``runs/<profile>-seed<seed>`` under the repository root.
+        out: run folder, new, empty or this run's; by default ``runs/<profile>-seed<seed>`` and what is set.
         only: one notebook, by number or name; its inputs must have been made before.
         settings: dotted overrides, e.g. ``["preference.eta=0.5"]``.
         notebooks_dir: where the notebooks are.
@@ -66,16 +73,19 @@ def reproduce(
     Raises:
         ValueError, CorruptStage, UnusableFolder: the input cannot work; one sentence says why. Nothing was started.
     """
-    settings = _absolute_paths(settings)
-    profile = get_profile(profile_name, settings)
-    out = Path(out).expanduser().resolve() if out else runs_folder() / f"{profile_name}-seed{seed}"
-    run = Run(out, profile, seed, " ".join(settings))
+    run = Run.of(profile_name, seed, out, " ".join(_absolute_paths(settings)))
     notebooks = find_notebooks(notebooks_dir)
     chosen = notebooks if only is None else [pick_notebook(notebooks, only)]
     _check_input(run, chosen)
+    with run.alone():
+        return _run_and_report(run, notebooks, chosen, only is None, say)
 
-    run.take_up()
-    if only is None:
+
+def _run_and_report(
+    run: Run, notebooks: Sequence[Path], chosen: Sequence[Path], is_whole: bool, say: Say
+) -> int:
+    run.write()
+    if is_whole:
         chosen = run.unfinished(notebooks)
         if len(chosen) < len(notebooks):
             kept = f"{len(notebooks) - len(chosen)} of {len(notebooks)} notebooks"
@@ -90,7 +100,7 @@ def reproduce(
     run.write()
     if chosen:
         say(f"Notebooks took {duration(sum(run.seconds[notebook.stem] for notebook in chosen))}.")
-    say(f"Report: {shown(write_report(out))}")
+    say(f"Report: {shown(write_report(run.out))}")
     return OK
 
 
@@ -111,7 +121,7 @@ def run_notebooks(run: Run, notebooks: Sequence[Path], say: Say) -> int | None:
             progress.report(part, f"{part:.0%}, in {name}", left)
 
         with _every_second(tell), computing_environment(run.profile):
-            failure = execute(notebook, run.out / "notebooks", run.parameters)
+            failure = execute(notebook, run.out / "notebooks", run.parameters, say)
         run.seconds[name] = round(time.perf_counter() - start, 2)
         if failure is not None:
             return _say_failure(run, name, *failure, say)
@@ -156,6 +166,13 @@ def _every_second(tell: Callable[[], None]) -> Iterator[None]:
         watcher.join()
 
 
+class Finished(TypedDict):
+    """What a finished notebook was made with, and what it made."""
+
+    state: str
+    products: list[str]
+
+
 @dataclass
 class Run:
     """A run folder and what is run in it.
@@ -176,6 +193,32 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     complete: bool = False
 
+    @classmethod
+    def of(cls, profile: str, seed: int, out: Path | str = "", settings: str = "") -> Run:
+        """The run in the folder `out`, or in its own under ``runs``, with the seconds of notebooks that it finished before.
+
+        Raises:
+            SettingError: unknown profile or setting.
+            UnusableFolder: another run is in the folder.
+            CorruptData: its ``run.json`` is damaged.
+        """
+        resolved = get_profile(profile, settings)
+        folder = (
+            Path(os.path.expanduser(out)) if out else files.default_folder(f"{profile}-seed{seed}", settings)
+        )
+        run = cls(folder.resolve(), resolved, seed, settings)
+        before = run._kept("run.json", RunState)
+        ours = {name: value for name, value in run.parameters.items() if before.get(name, value) != value}
+        if before.get("settings_hash") == run.hash:
+            run.seconds = before["seconds"]
+        elif ours:
+            differences = ", ".join(f"{name} {before[name]!r} instead of {ours[name]!r}" for name in ours)
+            raise UnusableFolder(
+                f"The folder {run.out} holds a run with {differences}: choose another with --out. It may begin with a "
+                "copy of this one's stages/: what both share is then not computed again."
+            )
+        return run
+
     @property
     def parameters(self) -> dict[str, Any]:
         """What every notebook gets."""
@@ -187,12 +230,21 @@ class Run:
         """Of all settings and the seed."""
         return settings_hash(self.profile, self.seed)
 
-    def take_up(self) -> None:
-        """Write ``run.json``, with the seconds of notebooks that the same run finished earlier."""
-        before = self._kept("run.json")
-        if before.get("settings_hash") == self.hash:
-            self.seconds = before["seconds"]
-        self.write()
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the folder to itself, without the files that a killed run left half written.
+
+        Raises:
+            UnusableFolder: another process runs it now.
+        """
+        try:
+            with FileLock(self.out / ".lock", blocking=False):
+                drafts = (self.out.glob(pattern) for pattern in (".*.tmp", "*/.*.tmp", "notebooks/.*.ipynb"))
+                for draft in itertools.chain(*drafts):
+                    draft.unlink()
+                yield
+        except Timeout as error:
+            raise UnusableFolder(f"Another process is at work in {self.out}: wait for its end.") from error
 
     def write(self) -> None:
         """Write ``run.json``."""
@@ -203,47 +255,50 @@ class Run:
     def unfinished(self, notebooks: Sequence[Path]) -> list[Path]:
         """The notebooks that are still to run: from the first one that has not run, or whose text, library, data, settings,
         package versions or products are no longer what they were when it did."""
-        finished = self._kept("finished.json")
+        finished = self._kept("finished.json", dict[str, Finished])
 
         def stands(notebook: Path) -> bool:
             before = finished.get(notebook.stem, {"state": None, "products": []})
             there = all((self.out / product).exists() for product in before["products"])
             return there and before["state"] == self._state(notebook)
 
-        return list(dropwhile(stands, notebooks))
+        return list(itertools.dropwhile(stands, notebooks))
 
     def mark_finished(self, notebook: Path) -> None:
         """Keep what a notebook was made with, and every product that is there now."""
         patterns = (f"notebooks/{notebook.name}", "records/*.json", "stages/*/manifest.json")
-        files = (file for pattern in patterns for file in self.out.glob(pattern))
-        products = sorted(file.relative_to(self.out).as_posix() for file in files)
+        made = (file for pattern in patterns for file in self.out.glob(pattern))
+        products = sorted(file.relative_to(self.out).as_posix() for file in made)
         entry = {"state": self._state(notebook), "products": products}
-        write_json(self.out / "finished.json", self._kept("finished.json") | {notebook.stem: entry})
+        kept = self._kept("finished.json", dict[str, Finished])
+        write_json(self.out / "finished.json", kept | {notebook.stem: entry})
 
-    def _kept(self, name: str) -> dict[str, Any]:
-        """What an earlier start wrote; nothing where it cannot be read."""
-        try:
-            return read_json(self.out / name)
-        except CorruptData:
-            return {}
+    def _kept(self, name: str, kind: Any) -> dict[str, Any]:
+        """What an earlier start wrote; nothing where there was none.
+
+        Raises:
+            CorruptData: the file is damaged.
+        """
+        remedy = "delete the file and run again; no stage is computed again"
+        return read_json(self.out / name, kind, remedy) if (self.out / name).exists() else {}
 
     def _state(self, notebook: Path) -> str:
         """Hash of what a notebook's outputs come from, its stages apart."""
         given = [self.hash, versions(), os.environ.get(FOLDER_VARIABLE, "")]
         library, data = (ROOT / "mtdpo_lib").rglob("*.py"), (ROOT / "data").rglob("*.*")
-        files = (notebook, *sorted(library), *sorted(data))
-        return digest(json.dumps(given), *(file.name.encode() + file.read_bytes() for file in files))
+        sources = (notebook, *sorted(library), *sorted(data))
+        return digest(json.dumps(given), *(file.name.encode() + file.read_bytes() for file in sources))
 
 
 def _check_input(run: Run, notebooks: Sequence[Path]) -> None:
     """Refuse what would fail later: parameters that a notebook does not take, a missing model, a damaged stage."""
     for notebook in notebooks:
-        check_parameters(notebook, run.parameters)
+        check_parameters(notebook.stem, declared_parameters(notebook), run.parameters)
     if not run.profile.model.is_tiny:
         from mtdpo_lib.models.bases import check_loadable  # torch takes seconds to import
 
         check_loadable(run.profile.model)
-    StageStore(run.out / "stages").verify_all()
+    StageStore.of_run(run.out).verify_all()
 
 
 def shown(path: Path) -> str:
@@ -272,17 +327,28 @@ def pick_notebook(notebooks: Sequence[Path], wanted: str) -> Path:
     """
     stem = wanted.removesuffix(".ipynb")
     for notebook in notebooks:
-        if stem == notebook.stem or (stem.isdigit() and int(stem) == int(notebook.stem[:2])):
+        if stem == notebook.stem or (stem.isdecimal() and int(stem) == int(notebook.stem[:2])):
             return notebook
     known = ", ".join(notebook.stem for notebook in notebooks)
     raise ValueError(f"There is no notebook {wanted!r}: known are {known}.")
 
 
 def read_notebook(file: Path) -> nbformat.NotebookNode:
-    """A notebook file, in format 4."""
+    """A notebook file, in format 4.
+
+    Raises:
+        CorruptData: it is none.
+    """
     import nbformat  # takes seconds to import, and most commands read no notebook
 
-    return cast("nbformat.NotebookNode", nbformat.read(file, as_version=4))
+    try:
+        notebook = nbformat.read(file, as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # a damaged file is met by nbformat with errors of many kinds
+        raise CorruptData(
+            f"{file} is missing, or not a notebook: restore the file or make it again."
+        ) from error
+    return cast("nbformat.NotebookNode", notebook)
 
 
 def declared_parameters(notebook: Path) -> dict[str, str]:
@@ -293,13 +359,11 @@ def declared_parameters(notebook: Path) -> dict[str, str]:
     Raises:
         ValueError: the file is no notebook, or has no such cell.
     """
-    from nbformat import ValidationError
-
+    cells = read_notebook(notebook).cells
     try:
-        cells = read_notebook(notebook).cells
         (source,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
         statements = ast.parse(source).body
-    except (ValueError, SyntaxError, AttributeError, ValidationError) as error:
+    except (ValueError, SyntaxError) as error:
         raise ValueError(
             f"The notebook {notebook.name} is not one with a single cell tagged 'parameters' that holds literals."
         ) from error
@@ -310,51 +374,58 @@ def declared_parameters(notebook: Path) -> dict[str, str]:
     }
 
 
-def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
-    """Refuse what papermill would pass in silence: a parameter that the notebook does not declare, or of another type.
+def check_parameters(notebook: str, declared: Mapping[str, str], given: Mapping[str, Any]) -> None:
+    """Refuse what papermill would pass in silence: a parameter that is not declared, or of another type.
+
+    Args:
+        notebook: its name.
+        declared: parameter to the name of its type.
+        given: parameter to value.
 
     Raises:
-        ValueError: names the notebook, the parameter, and the nearest declared ones.
+        SettingError: names the notebook, the parameter, and the nearest declared ones.
     """
-    declared = declared_parameters(notebook)
-    for name, value in parameters.items():
+    for name, value in given.items():
         if name not in declared:
             near = difflib.get_close_matches(name, declared, n=2, cutoff=0.5) or list(declared) or ["none"]
-            raise ValueError(
-                f"Notebook {notebook.stem} declares no typed parameter {name!r}: it declares {' and '.join(near)}."
+            raise SettingError(
+                f"Notebook {notebook} declares no typed parameter {name!r}: it declares {' and '.join(near)}."
             )
         if declared[name] != type(value).__name__:
-            raise ValueError(
-                f"Notebook {notebook.stem} declares the parameter {name!r} as {declared[name]}, "
-                f"but it is {type(value).__name__}."
+            raise SettingError(
+                f"Notebook {notebook} declares the parameter {name!r} as {declared[name]}, and got {value!r}, which is "
+                f"{type(value).__name__}."
             )
 
 
-def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> tuple[str, str] | None:
+def execute(notebook: Path, folder: Path, parameters: dict[str, Any], say: Say) -> tuple[str, str] | None:
     """Run one notebook; the executed copy appears in `folder` under its own name when it is complete.
+
+    Progress of what takes minutes inside is passed on to `say`.
 
     Returns:
         None, or the kind and the last line of the exception that ended it; the copy is then called ``NN_slug.failed``.
     """
     import papermill
-    from nbclient.exceptions import DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
     draft, failed = folder / f".{notebook.stem}.ipynb", folder / f"{notebook.stem}.failed.ipynb"
     failed.unlink(missing_ok=True)
+    # Braces are papermill's way to fill parameters into a path.
+    source, target = (str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, draft))
     failure = None
-    try:
-        papermill.execute_notebook(
-            str(notebook), str(draft), parameters, kernel_name="python3", language="python", cwd=str(notebook.parent),
-            progress_bar=False, autosave_cell_every=0,
-            extra_arguments=["--log-level=ERROR"],  # of the kernel: its notes about itself are not for readers
-        )  # fmt: skip
-    except papermill.PapermillExecutionError as error:
-        failure = error.ename, error.evalue.strip().rpartition("\n")[2].strip() or "no message"
-    except DeadKernelError:
-        failure = "DeadKernelError", "the kernel died; often the memory was not enough"
-    if draft.exists():
+    with files.room_for(folder / notebook.name), files.drafting(draft):
+        try:
+            papermill.execute_notebook(
+                source, target, parameters, kernel_name="python3", language="python", cwd=str(notebook.parent),
+                progress_bar=False, autosave_cell_every=0, start_timeout=600, stdout_file=Relay(say),
+                extra_arguments=["--log-level=CRITICAL"],  # of the kernel: its notes about itself are not for readers
+            )  # fmt: skip
+        except papermill.PapermillExecutionError as error:
+            failure = error.ename, error.evalue.strip().rpartition("\n")[2].strip() or "no message"
+        except RuntimeError:  # nbclient's, also where it dies before its first answer
+            failure = "DeadKernelError", "the kernel died; often the memory was not enough"
         draft.replace(failed if failure else folder / notebook.name)
     return failure
 
@@ -367,8 +438,9 @@ def _absolute_paths(settings: Sequence[str]) -> list[str]:
     """
     changed = []
     for name, value in parse_assignments(list(settings)).items():
-        if name in ("problems.gsm8k_dir", "model.base") and Path(value).expanduser().exists():
-            value = str(Path(value).expanduser().resolve())
+        path = Path(os.path.expanduser(value))
+        if name in ("problems.gsm8k_dir", "model.base") and path.exists():
+            value = str(path.resolve())
         if len(value.split()) != 1:
             raise ValueError(
                 f"A setting cannot hold a space, got {name}={value!r}: rename the folder or link to it."

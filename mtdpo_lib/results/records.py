@@ -6,17 +6,45 @@ A record has a part that the same seed and settings reproduce exactly (`results`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from mtdpo_lib.common.files import read_json, write_json
+from pydantic import FiniteFloat
+
+from mtdpo_lib.common.files import CorruptData, read_json, write_json
 from mtdpo_lib.common.provenance import commit, machine, peak_memory_mib, versions
+from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.common.stages import MissingProduct
 from mtdpo_lib.profiles import Profile, settings_hash
 from mtdpo_lib.results.metric import Metric, Metrics
 
-Record = dict[str, Any]
+Passport = dict[str, Any]
+
+
+class RunState(TypedDict):
+    """What ``run.json`` holds: whose run a folder is, and how far it came."""
+
+    profile: str
+    seed: int
+    settings: str
+    settings_hash: str
+    seconds: dict[str, FiniteFloat]
+    complete: bool
+
+
+class Record(TypedDict):
+    """What a notebook found, as `write_record` writes it."""
+
+    record: str
+    profile: str
+    claims: str
+    seed: int
+    settings: dict[str, Any]
+    settings_hash: str
+    results: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 def write_record(
@@ -38,7 +66,7 @@ def write_record(
     """
     settings = profile.to_dict()
     settings["problems"].pop("gsm8k_dir")
-    record = {
+    record: Record = {
         "record": name,
         "profile": profile.name,
         "claims": profile.claims,
@@ -54,8 +82,24 @@ def write_record(
             "peak_memory_mib": round(peak_memory_mib(), 1),
         },
     }
+    record["provenance"]["checksum"] = _checksum(record)
     folder.mkdir(parents=True, exist_ok=True)
     return write_json(folder / f"{name}.json", record)
+
+
+def _checksum(record: Record) -> str:
+    """Of all but itself: readers may trust the shape of what was not changed since it was written."""
+    provenance = {key: value for key, value in record["provenance"].items() if key != "checksum"}
+    return digest(json.dumps({**record, "provenance": provenance}))
+
+
+def _read_record(file: Path) -> Record:
+    remedy = f"delete the file and run notebook {file.stem}.ipynb again"
+    record: Record = read_json(file, Record, remedy)
+    whole = _checksum(record)
+    if record["provenance"].get("checksum", whole) != whole:
+        raise CorruptData(f"{file} was changed after it was written: {remedy}.")
+    return record
 
 
 def current_records(folder: Path, wanted: str, needed: Sequence[str] = ()) -> dict[str, Record]:
@@ -68,9 +112,9 @@ def current_records(folder: Path, wanted: str, needed: Sequence[str] = ()) -> di
 
     Raises:
         MissingProduct: a needed record is not there; the sentence names the notebook to run.
-        CorruptData: a file is not JSON; the sentence names it.
+        CorruptData: a file is damaged; the sentence names it.
     """
-    found = {file.stem: read_json(file) for file in sorted(folder.glob("*.json"))}
+    found = {file.stem: _read_record(file) for file in sorted(folder.glob("*.json"))}
     records = {name: record for name, record in found.items() if record["settings_hash"] == wanted}
     for name in needed:
         if name not in records:
@@ -108,9 +152,9 @@ def merge_outcomes(records: dict[str, Record]) -> dict[str, list[int]]:
     }
 
 
-def merge_passports(records: dict[str, Record]) -> list[Record]:
+def merge_passports(records: dict[str, Record]) -> list[Passport]:
     """Every iteration's passport once, those of the main run first."""
-    found: dict[str, Record] = {}
+    found: dict[str, Passport] = {}
     for record in records.values():
         for passport in record["results"].get("passports", []):
             found.setdefault(passport["policy"], passport)

@@ -17,7 +17,14 @@ from mtdpo_lib.profiles import PROFILES
 from mtdpo_lib.results import stats
 from mtdpo_lib.results.metric import Metric, Metrics, in_words
 from mtdpo_lib.results.paper import PAPER_BASE, paper_by_iteration
-from mtdpo_lib.results.records import Record, current_records, merge_metrics, merge_outcomes, merge_passports
+from mtdpo_lib.results.records import (
+    Record,
+    RunState,
+    current_records,
+    merge_metrics,
+    merge_outcomes,
+    merge_passports,
+)
 from mtdpo_lib.results.tables import passport_rows, plain, result_rows, results_caption
 
 if TYPE_CHECKING:
@@ -37,25 +44,25 @@ class Runs:
         seeds: in order.
     """
 
-    run: dict[str, Any]
+    run: RunState
     records: list[dict[str, Record]]
     metrics: Metrics
     seeds: list[int]
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> RunState:
     """The ``run.json`` of a run folder.
 
     Raises:
         ValueError: there is none, or it is unreadable.
     """
     try:
-        return read_json(folder / "run.json")
+        return read_json(folder / "run.json", RunState)
     except CorruptData as error:
         raise ValueError(f"{folder} is not a run folder: it has no readable run.json.") from error
 
 
-def run_records(folder: Path, run: dict[str, Any]) -> dict[str, Record]:
+def run_records(folder: Path, run: RunState) -> dict[str, Record]:
     """The records that belong to `run`, by name."""
     return current_records(folder / "records", run["settings_hash"])
 

@@ -37,11 +37,17 @@ def private_folder() -> Path:
     """The folder for snapshots, made if need be: ``MTDPO_CACHE``, else ``mtdpo`` under the user's cache folder.
 
     Raises:
-        SandboxUnavailable: others can write it.
+        SandboxUnavailable: others can write it, or nobody can.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(os.environ.get("MTDPO_CACHE") or Path(base) / "mtdpo")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SandboxUnavailable(
+            f"The sandbox keeps machine code in {folder}, which cannot be made ({error.strerror}): "
+            "choose a private folder with MTDPO_CACHE."
+        ) from error
     if hasattr(os, "getuid") and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022):
         raise SandboxUnavailable(
             f"The sandbox keeps machine code in {folder}, which others can write: "

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from mtdpo_lib.common.files import CorruptData, UnusableFolder, read_json, read_jsonl, write_json, write_jsonl
+from mtdpo_lib.common.files import (
+    CorruptData,
+    FullDisk,
+    default_folder,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 from mtdpo_lib.common.stages import Product, StageStore
 
 ROWS = [{"a": 1, "text": "é\n"}, {"b": [None, True]}]
@@ -50,11 +58,10 @@ def test_what_stops_the_writing_is_not_hidden_and_leaves_the_old_file(tmp_path, 
 @pytest.mark.parametrize("write", [write_json, write_jsonl])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, write):
     (tmp_path / f".a.json.{os.getpid()}.tmp").symlink_to("/dev/full")
-    with pytest.raises(UnusableFolder) as caught:
+    with pytest.raises(
+        FullDisk, match=r"^The disk at / is full: .*/a\.json needs more than the .* MiB that are free"
+    ):
         write(tmp_path / "a.json", ROWS)
-    assert str(caught.value) == (
-        f"The disk of {tmp_path} is full: make room and start again; what is finished is kept."
-    )
     assert not list(tmp_path.iterdir())
 
 
@@ -65,16 +72,15 @@ class Fills(Product):
     def make(folder, code):
         def rows():
             yield ROWS[0]
-            raise OSError(code, "full")
+            raise OSError(code, os.strerror(code))
 
         write_jsonl(folder / "rows.jsonl", rows())
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_disk_that_fills_in_a_stage_is_the_stores_sentence(tmp_path, code):
-    with pytest.raises(UnusableFolder) as caught:
+    with pytest.raises(FullDisk, match=rf"is full: {tmp_path}/a-\w+ needs more than"):
         StageStore(tmp_path).make(Fills, "a", {"code": code})
-    assert str(caught.value).startswith(f"The disk of {tmp_path} is full")
     assert not list(tmp_path.glob(".a-*")), "the draft is removed, to make room"
 
 
@@ -84,5 +90,25 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(CorruptData, match=r"Line 3 of .*a\.jsonl is not a JSON object"):
         read_jsonl(file)
     for damaged in (file, tmp_path / "missing.json"):
-        with pytest.raises(CorruptData, match=rf"{damaged.name} is not readable JSON: restore the file"):
+        with pytest.raises(
+            CorruptData, match=rf"{damaged.name} is missing, or not the JSON that was written: restore"
+        ):
             read_json(damaged)
+
+
+def test_a_file_of_another_kind_is_named_with_what_to_do(tmp_path):
+    file = write_json(tmp_path / "a.json", {"a": 1})
+    assert read_json(file, dict[str, int]) == {"a": 1}
+    for kind in (dict[str, str], list[int]):
+        with pytest.raises(
+            CorruptData, match=r"a\.json is missing, or not the JSON that was written: call\.$"
+        ):
+            read_json(file, kind, "call")
+
+
+def test_a_default_folder_carries_what_was_set():
+    assert default_folder("cpu-seed0", "").name == "cpu-seed0"
+    one, other = (default_folder("cpu-seed0", text) for text in ("b=1e-4 a=2", "a=2 b=1e-4"))
+    assert one == other and one.name == "cpu-seed0-a=2-b=1e-4" and one.parent.name == "runs"
+    name = default_folder("cpu-seed0", f"a=../../{'é' * 300}").name
+    assert name.isascii() and "/" not in name and len(name) < 200

@@ -3,7 +3,7 @@
 import pytest
 
 from mtdpo_lib.common import progress as module
-from mtdpo_lib.common.progress import Progress, duration
+from mtdpo_lib.common.progress import Progress, Relay, duration
 
 
 @pytest.fixture
@@ -47,4 +47,17 @@ def test_durations_are_read_at_a_glance():
         "59 s",
         "1 min 00 s",
         "3 min 05 s",
+    ]
+
+
+def test_of_all_that_is_printed_only_the_progress_of_long_work_is_passed_on(clock):
+    lines: list[str] = []
+    relay = Relay(lines.append)
+    progress = Progress("SFT", "steps", say=lambda line: relay.write(f"a row: of a table\n{line}\n"))
+    for clock[0], done in ((50.0, 4), (100.0, 8), (500.0, 40)):
+        progress(done, 40)
+    relay.flush()
+    assert lines == [
+        "SFT: 8 of 40 steps; 1 min 40 s elapsed, about 6 min 40 s to go",
+        "SFT: 40 of 40 steps; 8 min 20 s elapsed",
     ]

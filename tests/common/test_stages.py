@@ -13,6 +13,7 @@ from collections import Counter
 import pytest
 
 from mtdpo_lib.common import stages
+from mtdpo_lib.common.files import FullDisk
 from mtdpo_lib.common.stages import (
     CorruptStage,
     MissingProduct,
@@ -134,27 +135,62 @@ def test_a_failed_stage_leaves_nothing_that_looks_finished(tmp_path):
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             store.make(Fails, "a", {"error": errno.EIO})
         assert not store.is_made(store.product(Fails, "a", {"error": errno.EIO}))
+        assert not list(tmp_path.glob(".a-*"))
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_room(tmp_path):
-    with pytest.raises(UnusableFolder, match="is full: make room and start again; what is finished is kept"):
+    with pytest.raises(FullDisk, match=r"is full: .*Make room and start again; what is finished is kept\.$"):
         StageStore(tmp_path).make(Fails, "a", {"error": errno.ENOSPC})
     assert not list(tmp_path.glob(".a-*"))
 
 
-def test_a_killed_stage_is_made_again(tmp_path):
+@pytest.fixture
+def half_made(tmp_path):
+    """A process that is in the middle of a stage."""
     (tmp_path / "hang").touch()
     context = multiprocessing.get_context("fork")
     process = context.Process(target=lambda: StageStore(tmp_path).make(HangsAtFirst, "a", {}))
     process.start()
     while not list(tmp_path.glob(".a-*/half")):
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
     (tmp_path / "hang").unlink()
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_killed_stage_is_made_again(tmp_path, half_made):
+    os.kill(half_made.pid, signal.SIGKILL)
+    half_made.join()
     product = StageStore(tmp_path).make(HangsAtFirst, "a", {})
     assert {file.name for file in product.path.iterdir()} == {"whole", "manifest.json"}
     assert not list(tmp_path.glob(".a-*")), "nothing is left of the killed one"
+
+
+def test_what_a_killed_process_left_is_cleared_away_and_what_a_living_one_makes_is_not(tmp_path, half_made):
+    StageStore(tmp_path).verify_all()
+    assert list(tmp_path.glob(".a-*/half"))
+    os.kill(half_made.pid, signal.SIGKILL)
+    half_made.join()
+    StageStore(tmp_path).verify_all()
+    assert not list(tmp_path.glob(".a-*"))
+
+
+def test_a_product_without_its_manifest_is_made_again(tmp_path):
+    product = StageStore(tmp_path).make(Work, "a", {})
+    (product.path / "manifest.json").unlink()
+    assert StageStore(tmp_path).make(Work, "a", {}) == product and CALLS.total() == 2
+
+
+def test_a_run_folder_is_new_or_empty_or_a_runs(tmp_path):
+    StageStore.of_run(tmp_path / "new")
+    (tmp_path / "new" / "notes.txt").touch()
+    StageStore.of_run(tmp_path / "new")
+    (tmp_path / "empty").mkdir()
+    StageStore.of_run(tmp_path / "empty")
+    with pytest.raises(UnusableFolder, match="is neither empty nor a run's: choose another with --out"):
+        StageStore.of_run(tmp_path)
+    assert not (tmp_path / "stages").exists()
 
 
 SHAPES = ["{", "[]", "3", "{}", '{"files": 3, "seconds": 1}', '{"files": {"sub/product.txt": 3}, "seconds": 1}',

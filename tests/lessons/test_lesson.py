@@ -1,15 +1,17 @@
 """What notebooks begin and end with: the map, the measured cost, metrics and the record."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from mtdpo_lib import lessons
-from mtdpo_lib.common.files import NOTEBOOKS, ROOT, read_json, write_json
+from mtdpo_lib.common.files import NOTEBOOKS, ROOT, UnusableFolder, read_json, write_json
 from mtdpo_lib.common.stages import Product
 from mtdpo_lib.lessons.lesson import PIPELINE, Lesson, measured_cost, metric_table, pipeline_map
 from mtdpo_lib.models.policy import Policy
+from mtdpo_lib.profiles import SettingError
 from mtdpo_lib.results import Metric, Metrics
 from mtdpo_lib.rollout.evaluate import Outcome
 
@@ -71,6 +73,52 @@ def test_a_lesson_notes_what_it_measures_and_writes_it(lesson, capsys):
     results = read_json(lesson.out / "records" / "06_multi_turn_dpo.json")["results"]
     assert Metrics.from_dicts(results["metrics"]) == lesson.metrics
     assert results["outcomes"] == {name: letters for name, (_, letters) in POLICIES.items()}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"seed": "abc"}, "'seed' as int, and got 'abc', which is str"),
+        ({"seed": "[1,2]"}, "got '[1,2]', which is str"),
+        ({"seed": 1.5}, "got 1.5, which is float"),
+        ({"seed": True}, "got True, which is bool"),
+        ({"out": 2024}, "'out' as str, and got 2024, which is int"),
+        ({"profile": "smok"}, "Unknown profile 'smok': did you mean smoke"),
+    ],
+)
+def test_a_notebook_refuses_parameters_of_another_type(tmp_path, given, words):
+    parameters = {"profile": "smoke", "seed": 0, "out": str(tmp_path / "out"), "settings": ""}
+    with pytest.raises(SettingError) as caught:
+        Lesson("02_sft", **parameters | given)
+    assert words in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_a_notebook_refuses_a_parameter_that_it_does_not_declare_when_papermill_runs_it_alone(tmp_path):
+    source, run = NOTEBOOKS / "00_start_here.ipynb", [sys.executable, "-m", "papermill", "--no-progress-bar"]
+    given = ["-p", "profil", "smoke", "-p", "seed", "1", "-p", "out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [*run, source, tmp_path / "ran.ipynb", *given], cwd=ROOT, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == (
+        "SettingError: Notebook 00_start_here declares no typed parameter 'profil': it declares profile."
+    )
+    assert done.returncode and not (tmp_path / "out").exists()
+
+
+def test_every_notebook_gives_its_own_parameters_to_its_lesson():
+    for file in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"):
+        (setup,) = [cell for cell in read_json(file)["cells"] if "setup" in cell["metadata"].get("tags", [])]
+        assert ", profile, seed, out, settings)" in "".join(setup["source"]), file.name
+
+
+def test_a_notebook_does_not_write_into_another_run(tmp_path):
+    seconds = {"seconds": {}, "complete": True}
+    run = {"profile": "smoke", "seed": 0, "settings": "", "settings_hash": "another", **seconds}
+    write_json(tmp_path / "run.json", run)
+    with pytest.raises(UnusableFolder, match="holds a run with seed 0 instead of 1"):
+        Lesson("02_sft", "smoke", 1, str(tmp_path), "")
 
 
 def test_the_table_of_metrics_shows_fractions_in_per_cent():

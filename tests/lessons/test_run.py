@@ -1,6 +1,8 @@
 """The runner on tiny notebooks: order, failure, resumption after a kill, and one sentence for each wrong input."""
 
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,13 +12,15 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from filelock import FileLock
 
 from mtdpo_lib import __main__ as command_line
 from mtdpo_lib.common import files
+from mtdpo_lib.common.files import CorruptData, FullDisk
 from mtdpo_lib.common.stages import CorruptStage, Product, StageStore, UnusableFolder
 from mtdpo_lib.lessons import publish
 from mtdpo_lib.lessons import run as runner
-from mtdpo_lib.profiles import SettingError, get_profile, settings_hash
+from mtdpo_lib.profiles import SettingError, get_profile
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = (
@@ -50,6 +54,30 @@ def run(folder: Path, out: Path, **options) -> tuple[int, list[str]]:
     lines: list[str] = []
     code = runner.reproduce("smoke", out=out, notebooks_dir=folder, say=lines.append, **options)
     return code, lines
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Notebooks run here, without a kernel."""
+
+    def execute(notebook, folder, parameters, say):
+        monkeypatch.syspath_prepend(notebook.parent)
+        names = dict(parameters)
+        for cell in nbformat.read(notebook, as_version=4).cells[2:]:
+            exec(cell.source, names)
+        folder.mkdir(exist_ok=True)
+        shutil.copy(notebook, folder)
+
+    monkeypatch.setattr(runner, "execute", execute)
+
+
+@pytest.fixture
+def finished(tmp_path, instant):
+    """A finished run: its notebooks and its folder."""
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    notebook(folder, "00_first", f"NAME = '00_first'\n{WRITES_A_RECORD}")
+    assert run(folder, out)[0] == 0
+    return folder, out
 
 
 def command(*arguments: str, **options) -> subprocess.CompletedProcess:
@@ -141,7 +169,7 @@ def test_a_missing_product_reaches_the_user_as_it_is(tmp_path):
         (PARAMETERS.replace("seed", "sed"), "declares no typed parameter 'seed': it declares sed"),
         (
             PARAMETERS.replace("seed: int", "seed: float"),
-            "declares the parameter 'seed' as float, but it is int",
+            "declares the parameter 'seed' as float, and got 0, which is int",
         ),
         ("x = (", "single cell tagged 'parameters'"),
     ],
@@ -188,6 +216,10 @@ class Made(Product):
         (place / "x.txt").write_text(text)
 
 
+# A clone, its parts, and a root.
+NO_RUNS = (".", "data", "notebooks", "data/reference_runs/cpu/seed0", "/")
+
+
 def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
     folder, out = tmp_path / "notebooks", tmp_path / "out"
     notebook(folder, "00_good", "print('fine')")
@@ -205,7 +237,10 @@ def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
         (["reproduce", "--set", "preference.etaa=1"], "did you mean preference.eta"),
         (["reproduce", "--set", "preference.eta=much"], "wants a number above zero, got much"),
         (["reproduce", "--only", "99"], "There is no notebook '99'"),
+        (["reproduce", "--only", "⑥"], "There is no notebook '⑥'"),
         (["reproduce", "--out", "LICENSE/sub"], "cannot be written"),
+        *((["reproduce", "--out", out], "neither empty nor a run's") for out in NO_RUNS),
+        (["study", "--plan", "--out", "."], "neither empty nor a run's"),
         (
             ["reproduce", "--profile", "small", "--set", "model.base=/no/x.gguf"],
             "x.gguf does not exist: give model.base",
@@ -230,6 +265,23 @@ def test_the_shell_sees_the_same():
     assert "Traceback" not in answer.stderr
     shown = command("profiles", "cpu").stdout
     assert "preference.eta = " in shown and "--set budget=reduced changes: iterations=1, " in shown
+
+
+def test_a_reader_that_stops_reading_ends_a_command_without_a_word():
+    reader, writer = os.pipe()
+    os.close(reader)
+    for arguments in (["profiles"], ["--help"]):
+        call = [sys.executable, "-m", "mtdpo_lib", *arguments]
+        done = subprocess.run(call, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+    os.close(writer)
+
+
+def test_a_locale_without_a_letter_of_the_path_is_no_error(tmp_path):
+    given = ("combine", "data/reference_runs/cpu/seed0", "--out", str(tmp_path / "é"))
+    done = command(*given, env=os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\\xe9/report.html\n")
 
 
 @pytest.mark.parametrize(("name", "words"), [("reproduce", ["reduced"]), ("study", ["reduced", "eta-low"])])
@@ -295,16 +347,17 @@ def test_a_second_start_keeps_seconds_of_the_same_run_only(tmp_path):
     notebook(folder, "01_two")
     assert run(folder, out, only="00")[0] == 0
     assert not json.loads((out / "run.json").read_text())["complete"]
-    profile = get_profile("smoke")
-    again, other = runner.Run(out, profile, 0), runner.Run(out, profile, 1)
-    again.take_up()
+    again = runner.Run.of("smoke", 0, out)
     assert list(again.seconds) == ["00_one"]
-    assert json.loads((out / "run.json").read_text())["settings_hash"] == settings_hash(profile, 0)
-    other.take_up()
-    assert other.seconds == {}
+    assert json.loads((out / "run.json").read_text())["settings_hash"] == again.hash
+    kept = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(kept | {"settings_hash": "of an older version"}))
+    assert runner.Run.of("smoke", 0, out).seconds == {}
 
 
-def test_finished_notebooks_are_not_run_again_until_something_they_come_from_changes(tmp_path, monkeypatch):
+def test_finished_notebooks_are_not_run_again_until_something_they_come_from_changes(
+    tmp_path, monkeypatch, instant
+):
     folder, out = with_stages(tmp_path / "notebooks"), tmp_path / "out"
     cell = f"""{USE_STAGES}
 store.make(Text, NAME, {{"text": NAME}})
@@ -334,11 +387,175 @@ with open(Path(out) / "ran.txt", "a") as ran:
     assert runs(only="01") == "b"
     notebook(folder, "01_b", "NAME = 'b'", cell, "'changed'")
     assert runs() == "bc"
-    assert runs(settings=["preference.eta=0.25"]) == "abc"
     monkeypatch.setenv("MTDPO_GSM8K_DIR", str(tmp_path))
-    assert runs(settings=["preference.eta=0.25"]) == "abc"
+    assert runs() == "abc"
     monkeypatch.setattr(runner, "versions", lambda: {"torch": "another"})
-    assert runs(settings=["preference.eta=0.25"]) == "abc"
+    assert runs() == "abc"
+
+
+def test_another_run_is_not_written_over_one_that_is_there(finished):
+    folder, out = finished
+    report = (out / "report.json").read_bytes()
+    for others, words in (
+        ({"seed": 1}, "seed 0 instead of 1"),
+        ({"settings": ["preference.eta=0.25"]}, "settings '' instead of 'preference.eta=0.25'"),
+    ):
+        with pytest.raises(UnusableFolder, match=f"holds a run with {words}: choose another with --out"):
+            run(folder, out, **others)
+    with pytest.raises(UnusableFolder, match="profile 'smoke' instead of 'cpu'"):
+        runner.reproduce("cpu", out=out, notebooks_dir=folder)
+    assert (out / "report.json").read_bytes() == report
+    # What is set to its own value, or in another order, is the same run.
+    eta = get_profile("smoke").preference.eta
+    assert run(folder, out, settings=[f"preference.eta={eta}"])[0] == 0
+    assert run(folder, out, settings=["iterations=2", f"preference.eta={eta}"])[0] == 0
+
+
+def test_a_runs_own_folder_is_named_after_what_is_set():
+    plain, other = (runner.Run.of("smoke", 3, settings=given).out for given in ("", "preference.eta=0.25"))
+    assert plain.name == "smoke-seed3" and other == plain.with_name("smoke-seed3-preference.eta=0.25")
+
+
+@pytest.mark.parametrize("shape", ["", "{", "[]", "3", "{}", '{"files": 3}', '{"00_first": 3}', "[" * 10**5])
+@pytest.mark.parametrize("name", ["run.json", "finished.json", "records/00_first.json"])
+def test_a_damaged_file_of_a_run_is_named_with_its_remedy_and_the_run_goes_on(finished, name, shape):
+    folder, out = finished
+    (out / name).write_text(shape)
+    if (name, shape) != ("finished.json", "{}"):  # as if nothing were finished
+        with pytest.raises(CorruptData, match=rf"{out / name} is missing, or not .* delete the file and run"):
+            run(folder, out)
+        (out / name).unlink()
+    assert run(folder, out)[0] == 0
+    assert json.loads((out / "report.json").read_text())[0]["value"] == 0.5
+
+
+def test_a_record_whose_content_was_changed_is_named(finished):
+    folder, out = finished
+    file = out / "records" / "00_first.json"
+    file.write_text(file.read_text().replace("0.5", "0.6"))
+    with pytest.raises(
+        CorruptData, match=r"00_first\.json was changed after it was written: delete the file"
+    ):
+        run(folder, out)
+
+
+def test_a_run_has_its_folder_to_itself_and_clears_away_what_a_killed_one_left(finished):
+    folder, out = finished
+    left = [out / ".run.json.7.tmp", out / "figures" / ".x.png.7.tmp", out / "notebooks" / ".00_first.ipynb"]
+    for file in left:
+        file.touch()
+    with FileLock(out / ".lock"), pytest.raises(UnusableFolder, match="Another process is at work in"):
+        run(folder, out)
+    assert all(file.exists() for file in left)
+    assert run(folder, out)[0] == 0
+    assert not any(file.exists() for file in left)
+
+
+def test_what_takes_minutes_is_told_while_the_notebook_runs_also_in_a_folder_with_braces(tmp_path):
+    folder, out = tmp_path / "{notebooks}", tmp_path / "{profile} é"
+    line = "SFT: 4 of 40 steps; 1 min 10 s elapsed, about 10 min 30 s to go"
+    waits = "import time\nfrom pathlib import Path\nwhile not (Path(out) / 'heard').exists(): time.sleep(0.1)"
+    notebook(folder, "00_long", f"print('a line', {line!r}, sep='\\n', flush=True)", waits)
+    lines = []
+
+    def say(text):
+        lines.append(text)
+        if text == line:
+            (out / "heard").touch()
+
+    assert runner.reproduce("smoke", out=out, notebooks_dir=folder, say=say) == 0
+    assert line in lines and "a line" not in lines
+    assert (out / "notebooks" / "00_long.ipynb").exists()
+
+
+def test_a_dead_kernel_is_one_sentence_also_before_its_first_answer(tmp_path, monkeypatch):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    notebook(folder, "00_dies", "import os\nos.kill(os.getpid(), 9)")
+    code, lines = run(folder, out)
+    assert code == runner.NOTEBOOK_FAILED
+    assert "error: Notebook 00_dies failed: DeadKernelError: the kernel died;" in lines[-2]
+
+    def execute(source, target, *_, **__):
+        shutil.copy(source, target)
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    assert run(folder, out) == (code, lines)
+
+
+def test_a_run_that_is_interrupted_says_one_line_and_leaves_no_draft(tmp_path):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    notebook(folder, "00_waits", "import time\nopen(f'{out}/waits', 'w').close()\ntime.sleep(600)")
+    script = (
+        "import signal, sys; from pathlib import Path; from mtdpo_lib import __main__ as command_line;"
+        "from mtdpo_lib.lessons import run as runner;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # it is ignored below a shell's background
+        "reproduce, place = runner.reproduce, Path(sys.argv[2]);"
+        "runner.reproduce = lambda *given: reproduce(*given, notebooks_dir=place);"
+        "sys.exit(command_line.main(['reproduce', '--profile', 'smoke', '--out', sys.argv[1]]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(out), str(folder)], cwd=ROOT, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while not (out / "waits").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=600)
+    assert errors == "Stopped. What is finished is kept: the same command goes on from there.\n"
+    assert process.returncode == 130 and not list((out / "notebooks").iterdir())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of one MiB, and a way to give it another size."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
+    if made.returncode:
+        pytest.skip("only root can make a small disk")
+    yield place, lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
+    subprocess.run(["umount", place], check=True)
+
+
+FILLS = """
+from safetensors.numpy import save_file
+import numpy
+
+class Weights(Product):
+    @staticmethod
+    def make(place, count):
+        save_file({"x": numpy.zeros(count, "float32")}, place / "weights.safetensors")
+"""
+
+
+def test_a_full_disk_is_one_sentence_wherever_it_is_met_and_with_room_the_run_goes_on(small_disk):
+    disk, resize = small_disk
+    folder, out = with_stages(disk.parent / "notebooks"), disk / "out"
+    with (folder / "stages_of_a_test.py").open("a") as file:
+        file.write(FILLS)
+    notebook(folder, "00_weights", f"{USE_STAGES}store.make(Weights, 'weights', {{'count': 500_000}})")
+    notebook(folder, "01_prints", "print('x' * 2_000_000)")
+    full = rf"^(error: )?The disk at {disk} is full: {out}/%s needs more than the [\d.]+ MiB .* is kept\.$"
+
+    def left() -> list[str]:
+        return [file.name for file in out.rglob(".*") if file.name not in (".lock", ".locks")]
+
+    (disk / "other").write_bytes(b"x" * 2**20)
+    with pytest.raises(FullDisk, match=full % "run.json"):
+        run(folder, out)
+    (disk / "other").unlink()
+    code, lines = run(folder, out)
+    assert code == runner.BAD_INPUT and re.match(full % r"stages/weights-\w+", lines[-1]), lines
+    assert left() == []
+    resize("3m")
+    with pytest.raises(FullDisk, match=full % r"notebooks/01_prints\.ipynb"):
+        run(folder, out)
+    assert left() == []
+    resize("9m")
+    code, lines = run(folder, out)
+    assert code == 0 and lines[0].startswith("1 of 2 notebooks are finished")
 
 
 def test_outputs_are_taken_over_without_times_paths_or_the_injected_cell(tmp_path):

@@ -388,6 +388,17 @@ def test_a_cache_that_others_can_write_is_refused(tmp_path, monkeypatch):
         find_libraries()
 
 
+def test_without_a_home_that_can_be_written_a_cache_is_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    for name in ("XDG_CACHE_HOME", "MTDPO_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(
+        SandboxUnavailable, match=r"cannot be made .*: choose a private folder with MTDPO_CACHE"
+    ):
+        find_libraries()
+
+
 def test_the_same_history_is_run_once(smoke):
     with SandboxPool(smoke.sandbox) as pool, pool.session() as first, pool.session() as second:
         stamp = "import time\nx = 20\ntime.time_ns()"

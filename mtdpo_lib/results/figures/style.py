@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from mtdpo_lib.common.files import whole
 from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Style
 from mtdpo_lib.results.metric import Metric, rests_on
 
@@ -199,7 +200,8 @@ class Figure(figure.Figure):
     def save(self, file: Path) -> Path:
         """Write the PNG to `file`; its folder is made if missing."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(self.png())
+        with whole(file) as draft:
+            draft.write_bytes(self.png())
         return file
 
 
