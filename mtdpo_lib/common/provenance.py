@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections import Counter
 from importlib import metadata
 from typing import Any
 
@@ -15,6 +16,9 @@ from mtdpo_lib.common.files import ROOT
 VERSIONED = (
     "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "pyeryx", "numpy",
 )  # fmt: skip
+
+MISHAPS: Counter[str] = Counter()
+"""What this process has come through by repeating work, counted where it happens: sandbox workers that were killed."""
 
 
 def _version(package: str) -> str:

@@ -27,6 +27,7 @@ from filelock import FileLock
 
 from mtdpo_lib.common.code_key import code_key
 from mtdpo_lib.common.files import CorruptData, UnusableFolder, read_json, write_json
+from mtdpo_lib.common.provenance import MISHAPS
 from mtdpo_lib.common.seeds import digest
 
 MANIFEST = "manifest.json"
@@ -189,7 +190,7 @@ class StageStore:
         draft = product.path.with_name(f".{product.path.name}")
         shutil.rmtree(draft, ignore_errors=True)  # what a killed process left; the lock is ours
         draft.mkdir()
-        start = time.perf_counter()
+        start, before = time.perf_counter(), MISHAPS.copy()
         try:
             product.make(draft, **product.inputs)
         except OSError as error:
@@ -203,7 +204,8 @@ class StageStore:
         files = {file.relative_to(draft).as_posix(): _checksum(file) for file in written}
         inputs = json.loads(json.dumps(product.inputs, default=_plain))
         origin = {"stage": product.name, "key": product.key, "inputs": inputs, "files": files}
-        write_json(draft / MANIFEST, {**origin, "seconds": round(time.perf_counter() - start, 3)})
+        making = {"seconds": round(time.perf_counter() - start, 3), "mishaps": dict(MISHAPS - before)}
+        write_json(draft / MANIFEST, origin | making)
         draft.rename(product.path)
 
     def require[S: Product](self, stage: type[S], name: str, inputs: Mapping[str, Any], notebook: str) -> S:

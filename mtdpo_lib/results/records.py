@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtdpo_lib.common.files import read_json, write_json
-from mtdpo_lib.common.provenance import commit, machine, peak_memory_mib, versions
+from mtdpo_lib.common.provenance import MISHAPS, commit, machine, peak_memory_mib, versions
 from mtdpo_lib.common.stages import MissingProduct
 from mtdpo_lib.profiles import Profile, settings_hash
 from mtdpo_lib.results.metric import Metric, Metrics
@@ -52,6 +52,7 @@ def write_record(
             "machine": machine(),
             "commit": commit(),
             "peak_memory_mib": round(peak_memory_mib(), 1),
+            "mishaps": dict(MISHAPS),
         },
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -114,11 +114,11 @@ class Session:
         while True:
             try:
                 answer = self._ask_once(code)
-                worker.restarts += deaths[True]  # it did not die again, so that was not the program's doing
+                worker.note_restarts(deaths[True])  # it did not die again: that was not the program's doing
                 return answer
             except WorkerDied as death:
                 deaths[death.by_program] += 1
-                worker.restarts += not death.by_program
+                worker.note_restarts(not death.by_program)
                 if deaths[death.by_program] < DEATHS:
                     continue
                 if death.by_program:
