@@ -60,6 +60,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def memory_mib() -> int:
+    """Memory of this machine in MiB."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
 def peak_memory_mib() -> float:
     """Largest resident memory of this process so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -22,6 +22,7 @@ import walls
 HERE = Path(__file__).parent
 REPORT_BYTES = 20  # read of a report, per character of output: JSON may write one character as twelve bytes
 COPIED_MIB = 8  # of the zygote's pages, once a child has run a few cells
+PROBE_SECONDS = 60.0  # for the first program, on a crowded machine
 ENDING_SECONDS = 1.0  # after the program's own limit: for a child that is ending to be gone
 
 
@@ -29,7 +30,7 @@ class Backend:
     """The zygote and its children."""
 
     def __init__(self, settings):
-        self.seconds, self.output = settings["seconds"], settings["output_characters"]
+        self.seconds, self.output = PROBE_SECONDS, settings["output_characters"]
         self.memory = settings["memory_mib"] << 20
         self.filter = walls.allow_only()
         self.space: dict[str, Any] = {"__name__": "sandbox"}
@@ -42,6 +43,7 @@ class Backend:
         gc.freeze()  # collections in the children leave the shared pages alone
         self.children, self.calls = {}, 0
         self.walls = self._probe()
+        self.seconds = settings["seconds"]
 
     def _probe(self):
         """Run one program in a child and learn which walls stand. Raises OSError when one that must stand does not."""
