@@ -21,13 +21,12 @@ from pathlib import Path
 from mtdpo_lib.sandbox.results import SandboxUnavailable
 
 WORKER = Path(__file__).with_name("worker")
-SETUP = "\n".join(
-    WORKER.joinpath(name).read_text("utf8") for name in ("preload.py", "guest.py", "shared_cells.py")
-)
-LEFT_OUT = ("tests", "__pycache__")  # of them
+GUEST = ("preload.py", "guest.py", "shared_cells.py")
+SETUP = "\n".join([*(WORKER.joinpath(name).read_text("utf8") for name in GUEST), "_mtdpo_begin()"])
 PACKAGES = ("sympy", "mpmath")  # what programs may import beside the standard library
-BUILD_NEEDS = "1 GiB of memory and 200 MiB of disk"
+LEFT_OUT = ("tests", "__pycache__")  # of them
 BUILD_SECONDS = 40.0  # about
+BUILD_NEEDS = "1 GiB of memory and 200 MiB of disk"
 
 BUILD = """
 import sys, eryx
@@ -77,6 +76,7 @@ def find_libraries() -> Path:
             shutil.rmtree(draft)
     return folder
 
+
 def _sizes(package: Path) -> dict[str, int]:
     """The files of a package that are copied, with their sizes in bytes."""
     sizes = {}
@@ -86,7 +86,6 @@ def _sizes(package: Path) -> dict[str, int]:
             file = f"{folder}/{name}"
             sizes[file.removeprefix(str(package))] = os.stat(file).st_size
     return sizes
-
 
 
 def find_snapshot(libraries: Path) -> Path:
@@ -110,7 +109,7 @@ def find_snapshot(libraries: Path) -> Path:
 
 def environment() -> dict[str, str]:
     """All that the build and the workers learn of this process's environment: nothing of use."""
-    fixed = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+    fixed = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC0"}
     python = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     # Background warm-up of the WebAssembly runtime fights for the core, and its pooling allocator keeps the memory of
     # every session that ever lived (measured: 30 MiB each).
