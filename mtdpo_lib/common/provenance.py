@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections import Counter
 from importlib import metadata
 from typing import Any
 
@@ -15,6 +16,9 @@ from mtdpo_lib.common.files import ROOT
 VERSIONED = (
     "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "pyeryx", "numpy",
 )  # fmt: skip
+
+MISHAPS: Counter[str] = Counter()
+"""What this process has come through by repeating work, counted where it happens: sandbox workers that were killed."""
 
 
 def _version(package: str) -> str:
@@ -54,6 +58,11 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
     }
+
+
+def memory_mib() -> int:
+    """Memory of this machine in MiB."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
 def peak_memory_mib() -> float:

@@ -35,6 +35,7 @@ from mtdpo_lib.common.files import (
     room_for,
     write_json,
 )
+from mtdpo_lib.common.provenance import MISHAPS
 from mtdpo_lib.common.seeds import digest
 
 MANIFEST = "manifest.json"
@@ -217,13 +218,14 @@ class StageStore:
             shutil.rmtree(left, ignore_errors=True)
         draft.mkdir()
         with drafting(draft):
-            start = time.perf_counter()
+            start, before = time.perf_counter(), MISHAPS.copy()
             product.make(draft, **product.inputs)
             written = [file for file in sorted(draft.rglob("*")) if file.is_file()]
             files = {file.relative_to(draft).as_posix(): checksum(file) for file in written}
             inputs = json.loads(json.dumps(product.inputs, default=_plain))
             origin = {"stage": product.name, "key": product.key, "inputs": inputs, "files": files}
-            write_json(draft / MANIFEST, {**origin, "seconds": round(time.perf_counter() - start, 3)})
+            making = {"seconds": round(time.perf_counter() - start, 3), "mishaps": dict(MISHAPS - before)}
+            write_json(draft / MANIFEST, origin | making)
             draft.rename(product.path)
 
     def require[S: Product](self, stage: type[S], name: str, inputs: Mapping[str, Any], notebook: str) -> S:

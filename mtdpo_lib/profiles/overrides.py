@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from mtdpo_lib.common.provenance import memory_mib
 from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.profiles.presets import BUDGETS, PROFILES
 from mtdpo_lib.profiles.sections import Profile, SettingError, allowed, parse_assignments
@@ -111,8 +112,12 @@ def _misfits(profile: Profile) -> Iterator[str]:
     if sft.early_epochs > sft.epochs:
         few, many = sft.epochs, sft.early_epochs
         yield f"Setting sft.early_epochs is {many}, more than the {few} of sft.epochs: set sft.early_epochs={few} or less."
-    if workers > (most := max(8, 4 * (os.cpu_count() or 1))):
-        yield f"Setting sandbox.workers is {workers}, more than this machine can serve: set {most} or less."
+    cores, memory = os.cpu_count() or 1, memory_mib()
+    if workers > (most := max(1, min(max(8, 4 * cores), memory // profile.sandbox.memory_mib))):
+        yield (
+            f"Setting sandbox.workers is {workers}, more than this machine can serve (with sandbox.memory_mib="
+            f"{profile.sandbox.memory_mib} on {cores} cores and {memory} MiB of memory): set {most} or less."
+        )
     if correction and profile.preference.method != "mdpo":
         yield (
             "Setting preference.stochastic_tool_correction is a term of M-DPO's loss: set preference.method=mdpo, or leave "

@@ -20,11 +20,14 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
 Count = Annotated[int, Field(ge=1, description="a whole number above zero")]
+Millions = Annotated[int, Field(ge=1, le=10**9, description="a whole number from 1 to 1000000000")]
+MiB = Annotated[int, Field(ge=64, le=2**20, description="a whole number of MiB, from 64 to 1048576")]
 Whole = Annotated[int, Field(ge=0, description="a whole number, zero or more")]
 Families = Annotated[int, Field(ge=0, le=12, description="a whole number from 0 to 12")]
 Level = Annotated[int, Field(ge=1, le=4, description="a whole number from 1 to 4")]
 Wordings = Annotated[int, Field(ge=1, le=16, description="a whole number from 1 to 16")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number above zero")]
+Seconds = Annotated[float, Field(gt=0, le=86400, description="a number of seconds above zero, at most 86400")]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number, zero or more")]
 Share = Annotated[float, Field(ge=0, le=1, description="a number between 0 and 1")]
 Switch = Annotated[bool, Field(description="true or false")]
@@ -132,12 +135,12 @@ class SandboxSettings:
     backend: Literal["wasm", "zygote"] = "wasm"
     # WebAssembly instructions, counted exactly, so a program ends at the same point on a busy machine; 1000 million are
     # 0.1 to 0.3 s. The authors allow 20 s; our programs take milliseconds. The zygote has the clock only.
-    million_instructions: Count = 1000
-    seconds: Positive = 10.0  # wall time, a second wall behind the first
-    memory_mib: Count = 256
+    million_instructions: Millions = 1000
+    seconds: Seconds = 10.0  # wall time, a second wall behind the first
+    memory_mib: MiB = 256
     output_characters: Count = 200  # half from the head, half from the tail
     # All sessions start from one state, so the same cells give the same text and are run once: of 5,400 calls on 480
-    # prompts with nine samples, 1,700 to 2,100 are new. (A program that reads the clock is told the time of the first run.)
+    # prompts with nine samples, 1,700 to 2,100 are new. (Clock and chance are the session's own and belong to its state.)
     remember: Switch = True
     # The failing line after an error's type and message (appendix B: without)
     show_error_line: Switch = False

@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 from pydantic import FiniteFloat
 
 from mtdpo_lib.common.files import CorruptData, read_json, write_json
-from mtdpo_lib.common.provenance import commit, machine, peak_memory_mib, versions
+from mtdpo_lib.common.provenance import MISHAPS, commit, machine, peak_memory_mib, versions
 from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.common.stages import MissingProduct
 from mtdpo_lib.profiles import Profile, settings_hash
@@ -80,6 +80,7 @@ def write_record(
             "machine": machine(),
             "commit": commit(),
             "peak_memory_mib": round(peak_memory_mib(), 1),
+            "mishaps": dict(MISHAPS),
         },
     }
     record["provenance"]["checksum"] = _checksum(record)

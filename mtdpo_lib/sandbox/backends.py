@@ -61,7 +61,13 @@ class Backend:
                 f"The sandbox backend {self.name} needs the package {name} (Python 3.12 or newer): "
                 f"run `pip install {self.package}`."
             ) from error
-        return self.settings()
+        try:
+            return self.settings()
+        except OSError as error:
+            raise SandboxUnavailable(
+                f"The sandbox cannot keep what it needs on the disk ({error}): make room, or choose another private folder "
+                "with MTDPO_CACHE."
+            ) from error
 
 
 WASM = Backend(

@@ -24,14 +24,17 @@ class Session:
     After a timeout or a crash the interpreter is gone, a worker with many sessions lets the oldest go, and cells whose
     result is known from another session were not run; the next call then first runs the earlier good cells. So it is when
     the interpreter dies on the way; all start from one state, and the text is the one that an undisturbed session gives.
+    A program can be no function of its history only on purpose, or by showing what is the operating system's (a zygote's
+    process number): rather than contradict what it said before, its session then begins again without variables.
     """
 
     def __init__(self, pool: SandboxPool, number: int):
         self._pool, self._number = pool, number
         self._worker = pool._workers[number % len(pool._workers)]
         self._cells: list[str] = []
+        self._texts: list[str] = []  # what each was answered with
         self._last: Future[ToolResult] | None = None
-        self._has_interpreter = False
+        self._has_interpreter = self._is_apart = False
 
     def __enter__(self) -> Session:
         return self
@@ -75,10 +78,14 @@ class Session:
             raise RuntimeError(CLOSED)
         start = time.perf_counter()
         known = self._pool.known.get((*self._cells, code))
-        if known is None:
+        if known is None or self._is_apart:
             return None
-        self._cells.append(code)
+        self._note(code, known)
         return replace(known, seconds=time.perf_counter() - start)
+
+    def _note(self, code: str, result: ToolResult) -> None:
+        self._cells.append(code)
+        self._texts.append(result.text)
 
     @staticmethod
     def _wait(future: Future[ToolResult]) -> ToolResult:
@@ -96,10 +103,11 @@ class Session:
         self._has_interpreter = True
         result = to_result(self._ask(code), self._pool.settings, time.perf_counter() - start)
         if result.status in ("ok", "error"):
-            self._cells.append(code)
-            whole = history == (*self._cells,)  # a replay may have lost cells that ended badly this time
+            self._note(code, result)
+            whole = history == (*self._cells,)
             if self._pool.settings.remember and whole and len(self._pool.known) < MOST_REMEMBERED:
-                self._pool.known[history] = result
+                # Two sessions may have run it at the same time; one that was told another text goes its own way.
+                self._is_apart = self._pool.known.setdefault(history, result).text != result.text
         else:  # out of memory, or a forged report: the interpreter may be in any state
             self._worker.forget(self._number)
         return result
@@ -114,11 +122,11 @@ class Session:
         while True:
             try:
                 answer = self._ask_once(code)
-                worker.restarts += deaths[True]  # it did not die again, so that was not the program's doing
+                worker.note_restarts(deaths[True])  # it did not die again: that was not the program's doing
                 return answer
             except WorkerDied as death:
                 deaths[death.by_program] += 1
-                worker.restarts += not death.by_program
+                worker.note_restarts(not death.by_program)
                 if deaths[death.by_program] < DEATHS:
                     continue
                 if death.by_program:
@@ -130,12 +138,13 @@ class Session:
         answer = worker.ask(self._number, len(self._cells), code)
         if answer["status"] != "gone":
             return answer
-        replayed: list[str] = []
-        for cell in self._cells:
-            again = worker.ask(self._number, len(replayed), cell)
-            replayed = [*replayed, cell] if again["status"] == "ran" else []
-        self._cells = replayed
-        return worker.ask(self._number, len(replayed), code)
+        for turn, (cell, text) in enumerate(zip(self._cells, self._texts)):
+            again = worker.ask(self._number, turn, cell)
+            if to_result(again, self._pool.settings, 0.0).text != text:
+                worker.forget(self._number)
+                self._cells, self._texts = [], []
+                break
+        return worker.ask(self._number, len(self._cells), code)
 
 
 DEATHS = 2  # of one kind at the same cell, after which a death is no accident

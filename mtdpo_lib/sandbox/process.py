@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
+from mtdpo_lib.common.provenance import MISHAPS
 from mtdpo_lib.profiles.sections import SandboxSettings
 from mtdpo_lib.sandbox.backends import Backend
 from mtdpo_lib.sandbox.results import SandboxUnavailable
@@ -147,7 +148,7 @@ class WorkerProcess:
             raise RuntimeError(CLOSED)
         if self._started and self._process.poll() is not None:  # it died while nobody asked
             self._started = False
-            self.restarts += 1
+            self.note_restarts(1)
         if not self._started:
             self.start()
         self._send({"op": "run", "session": session, "turn": turn, "code": code})
@@ -163,6 +164,11 @@ class WorkerProcess:
         if answer["status"] == "died":
             raise WorkerDied(answer["cause"])
         return answer
+
+    def note_restarts(self, number: int) -> None:
+        """So many interpreters had to be replaced though no program had ended them."""
+        self.restarts += number
+        MISHAPS["sandbox restarts"] += number
 
     def forget(self, session: int) -> None:
         """Give a session's memory back; a dead worker holds none."""

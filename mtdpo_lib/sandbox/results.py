@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from mtdpo_lib.profiles.sections import SandboxSettings
 TIMEOUT_TEXT = "Timeout Error"
 EMPTY_TEXT = "Result is not defined"
 NAME_CHARACTERS = 80  # of an error's class: a program may invent any name
+_ADDRESS = re.compile(r"(?<= at 0x)[0-9A-Fa-f]{5,}")  # of an object, differs from process to process
 
 
 class SandboxUnavailable(RuntimeError):
@@ -52,7 +54,7 @@ def to_result(answer: dict[str, Any], settings: SandboxSettings, seconds: float)
         message = "maximum recursion depth exceeded"
         return ToolResult(f"RecursionError: {message}", "RecursionError", message, "killed", seconds)
     try:
-        report = json.loads(answer["report"])
+        report = json.loads(_ADDRESS.sub("...", answer["report"]))
         head, tail, cut = str(report["head"]), str(report["tail"]), int(report["cut"])
         error, message = report["error"], str(report["message"] or "")
         line = str(report["line"] or "")

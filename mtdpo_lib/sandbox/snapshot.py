@@ -21,11 +21,12 @@ from pathlib import Path
 from mtdpo_lib.sandbox.results import SandboxUnavailable
 
 WORKER = Path(__file__).with_name("worker")
-SETUP = "\n".join(
-    WORKER.joinpath(name).read_text("utf8") for name in ("preload.py", "guest.py", "shared_cells.py")
-)
+GUEST = ("preload.py", "guest.py", "shared_cells.py")
+SETUP = "\n".join([*(WORKER.joinpath(name).read_text("utf8") for name in GUEST), "_mtdpo_begin()"])
 PACKAGES = ("sympy", "mpmath")  # what programs may import beside the standard library
+LEFT_OUT = ("tests", "__pycache__")  # of them
 BUILD_SECONDS = 40.0  # about
+BUILD_NEEDS = "1 GiB of memory and 200 MiB of disk"
 
 BUILD = """
 import sys, eryx
@@ -69,16 +70,28 @@ def find_libraries() -> Path:
             f"The sandbox offers {' and '.join(PACKAGES)}: run `pip install sympy==1.14.0`."
         ) from error
     folder = private_folder() / f"libraries-{versions}"
-    if not folder.exists():
+    installed = {name: Path(str(metadata.distribution(name).locate_file(name))) for name in PACKAGES}
+    if any(_sizes(source) != _sizes(folder / name) for name, source in installed.items()):
+        shutil.rmtree(folder, ignore_errors=True)  # damaged
         draft = folder.with_suffix(f".{os.getpid()}.tmp")
-        for name in PACKAGES:
-            source = str(metadata.distribution(name).locate_file(name))
-            shutil.copytree(source, draft / name, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+        for name, source in installed.items():
+            shutil.copytree(source, draft / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
         try:
             draft.replace(folder)
         except OSError:  # another process was faster
             shutil.rmtree(draft)
     return folder
+
+
+def _sizes(package: Path) -> dict[str, int]:
+    """The files of a package that are copied, with their sizes in bytes."""
+    sizes = {}
+    for folder, inside, names in os.walk(package):
+        inside[:] = set(inside) - set(LEFT_OUT)
+        for name in names:
+            file = f"{folder}/{name}"
+            sizes[file.removeprefix(str(package))] = os.stat(file).st_size
+    return sizes
 
 
 def find_snapshot(libraries: Path) -> Path:
@@ -102,7 +115,7 @@ def find_snapshot(libraries: Path) -> Path:
 
 def environment() -> dict[str, str]:
     """All that the build and the workers learn of this process's environment: nothing of use."""
-    fixed = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+    fixed = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC0"}
     python = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     # Background warm-up of the WebAssembly runtime fights for the core, and its pooling allocator keeps the memory of
     # every session that ever lived (measured: 30 MiB each).
@@ -139,9 +152,10 @@ def _build(libraries: Path, snapshot: Path, checksum: Path) -> None:
                 _, errors = build.communicate(timeout=BUILD_SECONDS / 5)
             say(f"Sandbox snapshot: {time.perf_counter() - start:.0f} s")
     if build.returncode != 0 or not draft.exists():
-        last = (errors.strip().splitlines() or ["no message"])[-1]
+        why = (errors.strip().splitlines() or [f"exit code {build.returncode}"])[-1]
         raise SandboxUnavailable(
-            f"The sandbox snapshot could not be built ({last}): reinstall pyeryx==0.11.0 and sympy==1.14.0."
+            f"The sandbox snapshot could not be built in {snapshot.parent} ({why}). It needs {BUILD_NEEDS}; if both are "
+            "there, reinstall pyeryx==0.11.0 and sympy==1.14.0."
         )
     draft.chmod(0o600)
     draft.replace(snapshot)

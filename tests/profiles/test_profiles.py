@@ -158,15 +158,20 @@ def test_a_name_like_none_is_told_all():
         get_profile("cpu", "xyzzy=1")
 
 
-def test_more_workers_than_the_cores_can_serve_are_refused(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    assert get_profile("cpu", "sandbox.workers=16").sandbox.workers == 16
-    with pytest.raises(
-        SettingError, match=r"workers is 17, more than this machine can serve: set 16 or less"
-    ):
-        get_profile("cpu", "sandbox.workers=17")
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert get_profile("cpu", "sandbox.workers=8").sandbox.workers == 8
+@pytest.mark.parametrize(
+    ("cores", "memory", "most"),
+    [(4, 32_000, 16), (None, 32_000, 8), (64, 32_000, 125), (4, 2_000, 7), (4, 100, 1)],
+)
+def test_more_workers_than_cores_and_memory_can_serve_are_refused(monkeypatch, cores, memory, most):
+    """At 256 MiB for a program; said before a worker is started."""
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("mtdpo_lib.profiles.overrides.memory_mib", lambda: memory)
+    assert get_profile("cpu", f"sandbox.workers={most}").sandbox.workers == most
+    for more in (most + 1, 1_000_000):
+        with pytest.raises(
+            SettingError, match=rf"workers is {more}, more than .*{memory} MiB.*: set {most} or less"
+        ):
+            get_profile("cpu", f"sandbox.workers={more}")
 
 
 def test_settings_that_must_change_together_can():

@@ -8,11 +8,16 @@ rest of the standard library as far as WebAssembly has it (``asyncio``, but no `
 machine's CPython and sympy had loaded by then (``ctypes``, but no ``asyncio``).
 """
 
+import datetime
+import gc
 import importlib
+import os
 import pkgutil
 import random
 import sys
+import time
 import types
+import uuid
 
 STANDARD = """
     _pylong _strptime abc argparse array ast base64 binascii bisect calendar cmath collections collections.abc
@@ -31,6 +36,14 @@ SKIPPED = """
     tests benchmarks plotting physics interactive codegen sandbox testing latex this trace pytest randtest runtests tmpfiles
     compatibility conftest __main__
 """.split()
+
+# Time and chance are a session's own, so that what a program prints is fixed by its history: whatever is run again after the
+# same cells gives the same again. The clock moves when it is looked at or slept on, and only then.
+SECOND, TICK = 10**9, 10**6  # in nanoseconds; a tick is what passes whenever somebody looks at the clock
+NEW_YEAR_2025 = 1_735_689_600 * SECOND
+CLOCKS = {"time": NEW_YEAR_2025, "clock_gettime": NEW_YEAR_2025}
+CLOCKS |= dict.fromkeys(("monotonic", "perf_counter", "process_time", "thread_time"), 0)
+CLOCK, CHANCE = types.SimpleNamespace(passed=0), random.Random(0)
 
 
 def _import_all(names):
@@ -90,13 +103,58 @@ def _warm():
     str(sp.sqrt(8)), sp.latex(x**2 / y)
 
 
-def _mtdpo_seed():
-    """The same 'random' numbers in every session, on every machine: a program's output is fixed by its history."""
-    random.seed(0)
+def _fix_chance():
+    """All that asks the system for chance asks `CHANCE` from now on."""
+    seed = random.Random.seed
+    random.Random.seed = lambda self, a=None, version=2: seed(
+        self, CHANCE.getrandbits(64) if a is None else a, version
+    )
+    os.urandom = CHANCE.randbytes
+    vars(random).update(seed=random._inst.seed, _urandom=CHANCE.randbytes)
+    vars(uuid).update(_generate_time_safe=None, _node=1)
+
+
+def _fix_time():
+    """All that looks at the system's clock looks at `CLOCK` from now on."""
+    really_sleep = time.sleep
+
+    def look(start):
+        CLOCK.passed += TICK
+        return start + CLOCK.passed
+
+    def sleep(seconds):
+        really_sleep(seconds)
+        CLOCK.passed += int(seconds * SECOND)
+
+    def at_now(call, now, place=0):
+        return lambda *given: call(*given, *([] if len(given) > place else [now()]))
+
+    for name, start in CLOCKS.items():
+        setattr(time, name, lambda *_, start=start: look(start) / SECOND)
+        setattr(time, f"{name}_ns", lambda *_, start=start: look(start))
+    time.sleep = sleep
+    for name in ("gmtime", "localtime", "ctime"):
+        setattr(time, name, at_now(getattr(time, name), time.time))
+    time.asctime, time.strftime = (
+        at_now(time.asctime, time.localtime),
+        at_now(time.strftime, time.localtime, 1),
+    )
+    # These two look by themselves, and their class can be changed from within only.
+    methods = gc.get_referents(datetime.datetime.__dict__)[0]
+    methods["now"] = classmethod(lambda cls, tz=None: cls.fromtimestamp(time.time(), tz))
+    methods["utcnow"] = classmethod(lambda cls: cls.now(datetime.UTC).replace(tzinfo=None))
+
+
+def _mtdpo_begin():
+    """A session begins: with the same chance and at the same time as any other, on every machine."""
+    for source in (CHANCE, random, sys.modules["sympy.core.random"]):
+        source.seed(0)
+    CLOCK.passed = 0
 
 
 sys.argv, sys.orig_argv = [""], []
+_fix_chance()
+_fix_time()
 _import_all(STANDARD)
 _import_sympy()
 _warm()
-_mtdpo_seed()

@@ -42,7 +42,7 @@ class Backend:
         self.gone = []  # and those that need theirs no more
         self.peaks = {}
         # MiB of a fresh session: the runtime reports a size only when it grows, so it is made to.
-        fresh = self.factory.create_session(resource_limits=self.limits)
+        fresh = self.factory.create_session(resource_limits=eryx.ResourceLimits.unlimited())
         self.empty = _peak_mib(fresh.execute(f"bytearray({GROWTH_MIB << 20})")) - GROWTH_MIB
         self.walls = deny()
 
