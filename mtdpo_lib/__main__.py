@@ -15,6 +15,7 @@ from mtdpo_lib.common.files import default_folder, need_checkout
 from mtdpo_lib.common.progress import Progress, say
 from mtdpo_lib.common.stages import CorruptStage, MissingProduct
 from mtdpo_lib.experiment.arms import ARMS, parse_arms, parse_seeds
+from mtdpo_lib.experiment.tune import SEEDS, tuning_arms
 from mtdpo_lib.lessons import run as runner
 from mtdpo_lib.profiles import BUDGETS, PROFILES, get_profile, setting_values
 from mtdpo_lib.sandbox import SandboxUnavailable
@@ -58,6 +59,10 @@ SET = option("--set", dest="settings", action="append", default=[], metavar="KEY
 RUNS = option("runs", nargs="+", type=Path, metavar="RUN")
 # What works on the notebooks and the kept records of the repository.
 IN_CHECKOUT = ("reproduce", "readme", "keep", "figures", "refresh-notebooks")
+JOBS = option("--jobs", type=int, default=0, help="processes at one time (default: what fills the cores)")
+RAY = option("--ray", default="", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto")
+KEEP = option("--keep", action="store_true", help="keep the records of what is finished in data/")
+PLAN = option("--plan", action="store_true", help="only say what would be computed, and for how long")
 BUDGET_NAMES = f"Budgets (--set budget=NAME): {', '.join(BUDGETS)}. See the command `profiles`."
 ARM_NAMES = "Arms:\n" + "\n".join(f"  {arm.name:16} {arm.what}" for arm in ARMS.values())
 
@@ -87,38 +92,80 @@ def combine(options: Namespace) -> None:
     PROFILE,
     option("--seeds", default="0-2", help="like 0-4 or 0,3 (default 0-2)"),
     option("--arms", default="", help="names, separated by commas (default all)"),
+    option("--arm", dest="new", action="append", default=[], metavar="NAME:KEY=VALUE[,KEY=VALUE...]",
+            help="an arm of your own: M-DPO with these settings, compared with mdpo; repeatable"),
     option("--out", type=Path, help="folder (default runs/study-PROFILE, and what is set)"),
-    option("--jobs", type=int, default=0, help="processes at one time (default: what fills the cores)"),
-    option("--ray", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto"),
-    option("--plan", action="store_true", help="only say what would be computed, and for how long"),
-    option("--keep", action="store_true", help="keep the records of a finished study in data/"),
+    JOBS,
+    RAY,
+    PLAN,
+    KEEP,
     SET,
     more=f"{ARM_NAMES}\n\n{BUDGET_NAMES}",
-)
+)  # fmt: skip
 def study(options: Namespace) -> int:
+    from mtdpo_lib.results import study_metrics
+
+    return compute(options, parse_arms(options.arms, options.new), study_metrics)
+
+
+@command(
+    "sweep equally many settings for each method, on development problems",
+    PROFILE,
+    option("--methods", default="mdpo,mkto,dpo,kto,raft", help="separated by commas (default all five)"),
+    option("--seeds", default=SEEDS, help=f"that no study uses (default {SEEDS})"),
+    option("--out", type=Path, help="folder (default runs/tune-PROFILE)"),
+    JOBS,
+    RAY,
+    PLAN,
+    KEEP,
+    SET,
+    more="What is tried: the settings tune.*; see the command `profiles`.",
+)
+def tune(options: Namespace) -> int:
+    from mtdpo_lib.results import tuning
+
+    wanted = get_profile(options.profile, options.settings).tune
+    return compute(options, tuning_arms(options.methods, wanted), tuning, tested=False)
+
+
+def compute(options: Namespace, arms: Sequence[str], results: Any, tested: bool = True) -> int:
+    """Plan, compute or keep arms over seeds; `results` is the module that summarises and keeps their records."""
     from mtdpo_lib.experiment import parallel
     from mtdpo_lib.experiment.study import Study
     from mtdpo_lib.results import study_metrics
 
-    profile = get_profile(options.profile, options.settings)
-    seeds, arms = parse_seeds(options.seeds), [arm.name for arm in parse_arms(options.arms)]
-    own = default_folder(f"study-{options.profile}", " ".join(options.settings))
+    own = default_folder(f"{options.command}-{options.profile}", " ".join(options.settings))
     out = (options.out or own).expanduser().resolve()
     if options.keep:
-        need_checkout("The command study --keep")
-        say_where("Kept", study_metrics.keep(out))
+        need_checkout(f"The command {options.command} --keep")
+        say_where("Kept", results.keep(out))
         return runner.OK
-    jobs = len(seeds) if options.ray else options.jobs or parallel.default_jobs(profile)
+    profile, seeds = get_profile(options.profile, options.settings), parse_seeds(options.seeds)
+    ray = options.ray
+    jobs = len(seeds) if ray else options.jobs or parallel.default_jobs(profile)
     known = study_metrics.kept_seconds(profile.name)
-    wanted = Study(options.profile, options.settings, seeds, arms, out, known)
+    wanted = Study(options.profile, options.settings, seeds, arms, out, known, tested)
     wanted.check()
-    say(f"{len(arms)} arms ({', '.join(arms)}), seeds {', '.join(map(str, seeds))}.")
+    names = ", ".join(arm.partition(":")[0] for arm in arms)
+    say(f"{len(arms)} arms ({names}), seeds {', '.join(map(str, seeds))}.")
     say(wanted.plan().sentence(jobs))
     if options.plan:
         return runner.OK
-    succeeded = wanted.run(jobs, options.ray or "", say)
-    say_where("Results", study_metrics.summarise(out))
+    succeeded = wanted.run(jobs, ray, say)
+    say_where("Results", results.summarise(out))
     return runner.OK if succeeded else 1
+
+
+@command(
+    "the paired difference of two runs: folders of `reproduce`, or a study's arms/NAME-seedN.json",
+    option("one", type=Path, metavar="RUN_A"),
+    option("other", type=Path, metavar="RUN_B"),
+)
+def compare(options: Namespace) -> None:
+    from mtdpo_lib.results.compare import compare as differences
+
+    for line in differences(options.one, options.other):
+        say(line)
 
 
 @command("print the settings of a profile, and the budgets", option("name", nargs="?", default="cpu"))

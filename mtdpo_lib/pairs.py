@@ -120,3 +120,33 @@ def make_pairs(
     right = sum(trajectory.correct for trajectory in trajectories)
     by_verdict = {"right": right, "wrong": len(trajectories) - right}
     return pairs, PairReport(by_verdict, dict(dropped), dict(prompts), len(pairs))
+
+
+def right_trajectories(
+    trajectories: Sequence[Trajectory], settings: PairSettings, seed: int
+) -> list[Trajectory]:
+    """RAFT's data: right trajectories of every prompt that has some, whether or not a wrong one stands against them.
+
+    **Paper:** sec. 3.1. Of each prompt at most `settings.right_per_prompt`, drawn at random, no two with the same tokens.
+
+    Args:
+        trajectories: of any number of prompts and policies.
+        settings: rules; a trajectory that may not enter a pair is left out here too.
+        seed: of the choice; each prompt has its own stream.
+
+    >>> rows = [
+    ...     Trajectory("p", "s", "q", "1", "sft", sample, ids, [0, 1], [], "1", correct, "answer")
+    ...     for sample, (ids, correct) in enumerate([([1, 2], True), ([1, 2], True), ([1, 3], True), ([1, 4], False)])]
+    >>> [len(right_trajectories(rows, PairSettings(right_per_prompt=most), seed=0)) for most in (1, 2, 3)]
+    [1, 2, 2]
+    """
+    right: dict[str, list[Trajectory]] = defaultdict(list)
+    for trajectory in trajectories:
+        if trajectory.correct and drop_reason(trajectory, settings) is None:
+            right[trajectory.problem_id].append(trajectory)
+    chosen: list[Trajectory] = []
+    for problem_id, rows in right.items():
+        drawn = random.Random(stream(seed, "right", problem_id)).sample(rows, len(rows))
+        distinct = {tuple(row.ids): row for row in drawn}
+        chosen += list(distinct.values())[: settings.right_per_prompt]
+    return chosen

@@ -1,5 +1,7 @@
 """What several test files use: texts, templates, trajectories made by hand, and a trainer's step."""
 
+import hashlib
+import json
 from collections.abc import Callable
 
 import pytest
@@ -127,6 +129,27 @@ def as_trajectory(tokens: RoleTokens, problem: str, correct: bool) -> Trajectory
         correct,
         "answer",
     )
+
+
+def judged(rollouts, verdict):
+    """Give the samples of kept rollouts other verdicts: an untrained policy is never right.
+
+    Args:
+        rollouts: a product.
+        verdict: says of a problem's and a sample's number, counted as they come, whether it is right.
+    """
+    file = rollouts.path / "trajectories.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    problems = {name: number for number, name in enumerate(dict.fromkeys(row["problem_id"] for row in rows))}
+    seen = dict.fromkeys(problems, 0)
+    for row in rows:
+        row["correct"] = verdict(problems[row["problem_id"]], seen[row["problem_id"]])
+        seen[row["problem_id"]] += 1
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = rollouts.path / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    facts["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(facts))
 
 
 def shake(model, seed=0, size=0.05):

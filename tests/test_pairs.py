@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from support import trajectory
 
-from mtdpo_lib.pairs import drop_reason, make_pairs
+from mtdpo_lib.pairs import drop_reason, make_pairs, right_trajectories
 from mtdpo_lib.profiles.sections import PairSettings
 from mtdpo_lib.rollout import Turn
 
@@ -105,3 +105,32 @@ def test_several_pairs_a_prompt_use_no_trajectory_twice(wanted, made):
 def test_no_trajectories_give_no_pairs():
     pairs, report = make_pairs([], SETTINGS, 0)
     assert pairs == [] and report.pairs == 0
+
+
+def told(rows):
+    return [(row.problem_id, row.sample) for row in rows]
+
+
+def test_raft_learns_from_prompts_whose_samples_are_all_right():
+    rows = [
+        trajectory("all right", True), trajectory("all wrong", False), trajectory("both", True, 1),
+        trajectory("both", False, 2), trajectory("from memory", True, 3, error="NameError"),
+        trajectory("too long", True, 4, 11),
+    ]  # fmt: skip
+    assert told(right_trajectories(rows, SETTINGS, 0)) == [("all right", 0), ("both", 1)]
+
+
+@pytest.mark.parametrize(("wanted", "made"), [(1, 1), (2, 2), (5, 3)])
+def test_raft_takes_at_most_k_trajectories_of_a_prompt_and_no_two_alike(wanted, made):
+    rows = [trajectory("a", True, sample) for sample in (1, 2, 3, 1, 2, 3, 1)]
+    chosen = right_trajectories(rows, replace(SETTINGS, right_per_prompt=wanted), 0)
+    assert len(chosen) == len({tuple(row.ids) for row in chosen}) == made
+
+
+def test_raft_s_one_trajectory_is_a_random_right_one():
+    """As the winner of a pair: what is sampled three times of four is drawn three times of four."""
+    rows = [trajectory("a", True, sample) for sample in (1, 1, 1, 2)]
+    drawn = Counter(right_trajectories(rows, SETTINGS, seed)[0].ids[0] for seed in range(2000))
+    assert abs(drawn[1] / 2000 - 0.75) < 0.05
+    alone = right_trajectories(rows, SETTINGS, 3)
+    assert right_trajectories([trajectory("z", True, 7), *rows], SETTINGS, 3)[1:] == alone

@@ -6,12 +6,14 @@ notebook it makes only what that notebook is about and says which notebook to ru
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from mtdpo_lib.common.seeds import stream31
 from mtdpo_lib.common.stages import Product, StageStore
 from mtdpo_lib.experiment import steps
 from mtdpo_lib.models.bases import content
@@ -188,15 +190,18 @@ class Experiment:
         return Policy("base", product, arm="base")
 
     def sft(self) -> steps.SFT:
-        """SFT, with its parts ``late`` and ``early``."""
+        """SFT, with a part for each epoch."""
         given = {"demonstrations": self.demonstrations(), "base": self.base()}
         return self.make(steps.SFT, "sft", max_tokens=self.profile.rollout.max_tokens, **given)
 
     def sft_policy(self, part: str = "late") -> Policy:
-        """The SFT policy pi_0 (`part` "late"), or the one that iteration 1 also samples from ("early")."""
-        if part == "late":
-            return Policy("sft", self.sft(), part, self.base(), arm="sft", iteration=0)
-        return Policy("sft-early", self.sft(), part, self.base(), arm="sft-early", iteration=0)
+        """The SFT policy pi_0 (`part` "late"), or the one that iteration 1 also samples from ("early").
+
+        The early one is the same however early pi_0 is taken (``sft.start_epochs``).
+        """
+        settings, name = self.profile.sft, "sft" if part == "late" else "sft-early"
+        epochs = settings.start_epochs or settings.epochs if part == "late" else settings.early_epochs
+        return Policy(name, self.sft(), f"epoch-{epochs:g}", self.base(), arm=name, iteration=0)
 
     def base_of(self, policy: Policy) -> Policy:
         """The whole model under a policy."""
@@ -206,30 +211,50 @@ class Experiment:
 
     def rollouts(self, number: int, sources: Sources, notebook: str | None = None) -> steps.Rollouts:
         """Trajectories of iteration `number` from each source policy."""
-        name, questions = f"rollouts/{number}", self._prompts(number)
-        return self.make(steps.Rollouts, name, notebook, sources=sources, questions=questions)
+        seed = stream31(self.seed, "rollouts", number, self.profile.rollout.replicate)
+        given = {"sources": sources, "questions": self._prompts(number), "seed": seed}
+        return self.make(steps.Rollouts, f"rollouts/{number}", notebook, **given)
 
     def pairs(self, number: int, rollouts: steps.Rollouts, notebook: str | None = None) -> steps.Pairs:
         """Preference pairs from an iteration's trajectories."""
         return self.make(steps.Pairs, f"pairs/{number}", notebook, rollouts=rollouts)
 
-    def sources(self, number: int, policies: Sequence[Policy], mixture: bool = True) -> Sources:
-        """Who samples in iteration `number`: the current and the previous policy (sec. 3.1), or the current one only.
+    def sources(self, number: int, policies: Sequence[Policy]) -> Sources:
+        """Who samples in iteration `number`, and how often: the current and mostly the previous policy (sec. 3.1).
 
         Args:
             number: iteration, from 1.
             policies: SFT and every iteration's policy so far; the last is the current one.
-            mixture: False gives the same number of samples, all from the current policy.
         """
         settings = self.profile.rollout
-        if not mixture:
-            return [(policies[-1], settings.samples_current + settings.samples_previous)]
-        previous = policies[-2] if number > 1 else self.sft_policy("early")
-        return [(policies[-1], settings.samples_current), (previous, settings.samples_previous)]
+        current = (policies[-1], settings.samples_current)
+        if not settings.samples_previous:
+            return [current]
+        return [
+            current,
+            (policies[-2] if number > 1 else self.sft_policy("early"), settings.samples_previous),
+        ]
+
+    def changed(self, **settings: Any) -> Self:
+        """The same experiment with other settings of preference learning, sampling or pairs; the first that has one gets it.
+
+        >>> from mtdpo_lib.profiles import get_profile
+        >>> import tempfile
+        >>> other = Experiment(get_profile("smoke"), 0, tempfile.mkdtemp()).changed(eta=0.1, temperature=0.7)
+        >>> other.profile.preference.eta, other.profile.rollout.temperature
+        (0.1, 0.7)
+        """
+        sections: dict[str, dict[str, Any]] = {"preference": {}, "rollout": {}, "pairs": {}}
+        for name, value in settings.items():
+            homes = (section for section in sections if hasattr(getattr(self.profile, section), name))
+            sections[next(homes, "preference")][name] = value
+        other = copy.copy(self)
+        other.profile = self.profile.changed(**sections)
+        return other
 
     def iteration(
-        self, number: int, policies: Sequence[Policy], *, name: str = "", arm: str = "", mixture: bool = True,
-        notebook: str | None = None, **changes: Any,
+        self, number: int, policies: Sequence[Policy], *, name: str = "", arm: str = "", notebook: str | None = None,
+        **settings: Any,
     ) -> Iteration:  # fmt: skip
         """One iteration from the last of `policies`.
 
@@ -238,37 +263,36 @@ class Experiment:
             policies: the SFT policy and every iteration's policy so far.
             name: of the new policy; default ``<arm>-<number>``.
             arm: of the new policy; default the name without the number, or the method.
-            mixture: sample from the previous policy too.
-            notebook: the one that makes what this call trains; default the main run's.
-            changes: preference settings that differ from the profile's, e.g. ``reference="fixed"``.
+            notebook: the one that makes what this call trains, and samples where that differs; default the main run's.
+            settings: what differs from the profile, as `changed` takes it: ``reference="fixed"``, ``temperature=0.7``, ...
 
         Returns:
             Everything the iteration used and made; `policy` is the new one.
         """
-        preference = replace(self.profile.preference, **changes)
+        own = self.changed(**settings)
+        preference, initial = own.profile.preference, policies[-1]
         arm = arm or name.replace(f"-{number}", "", 1) or preference.method
-        initial = policies[-1]
         reference = policies[0] if preference.reference == "fixed" else initial
-        sources, sampled_by = self.sources(number, policies, mixture), None if mixture else notebook
-        rollouts = self.rollouts(number, sources, sampled_by)
-        pairs = self.pairs(number, rollouts, sampled_by)
-        training = self.make(
-            steps.Training, f"training/{number}", notebook,
-            pairs=pairs, initial=initial, reference=reference, preference=preference,
-        )  # fmt: skip
+        same_data = (own.profile.rollout, own.profile.pairs) == (self.profile.rollout, self.profile.pairs)
+        sources, sampled_by = own.sources(number, policies), None if same_data else notebook
+        rollouts = own.rollouts(number, sources, sampled_by)
+        pairs = own.pairs(number, rollouts, sampled_by)
+        training = own.make(
+            steps.Training, f"training/{number}", notebook, pairs=pairs, initial=initial, reference=reference
+        )
         base = self.base_of(initial)
-        selection = self.make(
+        selection = own.make(
             steps.Selection, f"selection/{number}", notebook, training=training, base=base,
             questions=self.questions("development"), choice=preference.checkpoint_choice,
         )  # fmt: skip
         policy = Policy(name or f"{arm}-{number}", selection, "adapter", base, arm, number)
         return Iteration(number, policy, initial, reference, sources, rollouts, pairs, training, selection)
 
-    def run(self, arm: str = "", mixture: bool = True) -> list[Iteration]:
+    def run(self, arm: str = "") -> list[Iteration]:
         """All iterations of the main run, or of another `arm`, in order."""
         policies, iterations = [self.sft_policy()], list[Iteration]()
         for number in range(1, self.profile.iterations + 1):
-            iterations.append(self.iteration(number, policies, arm=arm, mixture=mixture))
+            iterations.append(self.iteration(number, policies, arm=arm))
             policies.append(iterations[-1].policy)
         return iterations
 

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mtdpo_lib.profiles.sections import Profile, SettingError
+from mtdpo_lib.profiles import Profile, SettingError, override, parse_assignments, tuned
 
 Change = Callable[[Profile], Profile]
 BASE = "sft"  # what every arm's gain is taken over: the SFT policy under the arm's own tool
@@ -35,13 +36,28 @@ def times_eta(factor: float) -> Change:
     return lambda profile: section("preference", eta=profile.preference.eta * factor)(profile)
 
 
+def _method(name: str) -> Change:
+    """Another method, with the settings that were tuned for it."""
+    return lambda profile: tuned(profile, name)
+
+
+def _on_policy(profile: Profile) -> Profile:
+    """As many samples, all from the current policy."""
+    samples = profile.rollout.samples_current + profile.rollout.samples_previous
+    return section("rollout", samples_current=samples, samples_previous=0)(profile)
+
+
 def _sft_epochs(count: int) -> Change:
-    """A shorter SFT. The paper's 1 and 2 of 3 epochs are 2 and 3 of 4 here: after one epoch from random weights the policy
-    solves 3% and gives no pairs."""
-    return section("sft", epochs=count, early_epochs=min(count, 2))
+    """The policy after so many epochs of the same SFT. The paper's 1 and 2 of 3 epochs are 2 and 3 of 4 where a model learns
+    from random weights: after one it solves 3% and gives no pairs."""
+    return section("sft", start_epochs=float(count))
 
 
-def _logs(lines: int, **preference: Any) -> tuple[Change, ...]:
+def _underfit(profile: Profile) -> Profile:
+    return section("sft", start_epochs=profile.sft.underfit_epochs)(profile)
+
+
+def _logs(lines: int, *others: Change) -> tuple[Change, ...]:
     """Results below a log of so many lines, from one SFT policy that knows logs of every length, with room for them."""
 
     def longer(profile: Profile) -> Profile:
@@ -49,11 +65,12 @@ def _logs(lines: int, **preference: Any) -> tuple[Change, ...]:
         profile = section("rollout", max_tokens=most, log_lines=lines)(profile)
         return section("problems", log_lines=max(LOGS))(section("pairs", max_tokens=most)(profile))
 
-    return (longer, section("preference", **preference))
+    return (longer, *others)
 
 
 NOISE = 0.3  # of the random tool: three answers of ten are off by one
 LOGS = (0, 2, 6)  # lines above each result: the doses of long tool output
+FIRST_AND_LAST, ALL_OF_FIVE = (0, -1), tuple(range(6))  # policies of an arm; 0 is SFT
 
 
 @dataclass(frozen=True)
@@ -65,18 +82,16 @@ class Arm:
         what: what it is, in words.
         against: the arm that differs in one thing only, "sft" for none.
         changes: what is changed in the profile.
-        mixture: False samples from the current policy only.
         iterations: how many; 0: the profile's.
-        pass_at_n: samples SFT and the last policy many times on some test problems.
+        often: the policies that are sampled many times on some test problems, by iteration.
     """
 
     name: str
     what: str
     against: str = "mdpo"
     changes: tuple[Change, ...] = ()
-    mixture: bool = True
     iterations: int = 0
-    pass_at_n: bool = False
+    often: tuple[int, ...] = ()
 
     def profile(self, base: Profile) -> Profile:
         """The profile with this arm's changes; arms are compared by their greedy answers only.
@@ -92,51 +107,48 @@ class Arm:
         return replace(base, iterations=self.iterations) if self.iterations else base
 
 
-def _method(name: str, what: str, against: str = "mdpo", **more: Any) -> Arm:
-    return Arm(name, what, against, changes=(section("preference", method=name),), **more)
-
-
+_RAFT, _DPO, _NLL = _method("raft"), _method("dpo"), section("preference", nll_coefficient=1.0)
 _NOISY = section("rollout", tool_noise=NOISE)
 _CORRECTED = section("preference", stochastic_tool_correction=16)
 # Long arms first: at the end of a study no process is left alone with one.
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("mdpo", "M-DPO as the paper runs it: updated reference, mixture sampling", BASE,
-            pass_at_n=True),
-        _method("mkto", "M-KTO"),
-        _method("raft", "RAFT: right trajectories only"),
-        _method("dpo", "single-turn DPO: the tool's output is scored"),
-        _method("kto", "single-turn KTO: the tool's output is scored", "mkto"),
+        Arm("mdpo-5", "five iterations of M-DPO", BASE, iterations=5, often=ALL_OF_FIVE),
+        Arm("raft-5", "five iterations of RAFT", "mdpo-5", (_RAFT,), iterations=5, often=ALL_OF_FIVE),
+        Arm("mdpo", "M-DPO as the paper runs it: updated reference, mixture sampling", BASE, often=FIRST_AND_LAST),
+        Arm("mkto", "M-KTO", changes=(_method("mkto"),)),
+        Arm("raft", "RAFT: right trajectories only", changes=(_RAFT,)),
+        Arm("dpo", "single-turn DPO: the tool's output is scored", changes=(_DPO,)),
+        Arm("kto", "single-turn KTO: the tool's output is scored", "mkto", (_method("kto"),)),
         Arm("fixed", "the SFT policy stays the reference", changes=(section("preference", reference="fixed"),),
-            pass_at_n=True),
+            often=FIRST_AND_LAST),
+        Arm("on-policy", "all samples from the current policy", changes=(_on_policy,)),
+        Arm("replicate", "M-DPO with other random numbers in sampling", changes=(section("rollout", replicate=1),)),
         Arm("eta-low", "a tenth of the KL coefficient", changes=(times_eta(0.1),)),
         Arm("eta-high", "five times the KL coefficient", changes=(times_eta(5.0),)),
-        Arm("on-policy", "all samples from the current policy", mixture=False),
         Arm("n-3", "a third of the samples a prompt",
             changes=(section("rollout", samples_current=2, samples_previous=1),)),
         Arm("n-18", "twice the samples a prompt",
             changes=(section("rollout", samples_current=12, samples_previous=6),)),
-        Arm("nll", "with the NLL term, coefficient 1", changes=(section("preference", nll_coefficient=1.0),)),
+        Arm("nll", "with an NLL term that at first pulls as much as the DPO term", changes=(_NLL,)),
         Arm("random-step", "a random one of the kept steps instead of the best on development prompts",
             changes=(section("preference", checkpoint_choice="random"),)),
         Arm("raft-3", "one iteration of RAFT with up to three right trajectories a prompt", BASE,
-            changes=(section("preference", method="raft"), section("pairs", pairs_per_prompt=3)), iterations=1),
+            (_RAFT, section("pairs", right_per_prompt=3)), iterations=1),
         Arm("noisy", f"one iteration with a tool that is one off with probability {NOISE}", BASE,
-            changes=(_NOISY,), iterations=1),
+            (_NOISY,), iterations=1),
         Arm("noisy-corrected", "the same with the adaptive margin, 16 further answers each", "noisy",
-            changes=(_NOISY, _CORRECTED), iterations=1),
-        Arm("noisy-dpo", "the same with the tool's output scored", "noisy",
-            changes=(_NOISY, section("preference", method="dpo")), iterations=1),
-        Arm("underfit", "one iteration from two epochs of SFT", BASE, changes=(_sft_epochs(2),), iterations=1),
-        Arm("underfit-nll", "the same with the NLL term", "underfit",
-            changes=(_sft_epochs(2), section("preference", nll_coefficient=1.0)), iterations=1),
+            (_NOISY, _CORRECTED), iterations=1),
+        Arm("noisy-dpo", "the same with the tool's output scored", "noisy", (_NOISY, _DPO), iterations=1),
+        Arm("underfit", "one iteration from an SFT that was stopped early", BASE, (_underfit,), iterations=1),
+        Arm("underfit-nll", "the same with the NLL term", "underfit", (_underfit, _NLL), iterations=1),
         Arm("sft-2", "from two epochs of SFT", changes=(_sft_epochs(2),)),
         Arm("sft-3", "from three epochs of SFT", changes=(_sft_epochs(3),)),
         *(Arm(f"log-{lines}", f"one iteration, the tool's results below {lines} lines of a log", BASE,
-              changes=_logs(lines), iterations=1) for lines in LOGS),
+              _logs(lines), iterations=1) for lines in LOGS),
         *(Arm(f"log-{lines}-dpo", "the same with the tool's output scored", f"log-{lines}",
-              changes=_logs(lines, method="dpo"), iterations=1) for lines in LOGS),
+              _logs(lines, _DPO), iterations=1) for lines in LOGS),
     )
 }  # fmt: skip
 # pass@n, Figure 2: samples a question, at a temperature, on some test problems, of few an eighth; and the n that are told.
@@ -152,7 +164,8 @@ GAIN_CONTRASTS = (("sft-2", "mdpo"), ("sft-3", "mdpo"))
 GROUPS = {
     "methods": ("mdpo", "mkto", "raft", "dpo", "kto", "nll"),
     "reference_and_kl": ("mdpo", "fixed", "eta-low", "eta-high"),
-    "sampling": ("mdpo", "on-policy", "n-3", "n-18"),
+    "sampling": ("mdpo", "on-policy", "n-3", "n-18", "replicate"),
+    "five_iterations": ("mdpo-5", "raft-5"),
 }
 
 
@@ -177,18 +190,54 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def parse_arms(text: str) -> list[Arm]:
-    """Names, separated by commas, to arms with those they are compared with; empty: all.
+def find_arm(text: str) -> Arm:
+    """The arm of that name, or a new one that is written ``name:key=value,key=value``: M-DPO with these settings.
 
     Raises:
-        SettingError: an unknown name.
+        SettingError: an unknown name, one that cannot be given, or no settings.
 
-    >>> [arm.name for arm in parse_arms("eta-low,kto")]  # single-turn KTO is compared with M-KTO
-    ['mdpo', 'mkto', 'kto', 'eta-low']
+    >>> from mtdpo_lib.profiles import get_profile
+    >>> find_arm("lr-low:preference.learning_rate=1e-4").profile(get_profile("cpu")).preference.learning_rate
+    0.0001
     """
-    wanted = [name for name in text.split(",") if name] or list(ARMS)
-    for name in wanted:
+    name, colon, settings = text.partition(":")
+    if not colon:
         if name not in ARMS:
             raise SettingError(f"Unknown arm {name!r}: known are {', '.join(ARMS)}.")
-    needed = [ARMS[name].against for name in wanted if ARMS[name].against != BASE]
-    return [arm for name, arm in ARMS.items() if name in {*wanted, *needed}]
+        return ARMS[name]
+    if name in (*ARMS, BASE) or not re.fullmatch("[a-z0-9.-]+", name):
+        raise SettingError(
+            "A new arm is written name:key=value,key=value, with a name of its own in small letters, digits, dots and "
+            f"hyphens; got {text!r}."
+        )
+    changes = parse_assignments(settings.split(","))
+    return Arm(name, f"M-DPO with {settings}", changes=(lambda profile: override(profile, changes),))
+
+
+def known_arm(name: str) -> Arm:
+    """The arm of that name, which may be one that was written on a command line.
+
+    >>> known_arm("kto").against, known_arm("lr-low").against
+    ('mkto', 'mdpo')
+    """
+    return ARMS.get(name) or Arm(name, "M-DPO with settings of one's own")
+
+
+def parse_arms(text: str, new: Sequence[str] = ()) -> list[str]:
+    """Names, separated by commas, with those that they are compared with, and `new` arms as `find_arm` reads them.
+
+    Without any of both: all arms.
+
+    Raises:
+        SettingError: one that cannot be found.
+
+    >>> parse_arms("eta-low,kto")  # single-turn KTO is compared with M-KTO
+    ['mdpo', 'mkto', 'kto', 'eta-low']
+    >>> parse_arms("", ["lr-low:preference.learning_rate=1e-4"])
+    ['mdpo', 'lr-low:preference.learning_rate=1e-4']
+    """
+    found = [find_arm(name) for name in [*filter(None, text.split(",")), *new] or ARMS]
+    if len({arm.name for arm in found[-len(new) :]}) < len(new):
+        raise SettingError(f"Two new arms have one name: give each its own; got {', '.join(new)}.")
+    wanted = {name for arm in found for name in (arm.name, arm.against)}
+    return [name for name in ARMS if name in wanted] + list(new)

@@ -23,7 +23,7 @@ from mtdpo_lib.common.stages import Product
 from mtdpo_lib.models.bases import prepare_base
 from mtdpo_lib.models.policy import Policy, load_for_training, load_tokenizer
 from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
-from mtdpo_lib.pairs import Pair, make_pairs
+from mtdpo_lib.pairs import Pair, make_pairs, right_trajectories
 from mtdpo_lib.problems import Demonstration, Problem, Questions, load_demonstrations
 from mtdpo_lib.profiles import sections
 from mtdpo_lib.rollout import Trajectory, load_sampler, load_trajectories, rollout, save_trajectories
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mtdpo_lib.rollout.vllm import TurnSampler
 
 Row = dict[str, Any]
+ROLES = ("current", "previous")  # of the policies that sample in one iteration
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Base(Product):
 class SFT(Product):
     """SFT from random weights (`base` None, with a tokenizer of its own) or of a new adapter on a pretrained base.
 
-    Its folder holds two policies, ``late`` and ``early``.
+    Its folder holds the policies after every epoch and after a part of the first: ``epoch-1``, ``epoch-2``, ``epoch-0.2``.
     """
 
     @staticmethod
@@ -159,28 +160,33 @@ def _facts(dataset: Dataset, demonstrations: int, network: torch.nn.Module) -> d
 
 
 class Rollouts(Product):
-    """Samples of each source policy on an iteration's fresh prompts.
+    """Samples of the current policy, and mostly of the previous one, on an iteration's fresh prompts.
+
+    Random numbers belong to the role of a policy, not to its name: two arms that sample in the same iteration draw the same
+    ones, and the two policies of one iteration do not share theirs.
 
     **Paper:** mixture sampling, sec. 3.1.
     """
 
     @staticmethod
     def make(
-        folder: Path, sources: Sequence[tuple[Policy, int]], questions: Questions, sampling: Sampling
-    ) -> None:
+        folder: Path, sources: Sequence[tuple[Policy, int]], questions: Questions, sampling: Sampling, seed: int
+    ) -> None:  # fmt: skip
         prompts, trajectories = questions.load(), list[Trajectory]()
-        for policy, samples in sources:
-            if samples:
-                seed = stream31(sampling.seed, "rollout", policy.name)
-                trajectories += sampling.sample(policy, prompts, samples, "rollouts", seed)
+        for role, (policy, samples) in zip(ROLES, sources, strict=False):
+            rows = sampling.sample(policy, prompts, samples, "rollouts", stream31(seed, role))
+            trajectories += [replace(row, policy=role) for row in rows]
         save_trajectories(folder / "trajectories.jsonl", trajectories)
 
     def trajectories(self) -> list[Trajectory]:
-        return load_trajectories(self.path / "trajectories.jsonl")
+        """All samples, with the names that their policies have where they are asked for."""
+        names = dict(zip(ROLES, (policy.name for policy, _ in self.inputs["sources"]), strict=False))
+        rows = load_trajectories(self.path / "trajectories.jsonl")
+        return [replace(row, policy=names[row.policy]) for row in rows]
 
 
 class Pairs(Product):
-    """Preference pairs of an iteration's rollouts by the paper's rules.
+    """Preference pairs of an iteration's rollouts by the paper's rules, and the right trajectories that RAFT learns from.
 
     Kept as positions in the rollouts, whose token ids stay the only copy.
     """
@@ -194,6 +200,8 @@ class Pairs(Product):
             {"chosen": position[id(pair.chosen)], "rejected": position[id(pair.rejected)]} for pair in made
         ]
         write_jsonl(folder / "pairs.jsonl", rows)
+        right = right_trajectories(trajectories, pairs, seed)
+        write_json(folder / "right.json", [position[id(trajectory)] for trajectory in right])
         write_json(folder / "report.json", asdict(report))
 
     def pairs(self) -> list[Pair]:
@@ -201,6 +209,11 @@ class Pairs(Product):
         trajectories = self.inputs["rollouts"].trajectories()
         rows = read_jsonl(self.path / "pairs.jsonl")
         return [Pair(trajectories[row["chosen"]], trajectories[row["rejected"]]) for row in rows]
+
+    def right(self) -> list[Trajectory]:
+        """What RAFT learns from: right trajectories, also of prompts that give no pair."""
+        trajectories = self.inputs["rollouts"].trajectories()
+        return [trajectories[position] for position in read_json(self.path / "right.json")]
 
     @property
     def report(self) -> Row:
@@ -224,7 +237,10 @@ class Training(Product):
         from mtdpo_lib.train import PreferenceJob, ask_again, margin_features, train_preference
 
         seed, answers = sampling.seed, preference.stochastic_tool_correction
-        job = PreferenceJob(folder, pairs.pairs(), initial, reference, preference, sampling.model, seed)
+        right = pairs.right() if preference.method == "raft" else ()
+        job = PreferenceJob(
+            folder, pairs.pairs(), initial, reference, preference, sampling.model, seed, right
+        )
 
         def adaptive_margin(
             network: PeftModel, tokenizer: PreTrainedTokenizerBase, sides: Sequence[Trajectory]

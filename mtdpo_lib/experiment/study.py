@@ -19,27 +19,28 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mtdpo_lib.chat import Role
 from mtdpo_lib.common.files import QUESTIONS, write_json
 from mtdpo_lib.common.progress import Say, say
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.common.stages import Product, StageStore, seconds_by_kind
 from mtdpo_lib.experiment.algorithm1 import DATA_SEED, Experiment, Iteration
-from mtdpo_lib.experiment.arms import ARMS, PASS_PROBLEMS, PASS_SAMPLES, PASS_SHARE, PASS_TEMPERATURE, Arm
+from mtdpo_lib.experiment.arms import PASS_PROBLEMS, PASS_SAMPLES, PASS_SHARE, PASS_TEMPERATURE, Arm, find_arm
 from mtdpo_lib.experiment.parallel import run_here, run_on_ray
 from mtdpo_lib.experiment.steps import ManySamples
 from mtdpo_lib.models import Policy, check_loadable
 from mtdpo_lib.problems import Questions
 from mtdpo_lib.profiles import Profile, get_profile, settings_hash
-from mtdpo_lib.rollout import Trajectory, outcome_string
+from mtdpo_lib.rollout import Trajectory, accuracy, outcome_string
 
 Record = dict[str, Any]
-Task = tuple[int, str]  # a seed and an arm
+Task = tuple[int, str]  # a seed and an arm, as `find_arm` reads it
 
 # --- One arm of one seed ---
 
@@ -50,27 +51,38 @@ class ArmRun:
     Args:
         experiment: of the arm's own profile.
         arm: which.
+        tested: its policies answer the test problems; without that, only the development problems.
     """
 
-    def __init__(self, experiment: Experiment, arm: Arm):
+    def __init__(self, experiment: Experiment, arm: Arm, tested: bool = True):
         self.experiment = experiment
-        self.iterations = experiment.run(arm.name, arm.mixture)
+        self.iterations = experiment.run(arm.name)
         self.policies = [experiment.sft_policy(), *(iteration.policy for iteration in self.iterations)]
-        self.evaluations = {policy.name: experiment.evaluation(policy) for policy in self.policies}
-        often = (self.policies[0], self.policies[-1]) if arm.pass_at_n else ()
+        self.start = experiment.evaluation(self.policies[0], "development")
+        answering = self.policies if tested else []
+        self.evaluations = {policy.name: experiment.evaluation(policy) for policy in answering}
+        often = [self.policies[number] for number in arm.often]
         self.many = {policy.name: many_samples(experiment, policy) for policy in often}
+
+    def validation(self) -> dict[str, float]:
+        """Accuracy of every policy on the development problems, a fraction; Algorithm 1 gives back the best of them."""
+        kept = (iteration.selection for iteration in self.iterations)
+        shares = [accuracy(self.start.outcomes()["greedy"]), *(one.development[one.selected] for one in kept)]
+        return {policy.name: round(share, 6) for policy, share in zip(self.policies, shares, strict=True)}
 
     def record(self) -> Record:
         """The arm's record but for its head."""
         greedy = {name: product.outcomes()["greedy"] for name, product in self.evaluations.items()}
         costs = [iteration_cost(iteration) for iteration in self.iterations]
-        selection = self.iterations[-1].selection
+        validation = self.validation()
         return {
+            "questions": self.experiment.questions().fingerprint(),
             "outcomes": {name: outcome_string(rows) for name, rows in greedy.items()},
             "policies": [policy.name for policy in self.policies],
             "right of many": {name: product.right for name, product in self.many.items()},
-            "development": selection.development,
-            "selected": selection.selected,
+            "validation": validation,
+            "selected": max(validation, key=lambda name: validation[name]),  # the earlier of equals
+            "development": self.iterations[-1].selection.development,
             "iterations": [iteration_facts(iteration) for iteration in self.iterations],
             "cost": {name: sum(cost[name] for cost in costs) for name in costs[0]},
             "seconds": round(self.experiment.seconds(), 1),
@@ -101,6 +113,9 @@ def iteration_facts(iteration: Iteration) -> dict[str, float]:
         right: share of right ones among the current policy's samples.
         right_despite_error: share of these right ones whose last tool output is an error; they are no winners.
         distinct: chance that two of the current policy's samples of a prompt differ, where it samples two or more.
+        distinct_right: the same among the right ones.
+        entropy: -log pi per token that the current policy wrote, in nats: its mean is the entropy at temperature 1.
+        right_nats: -log pi of a right trajectory of the current policy, in nats.
         covered: share of prompts that gave a pair.
         margin, luck, tool_gradient_share: means over the training's log, where it has them.
         chosen_ratio, rejected_ratio: log pi/pi_ref of both sides in nats, mean over the last third of the log.
@@ -125,8 +140,10 @@ def iteration_facts(iteration: Iteration) -> dict[str, float]:
         "right_despite_error": sum(row.last_tool_failed for row in right) / max(len(right), 1),
         "covered": prompts.get("paired", 0) / sum(prompts.values()),
     }
-    if (distinct := chance_of_difference(own)) is not None:
-        facts["distinct"] = distinct
+    for name, rows in (("distinct", own), ("distinct_right", right)):
+        if (distinct := chance_of_difference(rows)) is not None:
+            facts[name] = distinct
+    facts |= surprise(own)
     log = iteration.training.log
     for name, part in (
         *((name, log) for name in ("margin", "luck", "tool_gradient_share")),
@@ -157,17 +174,30 @@ def chance_of_difference(rows: Sequence[Trajectory]) -> float | None:
     return 1 - statistics.mean(alike) if alike else None
 
 
+def surprise(rows: Sequence[Trajectory]) -> dict[str, float]:
+    """-log pi of samples: per token, and of a right trajectory, in nats; nothing where the sampler did not tell.
+
+    >>> one = Trajectory("p", "s", "q", "5", "sft", 0, [7, 8, 9], [0, 1, 1], [], "5", True, "answer", nats=3.0)
+    >>> surprise([one])
+    {'entropy': 1.5, 'right_nats': 3.0}
+    """
+    told = [(row.nats, row) for row in rows if row.nats is not None]
+    written = sum(row.roles.count(Role.ASSISTANT) for _, row in told)
+    facts = {"entropy": sum(nats for nats, _ in told) / written} if written else {}
+    if right := [nats for nats, row in told if row.correct]:
+        facts["right_nats"] = statistics.mean(right)
+    return facts
+
+
 def iteration_cost(iteration: Iteration) -> dict[str, int]:
-    """What an iteration took: trajectories and tokens sampled, pairs, tokens trained on (every pass counted)."""
-    rows, pairs = iteration.rollouts.trajectories(), iteration.pairs.pairs()
-    settings = iteration.training.inputs["preference"]
-    sides = 1 if settings.method == "raft" else 2
-    trained = sum(len(side.ids) for pair in pairs for side in (pair.chosen, pair.rejected)[:sides])
+    """What an iteration took: trajectories and tokens sampled, pairs, optimiser steps, tokens trained on in all steps."""
+    rows, log = iteration.rollouts.trajectories(), iteration.training.log
     return {
         "trajectories": len(rows),
         "sampled tokens": sum(len(row.ids) - row.prompt_length for row in rows),
-        "pairs": len(pairs),
-        "trained tokens": round(settings.epochs * trained),
+        "pairs": iteration.pairs.report["pairs"],
+        "steps": log[-1]["step"],
+        "trained tokens": round(log[-1]["tokens"]),
     }
 
 
@@ -216,9 +246,10 @@ class Study:
     Attributes:
         profile: its name.
         settings: what is set beside it, for all arms.
-        seeds, arms: what is computed; arms by name.
+        seeds, arms: what is computed; arms as `find_arm` reads them.
         out: the study's folder; each arm of a seed leaves ``out/arms/<arm>-seed<seed>.json``.
         known: seconds of kinds of stages, measured elsewhere, for the plan.
+        tested: the arms' policies answer the test problems.
 
     Seeds take turns, so that processes which work side by side seldom want the same stage:
 
@@ -232,6 +263,7 @@ class Study:
     arms: Sequence[str]
     out: Path
     known: Mapping[str, float] = field(default_factory=dict)
+    tested: bool = True
 
     def settled(self) -> Profile:
         """The profile with `settings` in it."""
@@ -264,9 +296,9 @@ class Study:
     def plan(self) -> Plan:
         """What is still to compute: every stage that the arms need over the seeds, once."""
         profile, store, products = self.settled(), StageStore.of_run(self.out), dict[Path, Product]()
-        for seed, name in itertools.product(self.seeds, self.arms):
-            planned = Planned(ARMS[name].profile(profile), seed, self.out)
-            ArmRun(planned, ARMS[name])
+        for seed, arm in itertools.product(self.seeds, map(find_arm, self.arms)):
+            planned = Planned(arm.profile(profile), seed, self.out)
+            ArmRun(planned, arm, self.tested)
             products |= {product.path: product for product in planned.made}
         missing = Counter(product.kind for product in products.values() if not store.is_kept(product))
         seconds = {**self.known, **seconds_by_kind(store.root)}
@@ -282,14 +314,15 @@ class Study:
         """What a process does: an arm's record, or None and what went wrong."""
         # Also where torch was imported before the variable was set.
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        seed, arm = task[0], ARMS[task[1]]
+        seed, arm = task[0], find_arm(task[1])
         profile = arm.profile(self.settled())
         head = {
             "arm": arm.name, "what": arm.what, "against": arm.against, "seed": seed, "profile": profile.name,
             "settings": " ".join(self.settings), "settings_hash": settings_hash(profile, seed), "versions": versions(),
+            "preference": asdict(profile.preference),
         }  # fmt: skip
         try:
-            return task, head | ArmRun(Experiment(profile, seed, self.out), arm).record(), ""
+            return task, head | ArmRun(Experiment(profile, seed, self.out), arm, self.tested).record(), ""
         except Exception:  # an arm that fails must not take the others with it
             return task, None, traceback.format_exc()
 
@@ -310,7 +343,7 @@ class Study:
                     failed += 1
                     say(f"Arm {arm} of seed {seed} failed:\n{error}")
                 else:
-                    write_json(self.out / "arms" / f"{arm}-seed{seed}.json", record)
+                    write_json(self.out / "arms" / f"{record['arm']}-seed{seed}.json", record)
                 left = self.plan().seconds
                 rest = "" if left is None else f", about {left / 60 / jobs:.0f} min to go"
                 say(f"{done} of {len(tasks)} arms, {(time.time() - start) / 60:.0f} min{rest}")

@@ -11,10 +11,10 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from mtdpo_lib.common.files import NOTEBOOKS, REFERENCE_RUNS, ROOT, write_json
+from mtdpo_lib.common.files import NOTEBOOKS, REFERENCE_RUNS, ROOT, read_json, write_json
 from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.lessons.run import find_notebooks, read_notebook
-from mtdpo_lib.results import report, study_metrics
+from mtdpo_lib.results import figures, report, study_metrics
 
 # What a reader's machine does not have, or should not learn from ours.
 LOCAL_PATH = re.compile(
@@ -51,7 +51,7 @@ def keep(runs: Sequence[Path], target: Path = REFERENCE_RUNS) -> Path:
 
 
 def draw_figures(out: Path, source: Path = REFERENCE_RUNS) -> list[Path]:
-    """Redraw every figure of the kept runs and studies, from their records alone.
+    """Redraw every figure of the kept runs, studies and tunings, from their records alone.
 
     Args:
         out: a folder for each of them is made in it.
@@ -72,6 +72,9 @@ def draw_figures(out: Path, source: Path = REFERENCE_RUNS) -> list[Path]:
             metrics, profile = study_metrics.kept(home.name, source), report.profile_of(home.name)
             study_metrics.draw(metrics, profile, out / home.name / "study")
             folders.append(out / home.name / "study")
+        if (home / "tune").is_dir():
+            folders.append(out / home.name / "tune")
+            figures.tuning(read_json(home / "tune" / "tune.json")).save(folders[-1] / "tuning.png")
     if not folders:
         raise ValueError(
             f"There are no records in {source}: keep those of a run first (python -m mtdpo_lib keep RUN)."

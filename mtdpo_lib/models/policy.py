@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 class Policy:
     """A policy by name: `part` of `product` is a whole model, or an adapter on `base`.
 
-    Two policies with equal products and parts are the same policy wherever they are stored.
+    Two policies with equal products and parts are the same policy, whatever they are called and wherever they are stored.
 
     Attributes:
+        name: for tables and figures.
         arm: the way it was trained, for figures and tables: "sft", "mdpo", "mdpo-fixed", ...
         iteration: of Algorithm 1; 0 is the SFT policy, None where there is none.
     """
 
-    name: str
+    name: str = field(compare=False, metadata={"in_stage_key": False})
     product: Product
     part: str = ""
     base: Policy | None = None

@@ -4,7 +4,7 @@ A `Profile` is a frozen tree of small sections. A computation receives only the 
 is keyed by exactly what it received (see `mtdpo_lib.common.stages`), so changing one setting redoes only what depends on it.
 """
 
-from mtdpo_lib.profiles.overrides import get_profile, setting_values, settings_hash
+from mtdpo_lib.profiles.overrides import get_profile, override, setting_values, settings_hash, tuned
 from mtdpo_lib.profiles.presets import BUDGETS, PROFILES, TINY_THREADS
 from mtdpo_lib.profiles.sections import (
     EvaluationSettings,
@@ -17,11 +17,12 @@ from mtdpo_lib.profiles.sections import (
     SandboxSettings,
     SettingError,
     SFTSettings,
+    TuneSettings,
     parse_assignments,
 )
 
 __all__ = [
     "BUDGETS", "PROFILES", "TINY_THREADS", "EvaluationSettings", "ModelSettings", "PairSettings", "PreferenceSettings",
-    "ProblemSettings", "Profile", "RolloutSettings", "SFTSettings", "SandboxSettings", "SettingError", "get_profile",
-    "parse_assignments", "setting_values", "settings_hash",
+    "ProblemSettings", "Profile", "RolloutSettings", "SFTSettings", "SandboxSettings", "SettingError", "TuneSettings",
+    "get_profile", "override", "parse_assignments", "setting_values", "settings_hash", "tuned",
 ]  # fmt: skip

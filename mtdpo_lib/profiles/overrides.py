@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from mtdpo_lib.common.provenance import memory_mib
 from mtdpo_lib.common.seeds import digest
-from mtdpo_lib.profiles.presets import BUDGETS, PROFILES
+from mtdpo_lib.profiles.presets import BUDGETS, PROFILES, TUNED
 from mtdpo_lib.profiles.sections import Profile, SettingError, allowed, parse_assignments
 
 # Given beside the settings: options of a command, parameters of a notebook.
@@ -86,7 +86,7 @@ def override(profile: Profile, settings: Mapping[str, str]) -> Profile:
     """`profile` with dotted settings changed, e.g. ``{"preference.eta": "0.5"}``.
 
     Raises:
-        SettingError: unknown name (those it may mean are named), wrong type or value.
+        SettingError: unknown name (those it may mean are named), wrong type or value, or values that do not fit each other.
     """
     known, settings = setting_values(profile), dict(settings)
     if (budget := settings.pop("budget", None)) is not None:
@@ -100,7 +100,26 @@ def override(profile: Profile, settings: Mapping[str, str]) -> Profile:
         value = _read(name, text, type(known[name]))
         section, _, inner = name.rpartition(".")
         (changes.setdefault(section, {}) if section else changes)[inner] = value
-    return profile.changed(**changes)
+    changed = profile.changed(**changes)
+    for sentence in _misfits(changed):
+        raise SettingError(sentence)
+    return changed
+
+
+def tuned(profile: Profile, method: str) -> Profile:
+    """`profile` with another method and the settings that `tune` chose for it, where the user has not set them.
+
+    >>> get_profile("cpu").preference.method, tuned(get_profile("cpu"), "raft").preference.method
+    ('mdpo', 'raft')
+    """
+    preset = PROFILES.get(profile.name, profile).preference
+    chosen = TUNED.get(profile.name, {}).get(method, {})
+    free = {
+        name: value
+        for name, value in chosen.items()
+        if getattr(profile.preference, name) == getattr(preset, name)
+    }
+    return profile.changed(preference={"method": method, **free})
 
 
 def _misfits(profile: Profile) -> Iterator[str]:
@@ -112,6 +131,17 @@ def _misfits(profile: Profile) -> Iterator[str]:
     if sft.early_epochs > sft.epochs:
         few, many = sft.epochs, sft.early_epochs
         yield f"Setting sft.early_epochs is {many}, more than the {few} of sft.epochs: set sft.early_epochs={few} or less."
+    if sft.start_epochs not in (0, sft.underfit_epochs, *range(1, sft.epochs + 1)):
+        yield (
+            f"Setting sft.start_epochs is {sft.start_epochs:g}, and SFT keeps the policy after every whole epoch and after "
+            f"{sft.underfit_epochs:g} (sft.underfit_epochs): set it to one of these, at most {sft.epochs}."
+        )
+    counts = [len(values.split(",")) for values in (profile.tune.etas, profile.tune.raft_rows)]
+    if counts[0] != counts[1]:
+        yield (
+            f"Settings tune.etas and tune.raft_rows name {counts[0]} and {counts[1]} values: give equally many, so that "
+            "every method is tuned over as many settings."
+        )
     cores, memory = os.cpu_count() or 1, memory_mib()
     if workers > (most := max(1, min(max(8, 4 * cores), memory // profile.sandbox.memory_mib))):
         yield (
@@ -148,8 +178,6 @@ def get_profile(name: str, settings: Sequence[str] | str | Mapping[str, str] = (
         raise SettingError(f"Unknown profile {name!r}: {_nearest(name, list(PROFILES))}")
     changes = settings if isinstance(settings, Mapping) else parse_assignments(settings)
     profile = override(PROFILES[name], changes)
-    for sentence in _misfits(profile):
-        raise SettingError(sentence)
     if profile.problems.world == "gsm8k" and not profile.problems.gsm8k_dir:
         profile = profile.changed(problems={"gsm8k_dir": os.environ.get("MTDPO_GSM8K_DIR", "")})
     return profile

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mtdpo_lib.profiles.sections import Profile, parse_assignments
+
+# By profile and method: the settings that `tune` chose, from data/reference_runs/<profile>/tune/tune.json, with which a test
+# compares them. A method that is not named here has the settings of its profile.
+TUNED: dict[str, dict[str, dict[str, Any]]] = {}
 
 _DEFAULTS = Profile(name="", claims="")
 
@@ -10,7 +16,7 @@ _CPU = _DEFAULTS.changed(
     name="cpu",
     claims="trends, over seeds",
     # A fourth epoch: after three, one seed in three had not settled how to copy, and accuracy there is luck.
-    sft={"epochs": 4, "short_first": True, "step": "fast"},
+    sft={"epochs": 4, "underfit_epochs": 2.0, "short_first": True, "step": "fast"},
     preference={"step": "fast"},
 )
 
@@ -60,6 +66,7 @@ _SMALL = _DEFAULTS.changed(
     pairs={"max_tokens": 1024},
     preference={"eta": 0.1, "learning_rate": 1e-5, "batch_size": 32},
     evaluation={"batch_size": 128, "sampled": 0},
+    tune={"rates": "3e-6,1e-5,3e-5,1e-4"},
 )  # fmt: skip
 
 _PAPER = _SMALL.changed(
@@ -76,6 +83,7 @@ _PAPER = _SMALL.changed(
     # 40 warm-up steps of about 500; a checkpoint every 50
     preference={"learning_rate": 4e-7, "warmup_fraction": 0.08, "checkpoints": 10},
     evaluation={"batch_size": 64},
+    tune={"rates": "2e-7,4e-7,1e-6,5e-6", "etas": "0.1,0.5"},  # sec. 3.1's of M-DPO, and RAFT's
 )
 
 _OTHER_BASES = (  # sec. 3.1: what differs for the other bases

@@ -32,6 +32,10 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number
 Share = Annotated[float, Field(ge=0, le=1, description="a number between 0 and 1")]
 Switch = Annotated[bool, Field(description="true or false")]
 Text = Annotated[str, Field(description="a text")]
+_NUMBER = r"[0-9]+(\.[0-9]+)?(e-?[0-9]+)?"
+Numbers = Annotated[
+    str, Field(pattern=f"^{_NUMBER}(,{_NUMBER})*$", description="numbers, separated by commas")
+]
 Sampler = Annotated[
     str, Field(pattern="^(torch|vllm|https?://.+)$", description="torch, vllm or the URL of a vLLM server")
 ]
@@ -103,7 +107,12 @@ class SFTSettings:
     batch_size: Count = 16
     epochs: Count = 3  # sec. 3.1: the start checkpoint is the end of epoch 3
     # Sec. 3.1: iteration 1 also samples from the 1-epoch model; from scratch it is too weak
-    early_epochs: Count = 2
+    early_epochs: Count = field(default=2, metadata=NOT_IN_KEY)
+    # Preference learning starts from the policy after so many of the epochs (table 4); 0: after the last
+    start_epochs: Amount = field(default=0.0, metadata=NOT_IN_KEY)
+    underfit_epochs: Positive = (
+        0.2  # beside every epoch's, this policy is kept; table 5: 100 steps, a sixth of an epoch
+    )
     warmup_fraction: Share = 0.05
     short_first: Switch = False  # the first epoch from short to long; from scratch, copying is learnt sooner
     step: Literal["plain", "fast"] = "plain"  # as `PreferenceSettings.step`
@@ -116,6 +125,8 @@ class RolloutSettings:
     # Sec. 3.1: 20 of N = 30 from the current policy and 10 from the last iteration's, the same 2:1
     samples_current: Count = field(default=6, metadata=NOT_IN_KEY)
     samples_previous: Whole = field(default=3, metadata=NOT_IN_KEY)
+    # Another number draws other samples of the same policies, and changes nothing else: what chance alone does
+    replicate: Whole = field(default=0, metadata=NOT_IN_KEY)
     temperature: Positive = 1.0  # sec. 3.1
     max_rounds: Count = 6  # sec. 3.1: H = 6
     max_new_tokens: Count = 96  # per turn; sec. 3.1: 512
@@ -152,6 +163,7 @@ class PairSettings:
     """From trajectories to preference pairs (sec. 3.1)."""
 
     pairs_per_prompt: Count = 1  # sec. 3.1: one random winner and loser per prompt
+    right_per_prompt: Count = 1  # RAFT: different right trajectories; sec. 3.1 tries 1, 3 and 8 and takes 1
     drop_winner_errors: Switch = True  # sec. 3.1: winners whose last tool output is an error
     max_tokens: Count = 320  # sec. 3.1: 2048
 
@@ -168,9 +180,14 @@ class PreferenceSettings:
     # model's tens.
     eta: Positive = 0.5
     learning_rate: Positive = 3e-4
-    nll_coefficient: Amount = 0.0  # sec. 3.2 reports runs with and without; the coefficient is not given
+    # Of the NLL term on chosen sides, in units of eta / 2 per nat, which is what the DPO term gives a chosen side's log pi
+    # at the first step: with 1 both pull equally there. Sec. 3.2 runs with and without; the authors' code multiplies a mean
+    # per token, and their number is not given
+    nll_coefficient: Amount = 0.0
     batch_size: Count = 8  # sec. 3.1: 32; ours have few pairs and need at least 50 steps
-    epochs: Positive = 1.0  # sec. 3.1: at most 1
+    epochs: Positive = 1.0  # over the pairs; sec. 3.1: at most 1
+    # RAFT takes as many steps as its rivals; in each step so many right trajectories for every pair of theirs
+    raft_rows: Count = 1
     warmup_fraction: Share = 0.1  # sec. 3.1: 40 steps of about 500
     checkpoints: Count = 3  # compared on development prompts; sec. 3.1: every 50 steps
     # "best" on development prompts; "random": what choosing is worth is seen beside it
@@ -182,6 +199,20 @@ class PreferenceSettings:
     # K further answers of the tool for each observation, from which the margin of eq. (13)'s third term is learned; 0: off
     stochastic_tool_correction: Whole = 0
     rows_at_once: Whole = 0  # pairs in memory at a time inside a step; 0: all. The step is the same
+
+
+@dataclass(frozen=True, config=CHECKED)
+class TuneSettings:
+    """What `tune` tries of every method: each rate with each value of a second setting, equally many for all."""
+
+    rates: Numbers = (
+        "1e-4,3e-4,1e-3,3e-3"  # sec. 3.1: four for M-DPO; they span its and RAFT's, 12.5 times as large
+    )
+    etas: Numbers = "0.1,0.5"  # sec. 3.1: 0.01, 0.1 and 0.5; a 1M model's best lies higher
+    raft_rows: Numbers = "1,2"  # of RAFT, which has no eta; 2: as many trajectories as in its rivals' pairs
+    last_iteration: Count = (
+        2  # whose policies are compared; sec. 3.1: the first, but a rate may win there and lose later
+    )
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -209,6 +240,7 @@ class Profile:
     pairs: PairSettings = field(default_factory=PairSettings)
     preference: PreferenceSettings = field(default_factory=PreferenceSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    tune: TuneSettings = field(default_factory=TuneSettings)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionary, ready for JSON."""

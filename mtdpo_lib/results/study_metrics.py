@@ -27,6 +27,7 @@ from mtdpo_lib.experiment.arms import (
     LOGS,
     PASS_AT,
     PASS_SAMPLES,
+    known_arm,
 )
 from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.results import claims, report, stats
@@ -35,11 +36,15 @@ from mtdpo_lib.results.tables import Table, markdown_table
 
 FACTS = {  # of an iteration, with their units
     **dict.fromkeys(
-        ("right", "right_despite_error", "distinct", "covered", "tool_gradient_share"), "fraction"
+        ("right", "right_despite_error", "distinct", "distinct_right", "covered", "tool_gradient_share"),
+        "fraction",
     ),
-    **dict.fromkeys(("margin", "luck", "chosen_ratio", "rejected_ratio"), "nats"),
+    **dict.fromkeys(("margin", "luck", "chosen_ratio", "rejected_ratio", "entropy", "right_nats"), "nats"),
 }
-CURVES = ("accuracy", "right", "distinct", "covered", "chosen_ratio", "rejected_ratio")
+PASS_CURVE = f"pass_{PASS_SAMPLES}"
+CURVES = (
+    "accuracy", "right", "distinct", "distinct_right", "covered", "chosen_ratio", "rejected_ratio", "entropy", PASS_CURVE,
+)  # fmt: skip
 COSTS = {  # of an arm, with their units, which are also their keys in its record
     "trajectories": "trajectories",
     "sampled-tokens": "sampled tokens",
@@ -49,9 +54,10 @@ COSTS = {  # of an arm, with their units, which are also their keys in its recor
 }
 
 START, LAST = 0, -1  # the SFT policy and that of the last iteration
+SELECTED = None  # the best one on development problems
 
 ByArm = dict[str, dict[int, dict[str, Any]]]  # arm to seed to record
-PolicyOf = tuple[str, int]  # an arm and one of its iterations
+PolicyOf = tuple[str, int | None]  # an arm and one of its iterations
 Values = dict[int, float]  # one number per seed
 
 
@@ -64,7 +70,7 @@ def summarise(out: Path) -> Path:
     Raises:
         ValueError: no record, or records of different profiles or settings.
     """
-    by_arm, profile, settings = _read_arms(out)
+    by_arm, profile, settings = read_arms(out)
     metrics = _metrics(by_arm, list(questions(out)["problems"].values()))
     judged = claims.judge(metrics, get_profile(profile).claims)
     write_json(out / "report.json", [row.to_dict() for row in (*metrics, *judged)])
@@ -88,7 +94,8 @@ def draw(metrics: Metrics, profile: str, folder: Path) -> list[Path]:
         drawn["claims_" + theme.replace(" ", "_")] = figures.claims(judged, theme)
     for group, members in GROUPS.items():
         if shown := list(measured_arms(metrics, members)):
-            drawn[group] = figures.over_iterations(metrics, CURVES, shown)
+            curves = [fact for fact in CURVES if metrics.select(kind=fact, arm=shown[0], since=None)]
+            drawn[group] = figures.over_iterations(metrics, curves, shown)
     if metrics.get("difference", "test", f"log-{max(LOGS)}-dpo", against=f"log-{max(LOGS)}"):
         drawn["dose_response"] = figures.dose_response(metrics, LOGS)
     sampled = [name for name in words if metrics.get("pass", str(PASS_AT[0]), name)]
@@ -104,7 +111,7 @@ def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
     Raises:
         ValueError: there is nothing to keep, or more was set than a budget.
     """
-    name = report.kept_name(*_read_arms(out)[1:])
+    name = report.kept_name(*read_arms(out)[1:])
     summarise(out)
     home, seconds = target / name / "study", kept_seconds(name, target) | seconds_by_kind(out / "stages")
     shutil.rmtree(home, ignore_errors=True)
@@ -126,7 +133,7 @@ def answers(out: Path) -> dict[tuple[str, int], dict[str, list[int]]]:
     """
     return {
         (arm, seed): {policy: list(map(int, letters)) for policy, letters in record["outcomes"].items()}
-        for arm, records in _read_arms(out)[0].items()
+        for arm, records in read_arms(out)[0].items()
         for seed, record in records.items()
     }
 
@@ -161,9 +168,10 @@ def kept(name: str = "cpu", source: Path = REFERENCE_RUNS) -> Metrics:
 # --- Words ---
 
 
-def measured_arms(metrics: Metrics, names: Iterable[str] = ARMS) -> dict[str, str]:
-    """Those of the arms that have an accuracy, to what they are in words."""
-    return {name: ARMS[name].what for name in names if metrics.get("accuracy", "test", name)}
+def measured_arms(metrics: Metrics, names: Iterable[str] = ()) -> dict[str, str]:
+    """Those of the arms (of all) that have an accuracy, to what they are in words."""
+    names = names or dict.fromkeys([*ARMS, *(metric.arm for metric in metrics.select(kind="accuracy"))])
+    return {name: known_arm(name).what for name in names if metrics.get("accuracy", "test", name)}
 
 
 def caption(metrics: Metrics) -> str:
@@ -176,7 +184,7 @@ def arm_rows(metrics: Metrics) -> Table:
     head = ["arm", "what", "greedy accuracy (%)", "gain over SFT (points)", "against its rival (points)"]
     rows = []
     for name, what in measured_arms(metrics).items():
-        rival = ARMS[name].against
+        rival = known_arm(name).against
         difference = metrics.get("difference", "test", name, against=rival)
         row = [name, what, in_words(metrics.get("accuracy", "test", name))]
         row.append(in_words(metrics.get("gain", "test", name), sign=True))
@@ -201,7 +209,7 @@ def pass_sentence(metrics: Metrics, arm: str = "mdpo") -> str:
 # --- From records to metrics ---
 
 
-def _read_arms(out: Path) -> tuple[ByArm, str, str]:
+def read_arms(out: Path) -> tuple[ByArm, str, str]:
     """All records by arm (in the order of `ARMS`) and seed, their profile, and what was set."""
     records = [read_json(file) for file in sorted((out / "arms").glob("*.json"))]
     if not records:
@@ -226,11 +234,13 @@ def _metrics(by_arm: ByArm, families: Sequence[str]) -> Metrics:
 def _accuracies(by_arm: ByArm, families: Sequence[str]) -> Iterator[Metric | None]:
     """Each arm's accuracy and gain over its SFT policy, by iteration too, and the difference from its rival."""
     for name, records in by_arm.items():
-        rival, end = ARMS[name].against, (name, LAST)
+        rival = known_arm(name).against
         over_questions = partial(_over_questions, by_arm, families, arm=name)
-        yield over_questions("accuracy", [end], split="test")
-        yield over_questions("gain", [end, (name, START)], split="test")
-        yield over_questions("difference", [end, (rival, LAST)], split="test", against=rival)
+        for split, which in (("test", LAST), ("selected", SELECTED)):
+            end = (name, which)
+            yield over_questions("accuracy", [end], split=split)
+            yield over_questions("gain", [end, (name, START)], split=split)
+            yield over_questions("difference", [end, (rival, which)], split=split, against=rival)
         last = max(len(record["policies"]) for record in records.values()) - 1
         for number in range(1, last + 1):
             own, theirs = (name, number), (rival, number)
@@ -271,13 +281,15 @@ def _right(by_arm: ByArm, policy: PolicyOf, seed: int) -> list[int] | None:
     """Right (1) or wrong (0) of every test problem; None where it was not measured."""
     arm, iteration = policy
     record = by_arm.get(arm, {}).get(seed)
-    if record is None or iteration >= len(record["policies"]):
+    if record is None or (iteration is not SELECTED and iteration >= len(record["policies"])):
         return None
-    return [int(letter) for letter in record["outcomes"][record["policies"][iteration]]]
+    name = record.get("selected") if iteration is SELECTED else record["policies"][iteration]
+    return [int(letter) for letter in record["outcomes"].get(name, "")] or None
 
 
 def _pass_metrics(by_arm: ByArm, families: Sequence[str]) -> Iterator[Metric | None]:
-    """pass@n of each arm that was sampled often, of its SFT policy, and what it gained over SFT."""
+    """pass@n of each arm that was sampled often, of its SFT policy, and what it gained over SFT; after every iteration where
+    all were sampled."""
     for name, records in by_arm.items():
         sampled = {seed: record for seed, record in records.items() if record.get("right of many")}
         right = [
@@ -292,6 +304,21 @@ def _pass_metrics(by_arm: ByArm, families: Sequence[str]) -> Iterator[Metric | N
             yield of_n(ours, proportion=True)
             yield of_n(theirs, proportion=True, iteration=START, policy=f"{name}/{BASE}")
             yield of_n(gains, against=BASE)
+        yield from _pass_curve(name, sampled, families)
+
+
+def _pass_curve(
+    name: str, records: dict[int, dict[str, Any]], families: Sequence[str]
+) -> Iterator[Metric | None]:
+    """The share of problems that `PASS_SAMPLES` samples solve, after every iteration of an arm; of SFT as number 0."""
+    names = next((record["policies"] for record in records.values()), [])
+    if all(set(names) <= record["right of many"].keys() for record in records.values()):
+        for number, policy in enumerate(names):
+            solved = {
+                seed: [float(right > 0) for right in record["right of many"][policy]]
+                for seed, record in records.items()
+            }
+            yield _from_table(solved, families, proportion=True, kind=PASS_CURVE, arm=name, iteration=number)
 
 
 def _iteration_metrics(by_arm: ByArm) -> Iterator[Metric | None]:
@@ -306,7 +333,7 @@ def _iteration_metrics(by_arm: ByArm) -> Iterator[Metric | None]:
         }
 
     for arm, records in by_arm.items():
-        rival = ARMS[arm].against
+        rival = known_arm(arm).against
         last = max(len(record.get("iterations", [])) for record in records.values())
         for name, unit in FACTS.items():
             of_fact = partial(_from_values, kind=name, unit=unit, arm=arm)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, cast
@@ -104,6 +104,7 @@ class _Row:
     fed: deque[int] = field(default_factory=deque)
     turns: list[Turn] = field(default_factory=list)
     stop: str = ""  # why it ended; "" while it goes on
+    nats: float | None = None  # -log pi of what was sampled; None where the sampler does not tell
 
     def write(self, ids: Sequence[int]) -> None:
         """Append what the policy sampled."""
@@ -133,6 +134,7 @@ class _Row:
         return Trajectory(
             problem.id, problem.suite, problem.question, problem.answer, policy, self.sample, self.ids, self.roles,
             self.turns, answer, is_correct(answer, problem.answer), self.stop,
+            None if self.nats is None else round(self.nats, 4),
         )  # fmt: skip
 
 
@@ -164,12 +166,13 @@ class _Rollout:
             if self.progress and count:
                 self.progress(self.done, len(self.rows))
 
-    def advance(self, row: _Row, token: int) -> bool:
-        """Give `row` its next token: a fed one if any waits, else the sampled one. True when its turn has ended."""
+    def advance(self, row: _Row, token: int, nats: float) -> bool:
+        """Give `row` its next token: a fed one if any waits, else the sampled one, worth `nats`. True at its turn's end."""
         if row.fed:
             row.take_fed(1)
             return False
         row.write([token])
+        row.nats = (row.nats or 0.0) + nats
         turn_full = len(row.ids) - row.turn_start >= self.settings.max_new_tokens
         return token == self.chat.end_of_turn or turn_full or len(row.ids) >= self.settings.max_tokens
 
@@ -350,14 +353,16 @@ class _Batch:
         self.rows: list[_Row] = []
         self._model, self._pad = model, pad
 
-    def step(self, temperature: float) -> list[int]:
-        """Feed every row's last token; the token that each row would sample next."""
+    def step(self, temperature: float) -> Iterable[tuple[int, float]]:
+        """Feed every row's last token; the token that each row would sample next, and its -log pi in nats."""
         device = self._model.device
         lengths = torch.tensor([len(row.ids) for row in self.rows], device=device)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=1)
         last = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)
         logits = self._forward(last, self._mask, lengths[:, None] - 1, self._cache)
-        return choose(logits, temperature, self._seeds, lengths).tolist()
+        tokens = choose(logits, temperature, self._seeds, lengths)
+        nats = torch.nn.functional.cross_entropy(logits.float(), tokens, reduction="none")
+        return zip(tokens.tolist(), nats.tolist(), strict=True)
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
         output = self._model(
@@ -452,7 +457,7 @@ def _decode(
         while asked and not asked[0].rows[0].fed:  # all headers are equally long
             work.observe(asked.popleft())
         moved = zip(batch.rows, sampled, strict=True)
-        ended = [row for row, token in moved if not row.stop and work.advance(row, token)]
+        ended = [row for row, (token, nats) in moved if not row.stop and work.advance(row, token, nats)]
         if ended:
             asked.extend(work.end_turns(ended))
         finished = sum(bool(row.stop) for row in batch.rows)

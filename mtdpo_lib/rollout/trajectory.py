@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Trajectory:
         answer: the last boxed answer, None without one.
         correct: verdict on the final answer.
         stop: why it ended: "answer", "no_action" (neither answer nor code), "rounds" (H used up) or "length".
+        nats: -log pi of what the policy wrote, at temperature 1; None where the sampler does not tell. No part of what two
+            trajectories are compared by: its last digits depend on the batch.
 
     >>> turns = [Turn("print(2+3)", "print(2+3)", "5"), Turn("The answer is \\\\boxed{5}.")]
     >>> ids, roles = [1, 2, 3, 4, 5, 6], [0, 0, 1, 2, 3, 1]
@@ -60,6 +62,7 @@ class Trajectory:
     answer: str | None
     correct: bool
     stop: str
+    nats: float | None = field(default=None, compare=False)
 
     @property
     def tokens(self) -> RoleTokens:

@@ -155,11 +155,6 @@ def _encode(form: MessageFormat, row: Mapping[str, Sequence[Message]], side: str
     return form.encode(row[side])
 
 
-def right_trajectories(dataset: Dataset) -> Dataset:
-    """RAFT's data: the chosen sides with labels."""
-    return Dataset.from_list(list(map(with_labels, dataset["chosen_ids"], dataset["chosen_mask"])))
-
-
 def without_over_long(dataset: Dataset, max_length: int | None) -> tuple[Dataset, int]:
     """Pairs whose longer side has at most `max_length` tokens, and how many were left out; nothing is ever cut.
 

@@ -28,9 +28,9 @@ from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles.sections import ModelSettings, PreferenceSettings
 from mtdpo_lib.rollout import Trajectory
 from mtdpo_lib.train.adaptive_margin import AdaptiveMarginTrainer
-from mtdpo_lib.train.data import SIDES, preference_dataset, right_trajectories
+from mtdpo_lib.train.data import SIDES, preference_dataset, with_labels
 from mtdpo_lib.train.loop import train_and_log, training_arguments
-from mtdpo_lib.train.losses import METHODS
+from mtdpo_lib.train.losses import METHODS, scored_tokens
 from mtdpo_lib.train.reference import load_reference
 from mtdpo_lib.train.sft import DemonstrationTrainer
 from mtdpo_lib.train.trainers import TrajectoryDPOTrainer, TrajectoryKTOTrainer
@@ -38,7 +38,7 @@ from mtdpo_lib.train.trainers import TrajectoryDPOTrainer, TrajectoryKTOTrainer
 LOG_NAMES = {
     "loss": "loss", "logps/chosen": "chosen_logp", "logps/rejected": "rejected_logp", "ratio/chosen": "chosen_ratio",
     "ratio/rejected": "rejected_ratio", "rewards/margins": "margin", "rewards/accuracies": "accuracy", "kl": "z0",
-    "reference_kl": "reference_kl", "tool_gradient_share": "tool_gradient_share", "luck": "luck",
+    "reference_kl": "reference_kl", "tool_gradient_share": "tool_gradient_share", "luck": "luck", "num_tokens": "tokens",
 }  # fmt: skip
 # Gives c(tau) of each trajectory, [N, D].
 MarginFeatures = Callable[[PeftModel, PreTrainedTokenizerBase, Sequence[Trajectory]], Tensor]
@@ -57,6 +57,7 @@ class PreferenceJob:
         settings: method, eta, learning rate, budget.
         model: its precision, and the adapter's rank.
         seed: the run's; decides a new adapter's start and the order of the pairs.
+        right: what RAFT learns from.
 
     With the updated reference of eq. (17) a policy starts from its own reference:
 
@@ -74,6 +75,7 @@ class PreferenceJob:
     settings: PreferenceSettings
     model: ModelSettings
     seed: int
+    right: Sequence[Trajectory] = ()
 
 
 def set_reference(model: PeftModel, reference: Policy) -> None:
@@ -113,7 +115,7 @@ def _check_bases(initial: Policy, reference: Policy) -> None:
 
 
 def _training_arguments(job: PreferenceJob) -> dict[str, Any]:
-    """TRL's arguments for the passes over the job's pairs, whatever the method.
+    """TRL's arguments, whatever the method: it takes the steps of so many passes over the job's pairs.
 
     Raises:
         ValueError: a batch that the processes cannot share.
@@ -139,21 +141,32 @@ def _training_arguments(job: PreferenceJob) -> dict[str, Any]:
 
 
 def _trainer(job: PreferenceJob, dataset: Dataset, **common: Any) -> Trainer:
-    """TRL's trainer for the job's method; RAFT has no reference."""
+    """TRL's trainer for the job's method.
+
+    RAFT has no reference. It takes the steps that its rivals take from the pairs of the same samples, and goes through its
+    right trajectories, of which there are more, until then.
+    """
     settings, arguments = job.settings, _training_arguments(job)
     if settings.method == "raft":
+        rows = [with_labels(row.ids, scored_tokens(row.roles)) for row in job.right]
+        arguments["per_device_train_batch_size"] *= settings.raft_rows
+        arguments["dataloader_drop_last"] = False
         config = SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True})
-        return DemonstrationTrainer(args=config, train_dataset=right_trajectories(dataset), **common)
+        return DemonstrationTrainer(args=config, train_dataset=Dataset.from_list(rows), **common)
     reference = "initial" if job.reference == job.initial else _place(job.reference)
     common |= {"reference": reference, "fast": settings.step == "fast", "rows_at_once": settings.rows_at_once}
     arguments["beta"] = settings.eta
+    # What whole batches hold is drawn here, so that all methods see the same pairs; KTO's trainer takes them in this order.
+    whole = len(dataset) - len(dataset) % min(settings.batch_size, len(dataset))
+    order = random.Random(arguments["seed"]).sample(range(len(dataset)), whole)
+    dataset = cast("Dataset", dataset.select(order))
     if METHODS[settings.method][0] == "labels":
-        # KTO's trainer takes the rows in order, so the order is drawn here.
-        order = random.Random(arguments["seed"]).sample(range(len(dataset)), len(dataset))
-        dataset = cast("Dataset", dataset.select(order))
         return TrajectoryKTOTrainer(args=KTOConfig(**arguments), train_dataset=dataset, **common)
     if settings.nll_coefficient > 0:
-        arguments |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.nll_coefficient]}
+        # TRL's term is a mean per token, and the DPO term moves a sum over tokens, at first by eta / 2 for each nat.
+        tokens = sum(map(sum, dataset["chosen_mask"])) / len(dataset)
+        weights = [1.0, settings.nll_coefficient * settings.eta / 2 * tokens]
+        arguments |= {"loss_type": ["sigmoid", "sft"], "loss_weights": weights}
     config = DPOConfig(**arguments)
     with_margin = "chosen_margin_features" in dataset.column_names
     trainer = AdaptiveMarginTrainer if with_margin else TrajectoryDPOTrainer
@@ -180,8 +193,8 @@ def train_preference(
         adaptive_margin: gives c(tau) of each trajectory [N, D] (`margin_features`) for a learned margin; M-DPO only.
 
     Returns:
-        The log, one row per step: loss; but for RAFT log-probabilities in nats (summed over scored tokens), margin, accuracy
-        and diagnostics.
+        The log, one row per step: loss, tokens trained on so far; but for RAFT log-probabilities in nats (summed over scored
+        tokens), margin, accuracy and diagnostics.
 
     Raises:
         ValueError: no pairs, too few for KTO, a reference on another base, or a batch that the processes cannot share.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from mtdpo_lib.chat import ChatFormat, loss_mask
@@ -92,6 +92,16 @@ class DemonstrationTrainer(FullPrecisionAdapter, SFTTrainer):
         return ShortFirst(list(map(len, rows["input_ids"])), self.args.seed)
 
 
+class SaveAt(TrainerCallback):
+    """Keeps a checkpoint at some steps."""
+
+    def __init__(self, steps: Iterable[int]):
+        self.steps = set(steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_save = state.global_step in self.steps
+
+
 def fast_forward(model: PreTrainedModel | PeftModel) -> None:
     """Let TRL's fused head, already on `model`, compute without padding and only what is scored (`shared_prompt`).
 
@@ -108,9 +118,10 @@ def train_sft(
     folder: Path, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, dataset: Dataset,
     settings: SFTSettings, model_settings: ModelSettings, seed: int,
 ) -> list[dict[str, float]]:  # fmt: skip
-    """Train `model` and keep two checkpoints: ``folder/early`` and ``folder/late``.
+    """Train `model` and keep it after every epoch, ``folder/epoch-1`` and so on, and after `underfit_epochs` of them.
 
-    **Paper:** sec. 3.1; the late one starts M-DPO, iteration 1 also samples from the early one.
+    **Paper:** sec. 3.1: the last one starts M-DPO, and iteration 1 also samples from an early one; tables 4 and 5: others
+    of the same run start it.
 
     Returns:
         The log: step, loss, learning rate.
@@ -121,31 +132,36 @@ def train_sft(
     >>> profile, tokenizer = get_profile("smoke"), train_tokenizer(["2*3?"], 300)
     >>> model = tiny_model(profile.model, tokenizer, 64, seed=0)
     >>> dataset, folder = Dataset.from_list([with_labels([7, 8, 9], [0, 1, 1])]), Path(tempfile.mkdtemp())
-    >>> settings = SFTSettings(epochs=4, early_epochs=1, learning_rate=1e-2)
+    >>> settings = SFTSettings(epochs=2, learning_rate=1e-2)
     >>> with contextlib.redirect_stdout(None):  # a slow machine would say how far it is
     ...     log = train_sft(folder, model, tokenizer, dataset, settings, profile.model, seed=0)
     >>> log[-1]["loss"] < log[0]["loss"], sorted(path.name for path in folder.iterdir())
-    (True, ['early', 'late'])
+    (True, ['epoch-0.2', 'epoch-1', 'epoch-2'])
     """
     steps = math.ceil(len(dataset) / settings.batch_size)
+    kept = {  # part of the folder to step
+        f"epoch-{epochs:g}": min(max(round(epochs * steps), 1), settings.epochs * steps)
+        for epochs in (settings.underfit_epochs, *range(1, settings.epochs + 1))
+    }
     arguments = SFTConfig(
         **training_arguments(folder / "trainer", model_settings, seed),
         per_device_train_batch_size=settings.batch_size,
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         warmup_steps=int(settings.warmup_fraction * settings.epochs * steps),
-        save_strategy="epoch",
+        save_strategy="no",
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     trainer = DemonstrationTrainer(model, arguments, train_dataset=dataset, processing_class=tokenizer)
+    trainer.add_callback(SaveAt(kept.values()))
     trainer.short_first = settings.short_first
     if settings.step == "fast":
         fast_forward(trainer.model)
     log = train_and_log(trainer, "SFT", {"loss": "loss", "learning_rate": "learning_rate"})
     without = shutil.ignore_patterns("training_args.bin", "*.pt", "README.md")
-    for name, epochs in (("early", settings.early_epochs), ("late", settings.epochs)):
-        shutil.copytree(folder / "trainer" / f"checkpoint-{epochs * steps}", folder / name, ignore=without)
+    for name, step in kept.items():
+        shutil.copytree(folder / "trainer" / f"checkpoint-{step}", folder / name, ignore=without)
         tokenizer.save_pretrained(folder / name)
     shutil.rmtree(folder / "trainer")
     return log

@@ -24,9 +24,13 @@ def keys(tmp_path, *settings):
         ("problems.families=3", "demonstrations"),
         ("sandbox.memory_mib=99", "demonstrations"),
         ("sft.epochs=9", "sft"),
+        ("sft.early_epochs=1", "rollouts/1"),
+        ("sft.start_epochs=1", "rollouts/1"),
         ("problems.prompts_per_iteration=9", "rollouts/1"),
         ("rollout.samples_current=9", "rollouts/1"),
+        ("rollout.replicate=1", "rollouts/1"),
         ("pairs.pairs_per_prompt=2", "pairs/1"),
+        ("pairs.right_per_prompt=2", "pairs/1"),
         ("preference.eta=9.0", "training/1"),
         ("problems.development=9", "selection/1"),
         ("preference.checkpoint_choice=random", "selection/1"),
@@ -34,6 +38,7 @@ def keys(tmp_path, *settings):
         ("problems.test=9", "evaluation/mdpo-1"),
         ("evaluation.sampled=9", "evaluation/mdpo-1"),
         ("evaluation.bootstrap=99", None),
+        ("tune.rates=1e-9", None),
         ("preference.reference=fixed", None),  # in iteration 1 it is the same policy
         ("problems.gsm8k_max_steps=3", None),  # of a world that is not asked
     ],
@@ -68,9 +73,64 @@ def test_policies_say_which_arm_and_iteration_they_are(tmp_path):
 def test_an_arm_is_no_part_of_a_key(tmp_path):
     experiment = Planned(get_profile("smoke"), 0, tmp_path)
     sft = [experiment.sft_policy()]
-    one, other = (experiment.iteration(1, sft, name="mdpo-1", arm=arm).policy for arm in ("mdpo", "other"))
-    assert one == other and one.arm != other.arm
-    assert experiment.evaluation(one).key == experiment.evaluation(other).key
+    one, other = (experiment.iteration(1, sft, arm=arm).policy for arm in ("mdpo", "other"))
+    assert one == other and (one.name, other.name, one.arm, other.arm) == (
+        "mdpo-1",
+        "other-1",
+        "mdpo",
+        "other",
+    )
+    assert experiment.evaluation(one).path == experiment.evaluation(other).path
+    twice = [experiment.iteration(2, [*sft, policy]).rollouts.path for policy in (one, other)]
+    assert twice[0] == twice[1], "what the same policies sample is sampled once"
+
+
+def test_fewer_epochs_of_sft_start_from_the_same_run_and_mix_in_the_same_policy(tmp_path):
+    def sources(*settings):
+        experiment = Planned(get_profile("smoke", settings), 0, tmp_path)
+        return [policy for policy, _ in experiment.sources(1, [experiment.sft_policy()])]
+
+    (start, early), (fewer, mixed_in), (underfit, same) = (
+        sources(), sources("sft.start_epochs=1"), sources("sft.start_epochs=2")
+    )  # fmt: skip
+    assert (start.part, fewer.part, underfit.part) == ("epoch-3", "epoch-1", "epoch-2")
+    assert early == mixed_in == same and early.part == "epoch-2"
+    assert start.product == fewer.product == underfit.product
+
+
+def test_one_iteration_takes_settings_of_sampling_and_of_pairs_too(tmp_path):
+    experiment = Planned(get_profile("smoke"), 0, tmp_path)
+    sft = [experiment.sft_policy()]
+    plain = experiment.iteration(1, sft)
+    changes = {"temperature": 0.7, "max_rounds": 2, "samples_current": 9, "samples_previous": 0, "drop_winner_errors": False,
+               "eta": 0.1}  # fmt: skip
+    made = experiment.iteration(1, sft, **changes)
+    sampling = made.rollouts.inputs["sampling"].rollout
+    assert (sampling.temperature, sampling.max_rounds) == (0.7, 2)
+    assert [(policy.name, samples) for policy, samples in made.sources] == [("sft", 9)]
+    assert not made.pairs.inputs["pairs"].drop_winner_errors and made.training.inputs["preference"].eta == 0.1
+    assert experiment.iteration(1, sft).training == plain.training, "the experiment's own settings stay"
+    with pytest.raises(ValueError, match="temprature"):
+        experiment.iteration(1, sft, temprature=0.7)
+    only_learning = experiment.iteration(1, sft, eta=0.1)
+    assert only_learning.pairs == plain.pairs and only_learning.training != plain.training
+
+
+def test_changed_samples_are_the_notebooks_own_and_others_are_required(tmp_path):
+    notebook = "08_mixture_sampling"
+    asked = []
+
+    class Noting(Planned):
+        def _find(self, stage, name, inputs, owner):
+            asked.append((name, owner))
+            return super()._find(stage, name, inputs, owner)
+
+    experiment = Noting(get_profile("smoke"), 0, tmp_path)
+    sft = [experiment.sft_policy()]
+    for settings, owner in (({"eta": 0.1}, "04_rollouts_and_answers"), ({"temperature": 0.7}, notebook)):
+        asked.clear()
+        experiment.iteration(1, sft, notebook=notebook, **settings)
+        assert dict(asked)["rollouts/1"] == owner and dict(asked)["training/1"] == notebook
 
 
 def test_what_a_stage_lacks_is_named(tmp_path):

@@ -93,7 +93,7 @@ def test_seeds_take_turns(tmp_path):
 
 def test_an_arm_that_fails_does_not_lose_the_others(tmp_path, monkeypatch):
     class Fake:
-        def __init__(self, experiment, arm):
+        def __init__(self, experiment, arm, tested):
             self.name = arm.name
 
         def record(self):

@@ -7,22 +7,22 @@ import ast
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import importlib
-import json
 import pkgutil
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from support import judged
 
 import mtdpo_lib
 from mtdpo_lib.common.code_key import CodeBase, Place, code_key
 from mtdpo_lib.experiment import steps
 from mtdpo_lib.experiment.algorithm1 import Experiment
-from mtdpo_lib.experiment.study import many_samples
+from mtdpo_lib.experiment.study import Planned, many_samples
 from mtdpo_lib.profiles import get_profile
+from mtdpo_lib.rollout import Trajectory
 
 LIBRARY = Path(mtdpo_lib.__file__).parent
 STAGES = (
@@ -86,18 +86,6 @@ def noting(found):
         monitoring.free_tool_id(tool)
 
 
-def both_right_and_wrong(rollouts):
-    """An untrained policy is never right: every second sample is called so."""
-    file = rollouts.path / "trajectories.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    rows = [{**row, "correct": number % 2 == 0} for number, row in enumerate(rows)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    manifest = rollouts.path / "manifest.json"
-    facts = json.loads(manifest.read_text())
-    facts["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    manifest.write_text(json.dumps(facts))
-
-
 def watched(make, found):
     @functools.wraps(make)
     def watching(folder, **inputs):
@@ -119,7 +107,7 @@ def ran(tmp_path_factory):
         for stage in STAGES:
             patch.setattr(stage, "make", watched(stage.make, codes[stage]))
         sft = experiment.sft_policy()
-        both_right_and_wrong(experiment.rollouts(1, experiment.sources(1, [sft])))
+        judged(experiment.rollouts(1, experiment.sources(1, [sft])), lambda problem, sample: sample % 2 == 0)
         policy = experiment.iteration(1, [sft]).policy
         assert set(experiment.outcomes(policy)) == {"greedy", "sampled"}
         many_samples(experiment, policy)
@@ -132,6 +120,43 @@ def ran(tmp_path_factory):
         }
         for stage, found in codes.items()
     }
+
+
+class Drawn:
+    """Stands for `Sampling`: notes the seed of each policy's samples and makes one trajectory."""
+
+    def __init__(self):
+        self.seeds = []
+
+    def sample(self, policy, problems, samples, what, seed, temperature=None):
+        self.seeds.append(seed)
+        return [Trajectory("p", "s", "q", "1", policy.name, 0, [1], [1], [], "1", True, "answer")]
+
+
+def test_random_numbers_belong_to_the_role_and_the_iteration(tmp_path):
+    def seeds(arm, number=1, seed=0, changes=()):
+        experiment = Planned(get_profile("smoke", changes), seed, tmp_path)
+        policies = [
+            experiment.sft_policy(),
+            *(experiment.iteration(1, [experiment.sft_policy()], arm=arm).policy,) * (number - 1),
+        ]
+        rollouts, drawn = experiment.rollouts(number, experiment.sources(number, policies)), Drawn()
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        rollouts.make(folder, **{**rollouts.inputs, "sampling": drawn})
+        told = [
+            row.policy for row in steps.Rollouts("rollouts", "key", folder, rollouts.inputs).trajectories()
+        ]
+        assert told == [policy.name for policy, _ in rollouts.inputs["sources"]]
+        return drawn.seeds
+
+    mdpo = seeds("mdpo")
+    assert len(set(mdpo)) == 2, "the two policies of an iteration do not share their numbers"
+    assert seeds("other", 2) == seeds("mdpo", 2), "nor do arms differ in theirs"
+    alone = seeds("mdpo", changes=["rollout.samples_previous=0", "rollout.samples_current=6"])
+    assert alone == mdpo[:1]
+    others = [seeds("mdpo", 2), seeds("mdpo", seed=1), seeds("mdpo", changes=["rollout.replicate=1"])]
+    assert len({number for row in (mdpo, *others) for number in row}) == 8
 
 
 def test_every_stage_was_seen_at_work(ran):

@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import psutil
 import pytest
+from support import judged, trajectory
 
 from mtdpo_lib.__main__ import main
+from mtdpo_lib.common.files import REFERENCE_RUNS, read_json
 from mtdpo_lib.experiment import arms, study
 from mtdpo_lib.experiment.algorithm1 import Experiment
 from mtdpo_lib.experiment.study import Study
-from mtdpo_lib.profiles.overrides import get_profile
-from mtdpo_lib.profiles.sections import SettingError
+from mtdpo_lib.experiment.tune import tuning_arms
+from mtdpo_lib.profiles import SettingError, get_profile, tuned
+from mtdpo_lib.profiles.presets import TUNED
 
 SMALLEST = [
     "iterations=1", "problems.demonstrations=64", "problems.prompts_per_iteration=16", "problems.development=4",
@@ -36,23 +39,35 @@ def changed(arm, base):
     return names
 
 
-def test_every_arm_differs_from_its_rival_in_one_thing():
+# Several settings that are one thing: how many samples and of whom, and what a method brings with it.
+ONE_THING = [
+    {"rollout.samples_current", "rollout.samples_previous"},
+    {"preference.method", "preference.learning_rate", "preference.eta", "preference.raft_rows"},
+]
+
+
+def things(arm, rival, base):
+    """In how many things two arms' resolved profiles differ."""
+    own = changed(arm, base) ^ changed(rival, base)
+    both = changed(arm, base) & changed(rival, base)
+    own |= {name for name in both if _value(arm, base, name) != _value(rival, base, name)}
+    grouped = [names for names in ONE_THING if own & names]
+    return len(own - set().union(*grouped)) + len(grouped)
+
+
+@pytest.mark.parametrize(
+    "chosen", [{}, {"raft": {"learning_rate": 1e-3, "raft_rows": 2}, "kto": {"eta": 0.1}}]
+)
+def test_every_arm_differs_from_its_rival_in_one_thing(monkeypatch, chosen):
+    monkeypatch.setitem(TUNED, "cpu", chosen)
     base = get_profile("cpu")
     for arm in arms.ARMS.values():
         if arm.against == arms.BASE:
             continue
         rival = arms.ARMS[arm.against]
-        own = changed(arm, base) ^ changed(rival, base)
-        both = changed(arm, base) & changed(rival, base)
-        own |= {name for name in both if _value(arm, base, name) != _value(rival, base, name)}
-        # Two numbers that are one thing: how many samples, and how long SFT is.
-        one_thing = [
-            {"rollout.samples_current", "rollout.samples_previous"},
-            {"sft.epochs", "sft.early_epochs"},
-        ]
-        things = len(own - set.union(*one_thing)) + sum(bool(own & names) for names in one_thing)
-        assert things + (arm.mixture != rival.mixture) == 1, arm.name
+        assert things(arm, rival, base) == 1, arm.name
         assert arm.iterations == rival.iterations
+    assert things(arms.ARMS["raft-3"], arms.ARMS["raft"], base) == 2  # k, and one iteration only
 
 
 def _value(arm, base, name):
@@ -61,24 +76,78 @@ def _value(arm, base, name):
     return getattr(getattr(profile, section) if section else profile, key)
 
 
+def test_tuned_settings_reach_every_arm_of_the_method_but_where_the_user_sets_them(monkeypatch):
+    monkeypatch.setitem(TUNED, "cpu", {"raft": {"learning_rate": 1e-3, "raft_rows": 2}, "dpo": {"eta": 0.1}})
+    base = get_profile("cpu")
+
+    def resolved(name, base=base):
+        preference = arms.find_arm(name).profile(base).preference
+        return preference.method, preference.learning_rate, preference.eta, preference.raft_rows
+
+    assert resolved("mdpo") == ("mdpo", 3e-4, 0.5, 1)
+    assert resolved("raft") == resolved("raft-3") == resolved("raft-5") == ("raft", 1e-3, 0.5, 2)
+    assert resolved("dpo") == resolved("noisy-dpo") == ("dpo", 3e-4, 0.1, 1)
+    assert resolved("raft", get_profile("cpu", "preference.learning_rate=5e-4")) == ("raft", 5e-4, 0.5, 2)
+    tried = tuning_arms("raft", base.tune)[0]  # a sweep says everything itself
+    assert resolved(tried) == ("raft", 1e-4, 0.5, 1)
+
+
+def test_the_presets_hold_what_the_kept_tunings_chose():
+    for file in REFERENCE_RUNS.glob("*/tune/tune.json"):
+        found = read_json(file)
+        base = get_profile(found["profile"], found["settings"])
+        for method, setting in found["chosen"].items():
+            preference = asdict(tuned(base, method).preference)
+            assert setting == {name: preference[name] for name in setting}, f"{file}: {method}"
+
+
 def test_seeds_and_arms_are_read_or_refused():
     assert arms.parse_seeds("0-2,5") == [0, 1, 2, 5]
     assert arms.parse_seeds("3") == [3]
     for text in ("a", "2-1", ""):
         with pytest.raises(SettingError, match="written like 0-2"):
             arms.parse_seeds(text)
-    assert [arm.name for arm in arms.parse_arms("fixed")] == ["mdpo", "fixed"]  # with its rival
-    assert len(arms.parse_arms("")) == len(arms.ARMS)
+    assert arms.parse_arms("fixed") == ["mdpo", "fixed"]  # with its rival
+    assert arms.parse_arms("") == list(arms.ARMS)
     with pytest.raises(SettingError, match="Unknown arm 'fixd': known are mdpo"):
         arms.parse_arms("fixd")
 
 
+def test_an_arm_can_be_written_on_the_command_line():
+    text = "hot:rollout.temperature=1.2,preference.eta=0.25"
+    assert arms.parse_arms("", [text]) == ["mdpo", text]
+    assert arms.parse_arms("kto", [text]) == ["mdpo", "mkto", "kto", text]
+    arm, base = arms.find_arm(text), get_profile("cpu")
+    assert changed(arm, base) - changed(arms.ARMS["mdpo"], base) == {"rollout.temperature", "preference.eta"}
+    assert (arm.name, arm.against) == ("hot", "mdpo")
+
+
+@pytest.mark.parametrize(
+    ("new", "sentence"),
+    [
+        (["lr-low"], "Unknown arm 'lr-low': known are"),
+        (["mdpo:preference.eta=0.1"], "with a name of its own in small letters"),
+        (["../x:preference.eta=0.1"], "with a name of its own in small letters"),
+        (["x:"], "A setting is written name=value"),
+        (["x:preference.eta"], "A setting is written name=value"),
+        (["x:preference.beta=0.1"], "did you mean preference.eta?"),
+        (["x:preference.eta=nan"], "Setting preference.eta wants a number above zero, got nan."),
+        (["x:sft.start_epochs=9"], "set it to one of these, at most"),
+        (["x:preference.eta=0.1", "x:preference.eta=0.2"], "Two new arms have one name"),
+    ],
+)
+def test_a_badly_written_arm_is_refused_before_work_starts(tmp_path, capsys, new, sentence):
+    options = [part for text in new for part in ("--arm", text)]
+    assert main(["study", "--plan", "--profile", "smoke", "--out", str(tmp_path), *options]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_the_plan_counts_shared_stages_once(tmp_path):
     plan = Study("smoke", SMALLEST, [0], ["mdpo", "raft"], tmp_path).plan()
-    # One data set, SFT, sampling and pairing for both; a training, selection and evaluation each, and that of SFT;
-    # pass@n of SFT and M-DPO.
+    # One data set, SFT, sampling and pairing for both; a training, selection and evaluation each, and that of SFT, which
+    # answers the development problems too; pass@n of SFT and M-DPO.
     assert dict(plan.missing) == {
-        "demonstrations": 1, "sft": 1, "rollouts": 1, "pairs": 1, "training": 2, "selection": 2, "evaluation": 3,
+        "demonstrations": 1, "sft": 1, "rollouts": 1, "pairs": 1, "training": 2, "selection": 2, "evaluation": 4,
         "samples": 2,
     }  # fmt: skip
     assert plan.kept == 0 and plan.seconds is None
@@ -88,6 +157,93 @@ def test_the_plan_counts_shared_stages_once(tmp_path):
     known = dict.fromkeys(plan.missing, 60.0)  # seconds of every kind, measured elsewhere
     timed = Study("smoke", SMALLEST, [0], ["mdpo", "raft"], tmp_path, known).plan()
     assert timed.seconds == 60.0 * sum(plan.missing.values())
+
+
+def test_arms_that_begin_alike_share_what_is_alike(tmp_path):
+    def missing(*names):
+        plan = Study("smoke", ["iterations=3", *SMALLEST[1:]], [0], names, tmp_path).plan()
+        return {kind: plan.missing[kind] for kind in ("sft", "rollouts", "training", "evaluation")}
+
+    alone = missing("mdpo")
+    assert alone == {"sft": 1, "rollouts": 3, "training": 3, "evaluation": 5}
+    assert missing("mdpo", "mdpo-5") == {"sft": 1, "rollouts": 5, "training": 5, "evaluation": 7}
+    # The fixed reference is another one from iteration 2 on; the second iteration's samples are still the same.
+    assert missing("mdpo", "fixed") == {"sft": 1, "rollouts": 4, "training": 5, "evaluation": 7}
+    assert missing("mdpo", "sft-2")["sft"] == 1
+
+
+def test_a_tuning_makes_its_start_once_and_asks_no_test_problem(tmp_path):
+    base = get_profile("smoke")
+    names = tuning_arms("mdpo,mkto,dpo,kto,raft", base.tune)
+    assert len(names) == 5 * 4 * 2, "every method has as many settings"
+    plan = Study("smoke", SMALLEST, [900], names, tmp_path, tested=False).plan()
+    assert dict(plan.missing) == {
+        "demonstrations": 1, "sft": 1, "rollouts": 41, "pairs": 41, "training": 80, "selection": 80, "evaluation": 1,
+    }  # fmt: skip
+
+
+# Seconds: an untrained policy, whose samples are called right and wrong by turns, and for the first prompt all right.
+UNTRAINED = [
+    "iterations=1", "problems.demonstrations=24", "problems.prompts_per_iteration=6", "problems.development=2",
+    "problems.test=2", "sft.epochs=1", "sft.early_epochs=1", "preference.checkpoints=1", "preference.batch_size=2",
+    "rollout.max_new_tokens=12",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Records of some arms after one iteration, by name."""
+    out, records = tmp_path_factory.mktemp("study"), {}
+    for name in ("mdpo", "mkto", "raft", "on-policy", "replicate"):
+        arm = arms.ARMS[name]
+        experiment = Experiment(arm.profile(get_profile("smoke", UNTRAINED)), 0, out)
+        rollouts = experiment.rollouts(1, experiment.sources(1, [experiment.sft_policy()]))
+        judged(rollouts, lambda problem, sample: problem == 0 or sample % 2 == 0)
+        records[name] = study.ArmRun(experiment, replace(arm, often=())).record()
+    return records
+
+
+def test_arms_of_one_budget_consume_the_same(made):
+    costs = {name: record["cost"] for name, record in made.items()}
+    budget = costs["mdpo"]
+    assert budget["trajectories"] == 6 * 6 and budget["pairs"] == 5 and budget["steps"] == 2
+    assert costs["mkto"] == budget
+    # RAFT has six right trajectories for five pairs, goes through as many steps, and half of a pair is rejected.
+    raft = costs["raft"]
+    for name in ("trajectories", "sampled tokens", "pairs", "steps"):
+        assert raft[name] == budget[name]
+    assert 0.3 < raft["trained tokens"] / budget["trained tokens"] < 0.7
+    for name in ("on-policy", "replicate"):  # other samples, as many of them
+        same = {key: costs[name][key] for key in ("trajectories", "pairs", "steps")}
+        assert same == {key: budget[key] for key in same}
+        assert made[name]["iterations"][0]["entropy"] != made["mdpo"]["iterations"][0]["entropy"]
+
+
+def test_a_record_has_the_last_and_the_selected_policy(made):
+    for name, record in made.items():
+        validation = record["validation"]
+        assert list(validation) == record["policies"] == ["sft", f"{name}-1"]
+        assert record["selected"] == ("sft" if validation["sft"] >= validation[f"{name}-1"] else f"{name}-1")
+        assert record["outcomes"].keys() == validation.keys()
+        assert record["questions"] == made["mdpo"]["questions"]
+
+
+def test_facts_tell_the_entropy_and_the_diversity_of_right_samples(made):
+    (facts,) = made["mdpo"]["iterations"]
+    assert 4 < facts["entropy"] < 6.3, "untrained: nearly uniform over 512 tokens, log 512 = 6.2"
+    assert facts["right_nats"] > 12 * 4 and facts["distinct_right"] == 1
+
+
+def test_diversity_is_counted_among_right_samples():
+    """Right ones alike, wrong ones all different."""
+    rows = [
+        trajectory("a", True, 1),
+        trajectory("a", True, 1),
+        trajectory("a", False, 2),
+        trajectory("a", False, 3),
+    ]
+    assert study.chance_of_difference([row for row in rows if row.correct]) == 0
+    assert study.chance_of_difference(rows) == pytest.approx(5 / 6)
 
 
 def test_few_test_problems_are_sampled_often_at_a_small_budget():

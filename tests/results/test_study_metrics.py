@@ -157,6 +157,44 @@ def test_pass_at_n_is_paired_with_sft(tmp_path, monkeypatch):
         assert found[f"pass/{n}/mdpo-minus-sft"] == 0.25
 
 
+def add(out, arm, seed, **facts):
+    file = out / "arms" / f"{arm}-seed{seed}.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+
+
+def found_in(out):
+    return {row["name"]: row["value"] for row in json.loads(study_metrics.summarise(out).read_text())}
+
+
+def test_the_selected_policy_is_reported_beside_the_last(tmp_path):
+    for seed, selected in ((0, "mdpo-1"), (1, "sft")):
+        record(tmp_path, "mdpo", seed, "1000", sft="1100", first="1111")
+        record(tmp_path, "fixed", seed, "1000", sft="1100")
+        add(tmp_path, "mdpo", seed, selected=selected)
+        add(tmp_path, "fixed", seed, selected="fixed-2")
+    found = found_in(tmp_path)
+    assert (found["accuracy/test/mdpo"], found["accuracy/selected/mdpo"]) == (0.25, 0.75)
+    assert (found["gain/test/mdpo"], found["gain/selected/mdpo"]) == (-0.25, 0.25)
+    assert found["difference/selected/fixed-minus-mdpo"] == -0.5
+
+
+def test_what_many_samples_solve_is_followed_over_the_iterations_where_all_were_sampled(tmp_path):
+    for arm, policies in (("mdpo-5", ("sft", "mdpo-5-1", "mdpo-5-2")), ("mdpo", ("sft", "mdpo-2"))):
+        record(tmp_path, arm, 0, "1111")
+        many = {name: [number, 0, 0, 64] for number, name in enumerate(policies)}
+        add(tmp_path, arm, 0, **{"right of many": many})
+    found = found_in(tmp_path)
+    curve = {name: value for name, value in found.items() if name.startswith("pass_64/")}
+    assert curve == {"pass_64/0/mdpo-5": 0.25, "pass_64/1/mdpo-5": 0.5, "pass_64/2/mdpo-5": 0.5}
+
+
+def test_an_arm_of_the_command_line_is_compared_with_mdpo(tmp_path):
+    record(tmp_path, "mdpo", 0, "1100")
+    record(tmp_path, "lr-low", 0, "1110")
+    assert found_in(tmp_path)["difference/test/lr-low-minus-mdpo"] == 0.25
+    assert "| lr-low | M-DPO with settings of one's own |" in (tmp_path / "report.md").read_text()
+
+
 def test_a_study_is_kept_without_its_stages(tmp_path, undrawn):
     out, target = tmp_path / "out", tmp_path / "kept"
     (out / "stages").mkdir(parents=True)

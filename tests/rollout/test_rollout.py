@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support import log_probability
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig, Qwen3Config
 
 from mtdpo_lib.chat import ChatFormat, Role
@@ -83,6 +84,14 @@ def test_engine_gives_the_tokens_of_a_plain_loop(overfit, pool, smoke, temperatu
         assert trajectory.ids == plain_loop(overfit, pool, problem, trajectory.sample, settings, temperature)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_trajectory_knows_what_it_is_worth_to_its_policy(overfit, pool, smoke, temperature):
+    """-log pi of what the policy wrote, at temperature 1 however it was sampled; what the tool wrote does not count."""
+    for row in run(overfit, pool, smoke.rollout, temperature=temperature):
+        scored = [int(role == Role.ASSISTANT) for role in row.roles]
+        assert row.nats == pytest.approx(-log_probability(overfit[0], row, scored), rel=1e-3, abs=2e-3)
+
+
 @pytest.mark.parametrize("refill_weights", [0, engine.REFILL_WEIGHTS])
 def test_order_and_batch_size_change_nothing(overfit, pool, smoke, monkeypatch, refill_weights):
     monkeypatch.setattr(engine, "REFILL_WEIGHTS", refill_weights)
@@ -150,7 +159,7 @@ def test_an_error_in_one_thread_stops_the_others(overfit, pool, smoke, monkeypat
         if len(set(calls)) == 2:  # the second thread
             raise RuntimeError("no more")
         time.sleep(0.01)
-        return [token] * len(batch.rows)
+        return [(token, 0.0)] * len(batch.rows)
 
     monkeypatch.setattr(engine._Batch, "step", broken)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)

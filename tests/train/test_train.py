@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
-from support import log_probability, shake, trajectory
+from support import as_trajectory, log_probability, shake, trajectory
 from transformers import GPT2Config, GPT2LMHeadModel
 from trl import DPOConfig, KTOConfig, SFTConfig
 
-from mtdpo_lib.chat.roles import loss_mask
+from mtdpo_lib.chat.roles import RoleTokens, loss_mask
 from mtdpo_lib.common.stages import Product
 from mtdpo_lib.models.policy import Policy, load_for_sampling, load_for_training, load_tokenizer
 from mtdpo_lib.models.tiny import tiny_model
@@ -136,6 +136,67 @@ def test_training_raises_the_margin_and_keeps_checkpoints_that_load(policy, pair
     )
 
 
+def test_raft_takes_its_rivals_steps_on_right_trajectories_of_its_own(policy, pairs, tmp_path, smoke, loaded):
+    """Three pairs; five right trajectories, two of them of prompts that have no wrong one."""
+    more = [
+        as_trajectory(pair.chosen.tokens, f"all right {number}", True)
+        for number, pair in enumerate(pairs[:2])
+    ]
+    right = [*(pair.chosen for pair in pairs), *more]
+    logs = {}
+    for name, changes in (
+        ("mdpo", {}),
+        ("raft", {"method": "raft"}),
+        ("two rows", {"method": "raft", "raft_rows": 2}),
+    ):
+        settings = PreferenceSettings(learning_rate=3e-3, batch_size=1, epochs=2, checkpoints=1, **changes)
+        job = PreferenceJob(
+            tmp_path / name, pairs, policy, policy, settings, smoke.model, seed=0, right=right
+        )
+        logs[name] = train_preference(job)
+    assert [log[-1]["step"] for log in logs.values()] == [6, 6, 6]
+    sizes, five = [len(row.ids) for row in right], sum(len(row.ids) for row in right)
+    both = sum(len(pair.chosen.ids) + len(pair.rejected.ids) for pair in pairs)
+    assert logs["mdpo"][-1]["tokens"] == 2 * both
+    passed = logs["raft"][-1]["tokens"]  # all five once, then one of them again
+    assert passed - five in sizes and logs["two rows"][-1]["tokens"] >= 2 * five
+    for pair in pairs:  # the loss does not see what was rejected
+        scored = loss_mask(pair.chosen.roles)
+        start = log_probability(load_for_sampling(policy, smoke.model), pair.chosen, scored)
+        assert log_probability(loaded[1].eval(), pair.chosen, scored) > start
+
+
+def test_the_nll_term_pulls_as_hard_as_the_dpo_term_at_the_first_step(policy, pairs, tmp_path, smoke):
+    eta, coefficient = 0.3, 2.0
+    settings = PreferenceSettings(eta=eta, nll_coefficient=coefficient, batch_size=3, checkpoints=1)
+    job = PreferenceJob(tmp_path / "out", pairs, policy, policy, settings, smoke.model, seed=0)
+    (first,) = train_preference(job)
+    network = load_for_sampling(policy, smoke.model)
+    logps = [log_probability(network, pair.chosen, loss_mask(pair.chosen.roles)) for pair in pairs]
+    # -log sigmoid(0), and per pair eta / 2 for each nat: the slope of -log sigmoid(eta x) at 0.
+    assert first["loss"] == pytest.approx(
+        math.log(2) - coefficient * eta / 2 * sum(logps) / len(pairs), rel=1e-4
+    )
+
+
+def test_sft_keeps_every_epoch_and_an_underfit_policy_of_one_run(tokenizer, smoke, tmp_path):
+    dataset = sft_dataset([multiplication(a, 7) for a in range(2, 18)], tokenizer, 200)
+    settings = replace(smoke.sft, batch_size=4, epochs=2, underfit_epochs=0.5, step="plain")
+    model = tiny_model(smoke.model, tokenizer, 200, seed=1)
+    train_sft(tmp_path, model, tokenizer, dataset, settings, smoke.model, 1)
+    parts = ["epoch-0.5", "epoch-1", "epoch-2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == parts
+    row = as_trajectory(RoleTokens(dataset[0]["input_ids"], [0] * len(dataset[0]["input_ids"])), "a", True)
+    scored = [int(label != -100) for label in dataset[0]["labels"]]
+    learnt = [
+        log_probability(
+            load_for_sampling(Policy("p", Product("sft", "key", tmp_path), part), smoke.model), row, scored
+        )
+        for part in parts
+    ]
+    assert learnt == sorted(learnt) and len(set(learnt)) == 3
+
+
 def test_a_fixed_reference_stays_the_first_policy(policy, pairs, tmp_path, smoke):
     """Train once, go on from the adapter: the fixed reference is the base, the updated one the adapter."""
     settings = PreferenceSettings(
@@ -202,7 +263,7 @@ def test_the_fast_sft_step_is_trl_s(tokenizer, smoke, tmp_path):
         model = tiny_model(smoke.model, tokenizer, 200, seed=1)
         logs[step] = train_sft(tmp_path / step, model, tokenizer, dataset, settings, smoke.model, 1)
         weights[step] = model.state_dict()
-        again = load_for_sampling(Policy("p", Product("sft", "key", tmp_path / step), "late"), smoke.model)
+        again = load_for_sampling(Policy("p", Product("sft", "key", tmp_path / step), "epoch-2"), smoke.model)
         assert all(torch.equal(value, again.state_dict()[name]) for name, value in weights[step].items())
     losses = {step: [row["loss"] for row in log] for step, log in logs.items()}
     assert len(losses["fast"]) == 12 and losses["fast"][-1] < losses["fast"][0] - 0.5

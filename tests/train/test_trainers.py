@@ -405,8 +405,9 @@ def test_every_method_of_the_profiles_trains(policy, pairs, tmp_path, smoke, met
         " preference.batch_size=3 preference.epochs=5 preference.checkpoints=1 preference.warmup_fraction=0"
     )
     settings = get_profile("smoke", changes).preference
+    right = [pair.chosen for pair in pairs]
     log = train_preference(
-        PreferenceJob(tmp_path / "out", pairs, policy, policy, settings, smoke.model, seed=0)
+        PreferenceJob(tmp_path / "out", pairs, policy, policy, settings, smoke.model, seed=0, right=right)
     )
     assert len(log) == 5
     assert log[-1]["loss"] < log[0]["loss"]

@@ -33,6 +33,7 @@ from mtdpo_lib.results.figures.theory import (
     sample_error,
     value_samples,
 )
+from mtdpo_lib.results.figures.tune import tuning
 
 __all__ = [
     "Figure", "accuracy_by_iteration", "arms", "bias_by_randomness", "claims", "comparison",
@@ -40,5 +41,5 @@ __all__ = [
     "gamble_policies", "histogram", "identity_scatter", "kto_path", "memory_by_part",
     "observation_scoring", "outcome_mix", "over_iterations", "pair_yield", "pass_at_n",
     "quantized_weights", "reference_iterations", "sample_error", "sft_curve", "style_of",
-    "training_curves", "value_samples",
+    "training_curves", "tuning", "value_samples",
 ]  # fmt: skip

@@ -1,0 +1,89 @@
+"""What `tune` found: accuracy on development problems by setting, and the setting of each method by one rule."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from mtdpo_lib.common.files import REFERENCE_RUNS, read_json, write_json
+from mtdpo_lib.common.progress import say
+from mtdpo_lib.experiment.tune import RATE, second_setting
+from mtdpo_lib.profiles import get_profile
+from mtdpo_lib.results import figures, report, study_metrics
+
+RULE = (
+    "The best mean accuracy on the development problems over the seeds, after the last iteration; of equals the smaller "
+    "rate, then the smaller second setting. A setting that lacks a seed is not chosen."
+)
+
+Row = dict[str, Any]
+
+
+def summarise(out: Path) -> Path:
+    """``tune.json`` and its figure, from the records of a tuning; says what is chosen.
+
+    Raises:
+        ValueError: no record, or records of different profiles or settings.
+    """
+    by_arm, profile, settings = study_metrics.read_arms(out)
+    rows = [_row(list(records.values())) for records in by_arm.values()]
+    best = {method: row["setting"] for method, row in chosen(rows).items()}
+    n = get_profile(profile, settings).problems.development
+    found = {"profile": profile, "settings": settings, "n": n, "rule": RULE, "chosen": best, "tried": rows}
+    for line in sentences(found):
+        say(line)
+    figures.tuning(found).save(out / "figures" / "tuning.png")
+    return write_json(out / "tune.json", found)
+
+
+def _row(records: Sequence[Row]) -> Row:
+    """One setting of one method: for every seed the accuracies of SFT and after each iteration, and the last ones' mean."""
+    preference, method = records[0]["preference"], records[0]["preference"]["method"]
+    curves = [list(record["validation"].values()) for record in records]
+    return {
+        "method": method,
+        "setting": {name: preference[name] for name in (RATE, second_setting(method))},
+        "mean": round(mean(curve[-1] for curve in curves), 6),
+        "seeds": [record["seed"] for record in records],
+        "development": curves,
+        "seconds": sum(record["seconds"] for record in records),
+    }
+
+
+def chosen(rows: Sequence[Row]) -> dict[str, Row]:
+    """By method the row that `RULE` chooses.
+
+    Args:
+        rows: each with ``method``, ``setting`` (rate first), ``mean`` and ``seeds``.
+    """
+    seeds, best = max(len(row["seeds"]) for row in rows), dict[str, Row]()
+    for row in sorted(rows, key=lambda row: tuple(row["setting"].values())):
+        rival = best.get(row["method"])
+        if len(row["seeds"]) == seeds and (rival is None or row["mean"] > rival["mean"]):
+            best[row["method"]] = row
+    return best
+
+
+def sentences(found: Row) -> Iterator[str]:
+    """What was chosen, a line for each method."""
+    for method, row in chosen(found["tried"]).items():
+        rates = {other["setting"][RATE] for other in found["tried"] if other["method"] == method}
+        words = ", ".join(f"{name} {value:g}" for name, value in row["setting"].items())
+        edge = "; its rate is the last one tried" if row["setting"][RATE] in (min(rates), max(rates)) else ""
+        yield f"{method}: {words} ({100 * row['mean']:.1f} % of {found['n']:,} development problems{edge})"
+
+
+def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
+    """Copy a tuning's ``tune.json`` to ``data/reference_runs/<profile>/tune``.
+
+    Raises:
+        ValueError: there is nothing to keep, or more was set than a budget.
+    """
+    found = read_json(summarise(out))
+    home = target / report.kept_name(found["profile"], found["settings"]) / "tune"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(out / "tune.json", home)
+    return home

@@ -1,0 +1,77 @@
+"""The rule that chooses each method's settings, from records made by hand."""
+
+import json
+
+import pytest
+
+from mtdpo_lib.lessons import publish
+from mtdpo_lib.results import figures, tuning
+
+
+def record(out, method, rate, second, seed, *development):
+    name = "raft_rows" if method == "raft" else "eta"
+    preference = {"method": method, "learning_rate": rate, "eta": 0.5, "raft_rows": 1, name: second}
+    facts = {
+        "arm": f"{method}-{rate}-{second}", "seed": seed, "profile": "cpu", "settings": "", "preference": preference,
+        "validation": {f"policy-{number}": value for number, value in enumerate(development)}, "seconds": 2.0,
+    }  # fmt: skip
+    (out / "arms").mkdir(exist_ok=True, parents=True)
+    (out / "arms" / f"{facts['arm']}-seed{seed}.json").write_text(json.dumps(facts))
+
+
+@pytest.fixture
+def swept(tmp_path):
+    """M-DPO's middle rate is best in the end, and its largest after the first iteration; RAFT's two best are equal."""
+    for seed, more in ((900, 0.0), (901, 0.02)):
+        for rate, first, last in ((1e-4, 0.5, 0.55), (3e-4, 0.55, 0.62), (1e-3, 0.6, 0.5)):
+            record(tmp_path, "mdpo", rate, 0.5, seed, 0.5, round(first + more, 6), round(last + more, 6))
+            record(tmp_path, "mdpo", rate, 0.1, seed, 0.5, first, 0.4)
+        for rate in (3e-4, 1e-3):
+            record(tmp_path, "raft", rate, 1, seed, 0.5, 0.6, 0.6)
+    record(tmp_path, "raft", 3e-3, 1, 900, 0.5, 0.9, 0.9)  # its other seed has failed
+    return tmp_path
+
+
+def test_the_setting_follows_from_the_rule(swept, capsys):
+    found = json.loads(tuning.summarise(swept).read_text())
+    assert found["chosen"] == {
+        "mdpo": {"learning_rate": 3e-4, "eta": 0.5},  # the last iteration counts
+        "raft": {
+            "learning_rate": 3e-4,
+            "raft_rows": 1,
+        },  # of equals the smaller rate, and no setting that lacks a seed
+    }
+    (row,) = (row for row in found["tried"] if row["method"] == "mdpo" and row["mean"] == 0.63)
+    assert row["seeds"] == [900, 901] and row["development"] == [[0.5, 0.55, 0.62], [0.5, 0.57, 0.64]]
+    assert len(found["tried"]) == 9 and (swept / "figures" / "tuning.png").exists()
+    said = capsys.readouterr().out
+    assert "mdpo: learning_rate 0.0003, eta 0.5 (63.0 % of 240 development problems)" in said
+    assert (
+        "raft: learning_rate 0.0003, raft_rows 1 (60.0 % of 240 development problems; its rate is the last"
+        in said
+    )
+
+
+def test_a_tuning_is_kept_beside_the_study_of_its_profile(swept, tmp_path):
+    home = tuning.keep(swept, tmp_path / "kept")
+    assert home == tmp_path / "kept" / "cpu" / "tune"
+    assert json.loads((home / "tune.json").read_text())["chosen"]["mdpo"]["eta"] == 0.5
+    with pytest.raises(ValueError, match="no arm's record"):
+        tuning.keep(tmp_path / "nothing")
+
+
+def test_a_kept_tuning_is_redrawn_from_its_record(swept, tmp_path):
+    tuning.keep(swept, tmp_path / "kept")
+    folders = publish.draw_figures(tmp_path / "drawn", tmp_path / "kept")
+    assert folders == [tmp_path / "drawn" / "cpu" / "tune"]
+    assert (folders[0] / "tuning.png").read_bytes() == (swept / "figures" / "tuning.png").read_bytes()
+
+
+def test_the_figure_has_a_line_for_each_method_at_its_best_second_setting(swept):
+    figure = figures.tuning(json.loads(tuning.summarise(swept).read_text()))
+    lines = {
+        line.get_label(): line for line in figure.axes[0].get_lines() if not line.get_label().startswith("_")
+    }
+    assert list(lines["mdpo"].get_ydata()) == pytest.approx([56, 63, 51])
+    assert list(lines["mdpo"].get_xdata()) == pytest.approx([1e-4, 3e-4, 1e-3])
+    assert figure.headline.replace("\n", " ").endswith("mdpo 0.0003, raft 0.0003")
