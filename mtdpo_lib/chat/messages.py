@@ -5,32 +5,37 @@ No generation markers are needed: `template_reader` says how the template writes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtdpo_lib.chat.encoder import TextEncoder, render, tokenizer_name
+from mtdpo_lib.chat.message_reader import read_messages
 from mtdpo_lib.chat.roles import ChatTemplateError, Message, RoleTokens, loss_mask
-from mtdpo_lib.chat.template_reader import Misfit, Refusal, TemplateReader, with_arguments
+from mtdpo_lib.chat.template_reader import Misfit, Refusal, TemplateReader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-ROLES = ("system", "user", "assistant", "tool")
-
-
 class MessageFormat:
     """Reads message lists with a tokenizer's chat template.
 
-    Messages are dictionaries with ``role`` (system, user, assistant or tool) and ``content``, and whatever else the
-    template reads: ``tool_calls``, ``reasoning_content``. Where it has no tool role the tool speaks as user in an
-    ``output`` fence, as in the paper (sec. 3.1); where it has no system role that text leads the first user turn.
+    Messages are dictionaries with ``role`` (system, user, assistant or tool) and ``content``, or in ShareGPT's form, and
+    whatever else the template reads: ``tool_calls``, ``reasoning_content``. Where it has no tool role the tool speaks as
+    user in an ``output`` fence, as in the paper (sec. 3.1); where it has no system role that text leads the first user turn.
+
+    What the assistant wrote is what is learnt, so a template that rewrites its turns is refused: one that cuts or replaces
+    text, takes the ``<think>`` out of earlier turns, or drops reasoning or a tool call. White space at the ends of a text
+    does not count, since most templates trim it and nothing depends on it; inside a text it does, since code depends on it.
 
     Args:
         tokenizer: any tokenizer with a chat template.
         tools: schemas for templates that list them.
+        allow_rewriting: learn what the template makes of the turns all the same; `rewritten` then says what it changed.
         template_arguments: handed to the template, for example ``enable_thinking=False``.
+
+    Attributes:
+        rewritten: for each conversation whose assistant turns were changed, the first change.
 
     Raises:
         ChatTemplateError: no chat template.
@@ -47,9 +52,11 @@ class MessageFormat:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, tools: list[Any] | None = None, **template_arguments: Any
-    ):
-        self.tokenizer = tokenizer
+        self, tokenizer: PreTrainedTokenizerBase, tools: list[Any] | None = None, allow_rewriting: bool = False,
+        **template_arguments: Any,
+    ):  # fmt: skip
+        self.tokenizer, self.allow_rewriting = tokenizer, allow_rewriting
+        self.rewritten: list[str] = []
         self.text = TextEncoder(tokenizer)
         self._arguments: dict[str, Any] = {"tools": tools, **template_arguments}
         self._template = TemplateReader(self.render, self.text.control)
@@ -65,18 +72,26 @@ class MessageFormat:
             T tokens. Everything up to the first assistant turn is prompt; later user turns are prompt with template headers.
 
         Raises:
-            ValueError: messages that are none, no assistant turn, nothing to score.
-            ChatTemplateError: the template cannot be handled, with its reason.
+            ValueError: messages that are none (named, counted from 1), no assistant turn, nothing to score.
+            ChatTemplateError: the template cannot be handled, or rewrites the assistant's turns; with its reason.
         """
-        messages = _checked(messages, finished)
+        messages = read_messages(messages)
+        roles = [message["role"] for message in messages]
+        if "assistant" not in roles:
+            raise ValueError(
+                "The conversation has no assistant turn, so there is nothing to score: add one, or leave it out."
+            )
+        if not finished and roles[-1] != "assistant":
+            raise ValueError(
+                "Only an assistant's last turn can be unfinished: this conversation ends with another role."
+            )
         try:
-            pieces = self._template.read(messages, finished)
+            pieces, changes = self._template.read(messages, finished)
         except Refusal as reason:
-            raise ChatTemplateError(
-                f"The chat template of {tokenizer_name(self.tokenizer)} cannot be handled for these messages: "
-                f"it {reason}. Write them as this template wants them, or set tokenizer.chat_template to one "
-                "that takes them."
-            ) from reason
+            raise self._refused(str(reason)) from reason
+        if changes and not self.allow_rewriting:
+            raise self._refused(changes[0], ", or pass allow_rewriting=True to learn what it makes of them")
+        self.rewritten += changes[:1]
         tokens = self.text.encode(pieces)
         if not any(loss_mask(tokens.roles)):
             raise ValueError(
@@ -84,51 +99,15 @@ class MessageFormat:
             )
         return tokens
 
+    def _refused(self, reason: str, otherwise: str = "") -> ChatTemplateError:
+        return ChatTemplateError(
+            f"The chat template of {tokenizer_name(self.tokenizer)} cannot be handled for these messages: it {reason}. "
+            f"Write them as it wants them, or set tokenizer.chat_template to one that takes them{otherwise}."
+        )
+
     def render(self, messages: list[Message], generation: bool = False) -> str:
         """What the template makes of the messages."""
         try:
             return render(self.tokenizer, messages, generation, **self._arguments)
         except Exception as error:  # templates raise what they like
             raise Misfit(f"raises {type(error).__name__} ({error})") from error
-
-
-def _checked(messages: Sequence[Message], finished: bool) -> list[Message]:
-    """The messages with their contents as texts."""
-    checked = []
-    for number, message in enumerate(messages, 1):
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise ValueError(
-                f"Message {number} is no message: a message is a dictionary with a role, one of "
-                f"{', '.join(ROLES)}, and its content; got {str(message)[:60]}."
-            )
-        content = message.get("content")
-        if isinstance(content, list):
-            if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-                raise ValueError(f"Message {number} holds more than text: leave out images and sounds.")
-            content = "".join(part["text"] for part in content)
-        if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
-            raise ValueError(
-                f"Message {number} ({message['role']}) has no text: give it a string as content."
-            )
-        # data sets fill up with None
-        kept = {key: value for key, value in message.items() if value is not None}
-        checked.append({**kept, "content": content or ""})
-        if message.get("tool_calls"):
-            checked[-1]["tool_calls"] = [with_arguments(call, _from_json) for call in message["tool_calls"]]
-    if not any(message["role"] == "assistant" for message in checked):
-        raise ValueError(
-            "The conversation has no assistant turn, so there is nothing to score: add one, or leave it out."
-        )
-    if not finished and checked[-1]["role"] != "assistant":
-        raise ValueError(
-            "Only an assistant's last turn can be unfinished: this conversation ends with another role."
-        )
-    return checked
-
-
-def _from_json(arguments: Any) -> Any:
-    """Arguments as a mapping, also where they came as JSON text."""
-    try:
-        return json.loads(arguments) if isinstance(arguments, str) else arguments
-    except json.JSONDecodeError:
-        return arguments

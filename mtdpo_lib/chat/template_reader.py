@@ -2,8 +2,8 @@
 
 The template is rendered with a mark in place of every text, and for each turn as it stands before and after that turn; how
 far these renderings agree says where a turn begins and ends. What the template does to a text, such as trimming or quoting
-it, is read off a rendering with that text alone. A conversation for which all this does not add up to exactly what the
-template renders is refused, never guessed.
+it, is read off a rendering with that text alone, and compared with what the assistant wrote. A conversation for which all
+this does not add up to exactly what the template renders is refused, never guessed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from mtdpo_lib.chat.encoder import Piece, tool_as_user
+from mtdpo_lib.chat.message_reader import brief, with_arguments
 from mtdpo_lib.chat.roles import Message, Role, say
 
+REASONING = ("reasoning_content", "reasoning", "thinking")  # where templates look for it
 CACHED = 1000  # kinds of conversations remembered: texts do not count, tool calls do
 NO_END = "does not end a turn with a special token"
 Render = Callable[[list[Message], bool], str]  # messages, and whether the header of an answer to come follows
@@ -83,12 +85,30 @@ class Hole:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A conversation as the template writes it, with marks in the holes; `added` is an end that it leaves out."""
+    """A conversation as the template writes it, with marks in the holes.
+
+    `added` is an end that it leaves out; `dropped` says what it leaves out of the assistant's turns beside their texts.
+    """
 
     text: str
     holes: list[Hole]
     marks: list[str]
+    dropped: list[str]
     added: str = ""
+
+    def changes(self, messages: list[Message], texts: dict[int, str]) -> Iterator[str]:
+        """What the template makes of the assistant's turns other than what was written, as clauses about "it"."""
+        yield from self.dropped
+        for hole in self.holes:
+            written, text = messages[hole.message]["content"].strip(), texts[hole.message]
+            text = text.removesuffix(hole.tail).rstrip()
+            given = self.text[: hole.start]  # the header may hold the text's first words, such as <think>
+            more = text[: -len(written)].strip()  # may only be the template's own
+            kept = (given + text).endswith(written) and hole.lead.strip().startswith(more)
+            if hole.role == Role.ASSISTANT and not kept:
+                text = text.removeprefix(hole.lead).lstrip()
+                same = max(_shared(text, written) - 10, 0)
+                yield f"makes {brief(text[same:])} of {brief(written[same:])} in {_name(messages, hole.message)}"
 
     def fill(self, texts: dict[int, str]) -> str:
         """The conversation with these texts in its holes."""
@@ -131,8 +151,8 @@ class TemplateReader:
         self.render, self.control = render, control
         self._skeletons: dict[str, Skeleton | Refusal] = {}
 
-    def read(self, messages: list[Message], finished: bool) -> Iterator[Piece]:
-        """A conversation cut by role, up to the end of its last turn.
+    def read(self, messages: list[Message], finished: bool) -> tuple[Iterator[Piece], list[str]]:
+        """A conversation cut by role, up to the end of its last turn, and what was changed in the assistant's turns.
 
         Raises:
             Misfit: the messages fit in no shape.
@@ -142,7 +162,8 @@ class TemplateReader:
         for shape in _shapes(messages):
             try:
                 skeleton = self._skeleton(messages, shape)
-                return skeleton.pieces(self._texts(messages, shape, skeleton), finished)
+                texts = self._texts(messages, shape, skeleton)
+                return skeleton.pieces(texts, finished), list(skeleton.changes(messages, texts))
             except Misfit as reason:
                 misfits.append(reason)
         raise misfits[0]
@@ -209,12 +230,11 @@ class _TurnFinder:
         """The conversation with its holes."""
         self._check_texts()
         holes: list[Hole] = []
+        dropped: list[str] = []
         floor, added = 0, ""  # what lies before floor belongs to earlier messages
         for index, message in enumerate(self.messages):
             span = self.spans.get(index)
             if message["role"] == "assistant":
-                if message.get("tool_calls"):
-                    self._check_tool_calls(index)
                 begin = self._begin(index, floor)
                 end, floor, added = self._end(index, span[1] if span else begin)
                 token, calls = self.text[end:floor], str(message.get("tool_calls"))
@@ -222,12 +242,13 @@ class _TurnFinder:
                     raise Refusal(f"finds its own end-of-turn token {token!r} inside {self._name(index)}")
                 first, last = span or (end, end)
                 lead, tail = self.text[begin:first], self.text[last:end]
+                dropped += self._dropped(index)
                 holes.append(Hole(index, Role.ASSISTANT, begin, end, lead, tail, floor))
             elif span:
                 role = Role.TOOL if message["role"] == "tool" else Role.PROMPT
                 holes.append(Hole(index, role, *span))
                 floor = span[1]
-        return Skeleton(self.text, holes, self.marks, added)
+        return Skeleton(self.text, holes, self.marks, dropped, added)
 
     def _name(self, index: int) -> str:
         return _name(self.messages, index)
@@ -242,15 +263,22 @@ class _TurnFinder:
         if list(self.spans.values()) != sorted(self.spans.values()):
             raise Refusal("changes the order of the messages")
 
-    def _check_tool_calls(self, index: int) -> None:
-        others = [{**message} for message in self.messages]
-        del others[index]["tool_calls"]
-        try:
-            dropped = self._render(self.shape.put(others, self.marks), False) == self.text
-        except Refusal:
-            return  # it cannot do without them, so it reads them
-        if dropped:
-            raise Refusal(f"drops the tool call of {self._name(index)}")
+    def _dropped(self, index: int) -> Iterator[str]:
+        """What an assistant wrote beside its text and the template does not read: without it, it writes the same."""
+        message = self.messages[index]
+        calls, thoughts = message.get("tool_calls", []), [key for key in REASONING if message.get(key)]
+        less: list[tuple[str, Message]] = [(key, {**message, key: None}) for key in thoughts]
+        for number in range(len(calls)):
+            less.append(("tool call", {**message, "tool_calls": calls[:number] + calls[number + 1 :]}))
+        for name, other in less:
+            others = [*self.messages]
+            others[index] = {key: value for key, value in other.items() if value}
+            try:
+                dropped = self._render(self.shape.put(others, self.marks), False) == self.text
+            except Refusal:
+                dropped = False  # it cannot do without, so it reads it
+            if dropped:
+                yield f"drops the {name} of {self._name(index)}"
 
     def _begin(self, index: int, floor: int) -> int:
         """Where sampling would have begun this turn: behind the generation prompt."""
@@ -360,12 +388,5 @@ def _shared(one: str, other: str) -> int:
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def with_arguments(call: dict[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
-    """A tool call with its arguments converted, wherever they stand."""
-    if "function" in call:
-        return {**call, "function": with_arguments(call["function"], convert)}
-    return {**call, "arguments": convert(call["arguments"])} if "arguments" in call else call
-
-
 def _to_json(arguments: Any) -> Any:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)

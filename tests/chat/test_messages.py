@@ -515,10 +515,8 @@ def test_columns_that_a_data_set_fills_with_none_are_ignored(speaking):
     [
         ([], "no assistant turn, so there is nothing to score: add one"),
         ([QUESTION], "no assistant turn"),
-        (["3*4?"], "Message 1 is no message: .* got 3"),
-        ([{**QUESTION, "role": "human"}, ANSWER], "one of system, user, assistant, tool, .* 'human'"),
-        ([QUESTION, {"role": "assistant"}], "Message 2 .* has no text: give it a string"),
-        ([{**QUESTION, "content": [{"type": "image"}]}, ANSWER], "more than text: leave out images"),
+        (["3*4?"], r"Message 1 cannot be read: it needs a role and a text, .*; got '3\*4\?'"),
+        ([QUESTION, {"role": "assistant"}], "Message 2 cannot be read: it needs a text as content"),
     ],
 )
 def test_bad_messages_are_refused_in_one_sentence(messages, words, tokenizer):
@@ -573,6 +571,112 @@ def test_templates_that_cannot_be_handled_are_refused_by_name(template, reason, 
         ChatTemplateError, match=f"template of odd cannot be handled .* it {reason}.*Write them"
     ):
         MessageFormat(speaking("odd", template)).encode(TEXT)
+
+
+# --- templates that rewrite what the assistant wrote --------------------------------------------------------------------
+
+WROTE = CODE["content"]
+REWRITES = {  # what a template does to an assistant's text: what it makes of which part of it
+    "m.content[:16]": ("ly.\n```pyt", WROTE[6:]),
+    "m.content | replace('print', 'say')": ("```python\nsay(3*4)\n```", WROTE[10:]),
+    "m.content | replace('\\n', ' ')": ("Multiply. ```python print(3*4) ```", WROTE),
+    "m.content.split('.')[0]": ("Multiply", WROTE),
+    "m.content ~ ('Sure!' if 'pr' in m.content)": ("t(3*4)\n```Sure!", WROTE[-10:]),
+    "('So: ' if 'pr' in m.content) ~ m.content": (f"So: {WROTE}", WROTE),
+}
+
+
+def said(change: str) -> str:
+    return "makes {!r} of {!r} in message 2 (assistant)".format(*REWRITES[change])
+
+
+def rewriting(change: str) -> str:
+    turn = "{{ " + change + " if m.role == 'assistant' else m.content }}"
+    return "{% for m in messages %}<|{{ m.role }}|>" + turn + "<|end|>{% endfor %}" + ASKS
+
+
+ASKS = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+
+
+@pytest.mark.parametrize("change", REWRITES)
+def test_a_template_that_rewrites_a_turn_is_refused_with_the_turn(change, speaking):
+    tokenizer = speaking("odd", rewriting(f"({change})"))
+    words = f"it {re.escape(said(change))}.*, or pass allow_rewriting=True"
+    with pytest.raises(ChatTemplateError, match=words):
+        MessageFormat(tokenizer).encode(TEXT)
+
+
+def test_rewriting_that_is_allowed_is_learnt_and_said(speaking):
+    tokenizer = speaking("odd", rewriting("m.content[:16]"))
+    form = MessageFormat(tokenizer, allow_rewriting=True)
+    tokens = form.encode(TEXT)
+    assert runs(tokens, loss_mask(tokens.roles), tokenizer) == [
+        "Multiply.\n```pyt<|end|>",
+        "So \\boxed{12}.<|end|>",
+    ]
+    assert form.rewritten == [said("m.content[:16]")]
+    assert form.encode([QUESTION, ANSWER]) and len(form.rewritten) == 1
+
+
+@pytest.mark.parametrize(
+    "change", ["m.content | trim", "m.content.rstrip()", "' ' + m.content + '\n'", "m.content"]
+)
+def test_white_space_around_a_text_is_no_rewriting(change, speaking):
+    form = MessageFormat(speaking("odd", rewriting(f"({change})")))
+    for text in ("So 12.", "  So 12.\n\n", "\tSo\n\n12.", "x", " "):
+        form.encode([QUESTION, {**CODE, "content": text}, {"role": "user", "content": "And?"}, ANSWER])
+    assert form.rewritten == []
+
+
+THOUGHT = "<think>\nhm\n</think>\n\n"
+
+
+@pytest.mark.parametrize("name", ["qwen3", "deepseek_r1_distill", "glm4moe"])
+def test_thinking_that_a_template_takes_out_of_earlier_turns_is_refused(name, speaking):
+    early = [
+        QUESTION,
+        {**CODE, "content": THOUGHT + "Multiply."},
+        {"role": "user", "content": "And?"},
+        ANSWER,
+    ]
+    words = r"it makes 'Multiply\.' of '<think>.*' in message 2 \(assistant\)"
+    with pytest.raises(ChatTemplateError, match=words):
+        MessageFormat(speaking(name)).encode(early)
+    assert accepts(MessageFormat(speaking("plain", rewriting("m.content"))), early)
+
+
+def test_thinking_that_a_template_keeps_is_no_rewriting(speaking):
+    last = [QUESTION, {**ANSWER, "content": THOUGHT + ANSWER["content"]}]
+    opens = rewriting("m.content").replace(
+        "<|assistant|>", "<|assistant|><think>\n"
+    )  # the header begins the thought
+    for tokenizer in (speaking("qwen3"), speaking("qwen3_5_think"), speaking("opens", opens)):
+        assert accepts(MessageFormat(tokenizer), last)
+
+
+def accepts(form: MessageFormat, messages: list[dict]) -> bool:
+    try:
+        return bool(form.encode(messages))
+    except ChatTemplateError:
+        return False
+
+
+def test_reasoning_that_a_template_does_not_read_is_refused(speaking):
+    early = [QUESTION, {**CODE, "reasoning_content": "hm"}, {"role": "user", "content": "And?"}, ANSWER]
+    for name in ("qwen3", "llama3"):
+        with pytest.raises(
+            ChatTemplateError, match=r"it drops the reasoning_content of message 2 \(assistant\)"
+        ):
+            MessageFormat(speaking(name)).encode(early)
+    assert MessageFormat(speaking("qwen3")).encode([QUESTION, {**ANSWER, "reasoning_content": "hm"}])
+
+
+def test_a_second_tool_call_that_a_template_drops_is_refused(speaking):
+    first_only = rewriting("m.content + (m.tool_calls[0].function.name if m.tool_calls else '')")
+    twice = {**CALL, "tool_calls": CALL["tool_calls"] * 2}
+    with pytest.raises(ChatTemplateError, match=r"it drops the tool call of message 2 \(assistant\)"):
+        MessageFormat(speaking("odd", first_only)).encode([QUESTION, twice, OUTPUT, ANSWER])
+    assert MessageFormat(speaking("qwen3")).encode([QUESTION, twice, OUTPUT, OUTPUT, ANSWER])
 
 
 def test_an_end_of_turn_token_in_a_tool_call_is_refused(speaking):
