@@ -7,23 +7,25 @@ sides "chosen" and "rejected".
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mtdpo_lib.chat import Message, MessageFormat, Role, RoleTokens
+from mtdpo_lib.chat import Message, MessageFormat, Role, RoleTokens, read_messages, say
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.train.losses import different_prompts, scored_tokens
 
 logger = logging.getLogger(__name__)
 
 SIDES = ("chosen", "rejected")
+PAIR = '{"chosen": messages, "rejected": messages}'
 IGNORED = -100  # label of a token that no loss looks at
 PADDED = -1  # role of a padding token
 
@@ -102,25 +104,31 @@ def preference_dataset(pairs: Sequence[Pair], method: str = "mdpo") -> Dataset:
 
 
 def pairs_from_messages(
-    rows: Iterable[Mapping[str, Sequence[Message]]],
+    rows: Iterable[Mapping[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
     method: str = "mdpo",
     max_tokens: int | None = None,
+    allow_rewriting: bool = False,
 ) -> tuple[Dataset, dict[str, int]]:
     """A user's own conversations as a data set for `TrajectoryDPOTrainer` and `TrajectoryKTOTrainer`.
 
     Args:
-        rows: each with "chosen" and "rejected", two whole conversations (a list of messages) that begin with one prompt.
+        rows: each with "chosen" and "rejected", two whole conversations that begin with one prompt; or two that begin with
+            the assistant's turn, and their "prompt" beside them, as in TRL's pairs. A conversation is a list of messages in
+            OpenAI's form, tool calls included, or in ShareGPT's (`MessageFormat`).
         tokenizer: with a chat template.
         method: decides which tokens are scored ("mdpo", "mkto": the assistant's; "dpo", "kto": all after the prompt).
-        max_tokens: a pair with a longer side is left out and counted, never cut; None keeps all.
+        max_tokens: a pair with a longer side is left out and counted, never cut; None keeps all. No other limit follows.
+        allow_rewriting: learn what the template makes of the assistant's turns where it changes them, and log a warning
+            that counts them; otherwise such a turn is refused (`MessageFormat` says what counts as rewriting).
 
     Returns:
         The data set, and how many pairs were left out, by reason.
 
     Raises:
-        ValueError: no row, nothing left, a side that cannot be scored, two prompts in a pair.
-        ChatTemplateError: the tokenizer's template cannot be used.
+        ValueError: no row, nothing left, a row or message of another form, a side that cannot be scored, two prompts in a
+            pair. Pairs and messages are counted from 1.
+        ChatTemplateError: the tokenizer's template cannot be used, or rewrites a turn.
 
     >>> from mtdpo_lib.models.tiny import train_tokenizer
     >>> tokenizer = train_tokenizer(["2 times 3?", "print(2*3)"], 300)
@@ -133,9 +141,13 @@ def pairs_from_messages(
     >>> tokenizer.decode([token for token, scored in zip(row["chosen_ids"], row["chosen_mask"]) if scored])
     'print(2*3)<|end|>6<|end|>'
     """
-    form, kept, dropped = MessageFormat(tokenizer), [], Counter()
-    for number, row in enumerate(rows):
-        sides = [_encode(form, row, side, number) for side in SIDES]
+    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
+        raise ValueError(
+            f"The pairs are a list of {PAIR}, or one split of a data set; got {reprlib.repr(rows)}."
+        )
+    form, kept, dropped = MessageFormat(tokenizer, allow_rewriting=allow_rewriting), [], Counter()
+    for number, row in enumerate(rows, 1):
+        sides = [_encode(form, row, side, f"Pair {number}") for side in SIDES]
         pair = _pair_columns(sides, method, f"Pair {number}")
         if max_tokens is not None and max(map(len, sides)) > max_tokens:
             dropped[f"longer than {max_tokens} tokens"] += 1
@@ -144,41 +156,53 @@ def pairs_from_messages(
     if not kept:
         reasons = "; ".join(f"{count} {reason}" for reason, count in dropped.items()) or "the list is empty"
         raise ValueError(f"There is no preference pair to train on: {reasons}.")
+    if form.rewritten:
+        said = "The chat template rewrites the assistant's turns of %d conversations; in the first, it %s."
+        logger.warning(said, len(form.rewritten), form.rewritten[0])
     return Dataset.from_list(kept), dict(dropped)
 
 
-def _encode(form: MessageFormat, row: Mapping[str, Sequence[Message]], side: str, number: int) -> RoleTokens:
-    if side not in row:
-        raise ValueError(f"Pair {number} has no {side!r} conversation; it has {', '.join(row) or 'nothing'}.")
-    if not any(message["role"] == "assistant" for message in row[side]):
-        raise ValueError(f"Pair {number} has no assistant turn in its {side} conversation.")
-    return form.encode(row[side])
+def _encode(form: MessageFormat, row: Mapping[str, Any], side: str, name: str) -> RoleTokens:
+    """One side's tokens; errors begin with the name of the pair."""
+    if not isinstance(row, Mapping) or side not in row:
+        raise ValueError(f"{name} has no {side!r} conversation: a pair is {PAIR}; got {reprlib.repr(row)}.")
+    try:
+        return form.encode(_whole(row[side], row.get("prompt")))
+    except ValueError as error:
+        error.args = (f"{name}, {side}: {error}",)
+        raise
 
 
-def without_over_long(dataset: Dataset, max_length: int | None) -> tuple[Dataset, int]:
-    """Pairs whose longer side has at most `max_length` tokens, and how many were left out; nothing is ever cut.
+def _whole(side: Any, prompt: Any) -> list[Message]:
+    """A side's messages, behind the prompt where they begin with the assistant's turn."""
+    messages = read_messages(side)
+    if not messages or messages[0]["role"] != "assistant":
+        return messages
+    if not prompt:
+        raise ValueError("It begins with the assistant: put the question first, or beside it as 'prompt'.")
+    return read_messages([say("user", prompt)] if isinstance(prompt, str) else prompt) + messages
+
+
+def require_fit(dataset: Dataset, max_length: int | None) -> None:
+    """Refuse pairs that the trainer's own limit would cut: the data set has the one limit, and says what it left out.
 
     Raises:
-        ValueError: no pair at all, or none that fits.
+        ValueError: no pair at all, or one whose longer side has more than `max_length` tokens.
 
     >>> pairs = Dataset.from_dict({"chosen_ids": [[1, 2], [1, 2, 3]], "rejected_ids": [[1, 4], [1, 5]]})
-    >>> kept, dropped = without_over_long(pairs, 2)
-    >>> kept["chosen_ids"][:], dropped
-    ([[1, 2]], 1)
+    >>> require_fit(pairs, 2)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: The trainer's max_length=2 is shorter than 1 of 2 pairs, ...
     """
     if len(dataset) == 0:
         raise ValueError("There is no preference pair to train on: the data set is empty.")
-    if max_length is None:
-        return dataset, 0
     sides = zip(dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
-    kept = [number for number, pair in enumerate(sides) if max(map(len, pair)) <= max_length]
-    if not kept:
+    over = [] if max_length is None else [pair for pair in sides if max(map(len, pair)) > max_length]
+    if over:
         raise ValueError(
-            f"None of {len(dataset)} pairs fits in max_length={max_length} tokens: raise it, or set it to None."
+            f"The trainer's max_length={max_length} is shorter than {len(over)} of {len(dataset)} pairs, and none is cut or "
+            "left out here: set max_length=None, and limit the data set instead (max_tokens of pairs_from_messages)."
         )
-    if dropped := len(dataset) - len(kept):
-        logger.warning("%d pairs are longer than max_length=%d and were left out.", dropped, max_length)
-    return cast("Dataset", dataset.select(kept)), dropped
 
 
 # --- Batches ---

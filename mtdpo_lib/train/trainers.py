@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-from mtdpo_lib.train.data import SIDES, TrajectoryLabelCollator, TrajectoryPairCollator, without_over_long
+from mtdpo_lib.train.data import SIDES, TrajectoryLabelCollator, TrajectoryPairCollator, require_fit
 from mtdpo_lib.train.diagnostics import step_diagnostics
 from mtdpo_lib.train.fast.forward import ObservedForward
 from mtdpo_lib.train.fast.shared_prompt import supports
@@ -66,8 +66,9 @@ class TrajectoryTrainer(FullPrecisionAdapter):
 
     Args:
         model: as TRL's: a model, or its name or folder.
-        args: `DPOConfig` or `KTOConfig`. A pair longer than `max_length` is left out and counted (`dropped`).
-            With `precompute_ref_log_probs` the reference's log-probabilities are computed once (PEFT policies only).
+        args: `DPOConfig` or `KTOConfig`. A pair longer than `max_length` is refused, never cut: set it to None, since the
+            data set has the one limit. With `precompute_ref_log_probs` the reference's log-probabilities are computed once
+            (PEFT policies only).
         reference: pi_ref: "initial", the policy as it is given (eq. 17); "base", its base without any adapter; or the folder
             of a saved adapter, such as the SFT policy's for eq. (16).
         fast: share prompts, pad nothing and run the head on scored tokens only. A model for which that is not tested takes
@@ -77,7 +78,6 @@ class TrajectoryTrainer(FullPrecisionAdapter):
         reference_cache: folder that keeps the reference's log-probabilities for later runs.
 
     Attributes:
-        dropped: pairs left out because they are too long.
         agreement: largest difference between policy and reference before the first step, in nats, once it is checked.
     """
 
@@ -94,8 +94,8 @@ class TrajectoryTrainer(FullPrecisionAdapter):
         fast: bool = False, rows_at_once: int = 0, diagnostics: bool = True,
         reference_cache: str | Path | None = None, **others: Any,
     ):  # fmt: skip
-        args = self.config("trajectories") if args is None else args
-        train_dataset, self.dropped = without_over_long(train_dataset, args.max_length)
+        args = self.config("trajectories", max_length=None) if args is None else args
+        require_fit(train_dataset, args.max_length)
         remember = args.precompute_ref_log_probs or reference_cache is not None
         args.precompute_ref_log_probs = False  # ours is keyed by mask and precision too
         self._reference, self._rows_at_once, self._diagnostics = reference, rows_at_once, diagnostics
@@ -308,7 +308,7 @@ class TrajectoryKTOTrainer(TrajectoryTrainer, KTOTrainer):
     collator, config = TrajectoryLabelCollator, KTOConfig
 
     def __init__(self, model: Any, args: Any = None, *, train_dataset: Dataset, **others: Any):
-        args = self.config("trajectories") if args is None else args
+        args = self.config("trajectories", max_length=None) if args is None else args
         size, pairs = args.per_device_train_batch_size, len(train_dataset)
         if size < 2 or pairs == 1:
             raise ValueError(

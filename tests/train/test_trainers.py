@@ -457,6 +457,20 @@ def test_ten_lines_on_your_own_data(foreign_folder, tmp_path, monkeypatch):
     assert trainer.processing_class.decode(scored) == "print(2*3)<|im_end|>\\boxed{6}<|im_end|>"
 
 
+def test_the_ten_lines_train_on_every_pair_that_they_do_not_report(foreign_folder, tmp_path, monkeypatch):
+    """TRL's own limit is shorter than the data set's: a pair between the two was once left out without a word."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"chosen": RIGHT, "rejected": WRONG}]
+    for words in (700, 1_100):  # of two tokens each: one pair between the limits, one over both
+        rows.append({"chosen": [QUESTION, {"role": "assistant", "content": " 1" * words}], "rejected": WRONG})
+    space = {"folder": str(foreign_folder), "my_pairs": rows}
+    exec(readme_lines().removesuffix("trainer.train()\n"), space)
+    lengths = [len(ids) for ids in space["trainer"].train_dataset["chosen_ids"]]
+    assert len(lengths) == 2 and DPOConfig("out", use_cpu=True).max_length < max(lengths) < 2048
+    assert space["dropped"] == {"longer than 2048 tokens": 1}
+    assert space["trainer"].state.global_step == 0
+
+
 def readme_lines() -> str:
     """The first Python block of the README's section on a user's own data."""
     section = README.read_text(encoding="utf8").partition("## Your own data")[2]
@@ -492,38 +506,6 @@ def test_full_fine_tuning_with_a_second_model_as_reference(foreign_folder, tmp_p
         TrajectoryDPOTrainer(
             model, arguments, train_dataset=dataset, processing_class=tokenizer, reference="base"
         )
-
-
-def test_over_long_pairs_are_dropped_and_counted_never_cut(chatml, build, pairs, caplog):
-    short = {"chosen": RIGHT, "rejected": WRONG}
-    long = {"chosen": [*RIGHT[:-1], {"role": "assistant", "content": "so " * 60}], "rejected": WRONG}
-    dataset, dropped = pairs_from_messages([short, long, short], chatml, max_tokens=60)
-    assert (len(dataset), dropped) == (2, {"longer than 60 tokens": 1})
-    with pytest.raises(ValueError, match="no preference pair to train on: 1 longer than 20 tokens"):
-        pairs_from_messages([short], chatml, max_tokens=20)
-    lengths = sorted(max(len(pair.chosen.ids), len(pair.rejected.ids)) for pair in pairs)
-    trainer = build("mdpo", pairs, {"max_length": lengths[1]})
-    assert (len(trainer.train_dataset), trainer.dropped) == (2, 1)
-    assert f"1 pairs are longer than max_length={lengths[1]} and were left out" in caplog.text
-    with pytest.raises(ValueError, match="None of 3 pairs fits in max_length=5 tokens"):
-        build("mdpo", pairs, {"max_length": 5})
-
-
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
-    [
-        ([], "no preference pair to train on: the list is empty"),
-        ([{"chosen": RIGHT}], "Pair 0 has no 'rejected' conversation; it has chosen"),
-        ([{"chosen": RIGHT, "rejected": [QUESTION]}], "Pair 0 has no assistant turn in its rejected conversation"),
-        (
-            [{"chosen": RIGHT, "rejected": [{"role": "user", "content": "Other?"}, WRONG[1]]}],
-            "Pair 0 answers two different prompts",
-        ),
-    ],
-)  # fmt: skip
-def test_bad_messages_have_their_sentence(chatml, rows, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        pairs_from_messages(rows, chatml)
 
 
 def test_pairs_of_two_prompts_and_empty_sets_are_refused(build, pairs):
