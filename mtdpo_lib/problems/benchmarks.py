@@ -102,14 +102,14 @@ def load_benchmark(
     for position, record in enumerate(records, 1):
         try:
             question = " ".join(record[field].strip() for field in benchmark.question)
+            key = question_id(question)
             answer, family = benchmark.answer(record), record[benchmark.family] if benchmark.family else "all"
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"Record {position} of {name} is not one of {benchmark.hub} ({type(error).__name__}: {error}): "
                 "fetch the set again."
             ) from error
         if answer is not None:
-            key = question_id(question)
             problems[key] = Problem(f"{name}/test/{key}", name, family, question, answer)
     return sorted(problems.values(), key=lambda problem: digest(seed, name, problem.id))[:count]
 

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mtdpo_lib.chat import say
-from mtdpo_lib.common.files import read_jsonl
+from mtdpo_lib.common.files import CorruptData, numbered_jsonl
 from mtdpo_lib.common.progress import OnProgress
 from mtdpo_lib.problems.answers import is_correct, number
-from mtdpo_lib.problems.base import Demonstration, Problem, SessionFactory, call, conclude, digest
+from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, SessionFactory, call, conclude, digest
 from mtdpo_lib.problems.published import checksums, from_hub
 from mtdpo_lib.problems.splits import check_split, question_id, split_of
 
@@ -38,13 +39,42 @@ SIGNS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
 }  # fmt: skip
 
+PLAIN = re.compile(r"[\d.+*/() -]{1,200}")  # arithmetic: numbers, signs and brackets, few enough to compute
+
 Record = dict[str, str]
+Numbered = dict[int, Record]  # by the line it stands in
 
 
-def _record(row: Record) -> Record:
+class Records(NamedTuple):
+    """GSM8K's records. What is tested is never trained on.
+
+    Attributes:
+        train: of train.jsonl, without the questions that test.jsonl asks too.
+        test: of test.jsonl; none where there is no such file.
+        left_out: lines of train.jsonl whose questions are in test.jsonl.
+    """
+
+    train: list[Record]
+    test: list[Record]
+    left_out: list[int]
+
+    def notice(self) -> str:
+        """What a user should know about the files before long work starts; mostly nothing."""
+        if not self.left_out:
+            return ""
+        shown, more = ", ".join(map(str, self.left_out[:9])), len(self.left_out) - 9
+        lines = f"{shown} and {more} more" if more > 0 else shown
+        return f"GSM8K: lines of train.jsonl that ask a question of test.jsonl are left out of training: {lines}."
+
+
+def _record(row: Any) -> Record:
     """Question and answer of a line; an error for one that is not a GSM8K record."""
-    final_answer(row["answer"])
-    return {"question": row["question"], "answer": row["answer"]}
+    question, answer = row["question"], row["answer"]
+    final_answer(answer)
+    if not question.strip():
+        raise ValueError("an empty question")
+    (question + answer).encode()  # a lone surrogate is no text
+    return {"question": question, "answer": answer}
 
 
 def data_folder(folder: str | os.PathLike[str] = "") -> str:
@@ -52,25 +82,56 @@ def data_folder(folder: str | os.PathLike[str] = "") -> str:
     return str(folder) or os.environ.get(FOLDER_VARIABLE, "")
 
 
-def read_records(folder: str | os.PathLike[str]) -> tuple[list[Record], list[Record]]:
+def read_records(folder: str | os.PathLike[str] = "") -> Records:
     """Return the records of train.jsonl and, where there is one, of test.jsonl; `folder` as in `load_gsm8k`.
 
     Raises:
-        ValueError: When the folder, its file or the hub cannot be read; the sentence says what to set.
+        ValueError: When the folder, its file or the hub cannot be read, or a question has two answers; the sentence
+            says what to do.
     """
-    folder = data_folder(folder)
+    train, test = _numbered(data_folder(folder))
+    ours, tested = _lines_of("train.jsonl", train), _lines_of("test.jsonl", test)
+    left_out = sorted(line for key in ours.keys() & tested.keys() for line in ours[key])
+    for line in left_out:
+        del train[line]
+    return Records(list(train.values()), list(test.values()), left_out)
+
+
+def _numbered(folder: str) -> tuple[Numbered, Numbered]:
+    """Train and test records as they stand in the folder's files, or on the hub for ""."""
     if not folder:
         data = from_hub("GSM8K", WHERE, HUB, "main")
-        return list(data["train"]), list(data["test"])
-    train, test = Path(folder) / "train.jsonl", Path(folder) / "test.jsonl"
+        return dict(enumerate(data["train"], 1)), dict(enumerate(data["test"], 1))
+    train, test = (Path(folder) / name for name in PUBLISHED)
     if not Path(folder).is_dir():
         raise ValueError(f"There is no GSM8K folder {folder!r}: {WHERE}.")
     if not train.is_file():
         raise ValueError(f"The GSM8K folder {folder!r} has no train.jsonl: {WHERE}.")
     wanted = 'a GSM8K record, JSON with "question" and an "answer" that ends in "#### number"'
     remedy = f"fetch it again or {WHERE}"
-    records = read_jsonl(train, _record, wanted, remedy)
-    return records, read_jsonl(test, _record, wanted, remedy) if test.is_file() else []
+    records = numbered_jsonl(train, _record, wanted, remedy)
+    if not records:
+        raise CorruptData(f"{train} is empty: {remedy}.")
+    return records, numbered_jsonl(test, _record, wanted, remedy) if test.is_file() else {}
+
+
+def _lines_of(name: str, rows: Numbered) -> dict[str, list[int]]:
+    """The lines that ask each question of a file.
+
+    Raises:
+        CorruptData: a question is answered in two ways.
+    """
+    lines: dict[str, list[int]] = {}
+    for line, record in rows.items():
+        same = lines.setdefault(question_id(record["question"]), [])
+        same.append(line)
+        before, answer = (final_answer(rows[one]["answer"]) for one in (same[0], line))
+        if number(before) != number(answer):
+            raise CorruptData(
+                f"Lines {same[0]} and {line} of GSM8K's {name} ask the same question and answer it with {before} and "
+                f"{answer}: remove the wrong one."
+            )
+    return lines
 
 
 def sources(folder: str | os.PathLike[str]) -> dict[str, str]:
@@ -120,23 +181,48 @@ def load_gsm8k(
         ValueError: With one sentence on what to do: no data, a corrupt line, unknown split, too few problems.
     """
     check_split(split)
-    train, test = read_records(folder)
-    name = "train-heldout" if split == "test" and not test else split
-    records = test if name == "test" else [one for one in train if split_of(one["question"]) == split]
-    if max_steps:
-        records = [record for record in records if len(NOTE.findall(record["answer"])) <= max_steps]
-    problems = {problem.id: problem for problem in (_problem(record, name) for record in records)}
+    problems = split_problems(read_records(folder), split, max_steps)
     if count is not None and count > len(problems):
+        more = f" or raise problems.gsm8k_max_steps={max_steps}" if max_steps else ""
         raise ValueError(
-            f"GSM8K has {len(problems)} problems in split {name!r} with problems.gsm8k_max_steps="
-            f"{max_steps or 0}, but {count} are wanted; ask for fewer."
+            f"GSM8K has {len(problems)} problems in split {split!r} where {count} are wanted: ask for fewer{more}."
         )
-    return sorted(problems.values(), key=lambda problem: digest(seed, "gsm8k", problem.id))[:count]
+    return sorted(problems, key=lambda problem: digest(seed, "gsm8k", problem.id))[:count]
 
 
-def training_problems(folder: str | os.PathLike[str] = "") -> list[Problem]:
-    """Every problem of the training file, whatever its split, in the file's order; `folder` as in `load_gsm8k`."""
-    return [_problem(record, "train") for record in read_records(folder)[0]]
+def split_problems(records: Records, split: str, max_steps: int | None = None) -> list[Problem]:
+    """The distinct problems of one split in their file's order; see `load_gsm8k`."""
+    name = "train-heldout" if split == "test" and not records.test else split
+    rows = (
+        records.test
+        if name == "test"
+        else [one for one in records.train if split_of(one["question"]) == split]
+    )
+    if max_steps:
+        rows = [row for row in rows if len(NOTE.findall(row["answer"])) <= max_steps]
+    return list({problem.id: problem for problem in (_problem(row, name) for row in rows)}.values())
+
+
+def training_problems(records: Records) -> list[Problem]:
+    """Every problem of the training file, whatever its split, in the file's order."""
+    return [_problem(record, "train") for record in records.train]
+
+
+def supply(records: Records, max_steps: int = 0) -> dict[str, int]:
+    """How many problems each split gives; of demonstrations those whose notes compute the gold answer."""
+    found = {split: split_problems(records, split, max_steps) for split in SPLITS}
+    found["demonstrations"] = [problem for problem in found["demonstrations"] if _is_shown(problem)]
+    return {split: len(problems) for split, problems in found.items()}
+
+
+def _is_shown(problem: Problem) -> bool:
+    """Whether `gsm8k_demonstrations` will keep a problem's notes, told without running them."""
+    try:
+        program(problem.notes, problem.question)
+        value = evaluated(_expression(NOTE.findall(problem.notes)[-1][0]))
+    except ValueError:
+        return False
+    return number(problem.answer) in (value, round(value, 4))
 
 
 def _problem(record: Record, split: str) -> Problem:
@@ -164,6 +250,8 @@ def evaluated(expression: str) -> Fraction:
                 return SIGNS[type(sign)](value(left), value(right))
         raise ValueError("not plain arithmetic")
 
+    if not PLAIN.fullmatch(expression):
+        raise ValueError("not plain arithmetic")
     try:
         return value(ast.parse(expression, mode="eval"))
     except (SyntaxError, ZeroDivisionError, RecursionError) as error:
@@ -192,7 +280,7 @@ def program(solution: str, question: str = "") -> tuple[str, str]:
     named = {Fraction(word) for word in NUMBER.findall(question.replace(",", ""))}
     lines: list[str] = []
     steps: dict[Fraction, str] = {}
-    expressions = [re.sub(r"(?<![\d.])0+(?=\d)", "", note[1].replace(",", "").strip()) for note in notes]
+    expressions = [_expression(note[1]) for note in notes]
     results = [evaluated(expression) for expression in expressions]
     for position, (note, expression, result) in enumerate(zip(notes, expressions, results, strict=True), 1):
         name = f"step_{position}"
@@ -210,6 +298,11 @@ def program(solution: str, question: str = "") -> tuple[str, str]:
     if len(notes) == 1:
         return "One step is enough.", f"print({shown})"
     return f"I work it out in {len(notes)} steps.", "\n".join([*lines, f"print({shown})"])
+
+
+def _expression(note: str) -> str:
+    """A note's sum without thousands commas and leading zeros, as Python wants it."""
+    return re.sub(r"(?<![\d.])0+(?=\d)", "", note.replace(",", "").strip())
 
 
 def with_steps(expression: str, steps: Mapping[Fraction, str]) -> str:

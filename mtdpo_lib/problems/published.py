@@ -8,23 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from mtdpo_lib.common.files import checksum
+from mtdpo_lib.common.hub import look_up
 
 
-def from_hub(what: str, remedy: str, *names: Any, **options: Any) -> Any:
+def from_hub(what: str, remedy: str, name: str, *parts: Any, **options: Any) -> Any:
     """A data set of the hub.
 
     Args:
         what: its name in an error.
         remedy: what to do when it cannot be had.
-        names, options: of `datasets.load_dataset`.
+        name: its name there.
+        parts, options: of `datasets.load_dataset`.
 
     Raises:
         ValueError: it cannot be had.
     """
     try:
+        look_up(name, "README.md", "dataset")
         from datasets import load_dataset
 
-        return load_dataset(*names, **options)
+        return load_dataset(name, *parts, **options)
     except Exception as error:  # offline, gated, hub errors of many classes: one way out for all
         raise ValueError(f"{what} cannot be had from the hub ({type(error).__name__}): {remedy}.") from error
 

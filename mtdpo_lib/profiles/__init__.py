@@ -4,7 +4,14 @@ A `Profile` is a frozen tree of small sections. A computation receives only the 
 is keyed by exactly what it received (see `mtdpo_lib.common.stages`), so changing one setting redoes only what depends on it.
 """
 
-from mtdpo_lib.profiles.overrides import get_profile, override, setting_values, settings_hash, tuned
+from mtdpo_lib.profiles.overrides import (
+    get_profile,
+    override,
+    refuse_misfits,
+    setting_values,
+    settings_hash,
+    tuned,
+)
 from mtdpo_lib.profiles.presets import BUDGETS, PROFILES, TINY_THREADS
 from mtdpo_lib.profiles.sections import (
     EvaluationSettings,
@@ -24,5 +31,5 @@ from mtdpo_lib.profiles.sections import (
 __all__ = [
     "BUDGETS", "PROFILES", "TINY_THREADS", "EvaluationSettings", "ModelSettings", "PairSettings", "PreferenceSettings",
     "ProblemSettings", "Profile", "RolloutSettings", "SFTSettings", "SandboxSettings", "SettingError", "TuneSettings",
-    "get_profile", "override", "parse_assignments", "setting_values", "settings_hash", "tuned",
+    "get_profile", "override", "parse_assignments", "refuse_misfits", "setting_values", "settings_hash", "tuned",
 ]  # fmt: skip

@@ -76,6 +76,7 @@ def _read(name: str, text: str, kind: type) -> Any:
     """The value that `text` spells. Only the setting's own type is read, and what it allows; nothing is coerced."""
     own_type, words = allowed(name)
     try:
+        text.encode()  # a path of bytes that are no text could not be written down
         value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
         return TypeAdapter(own_type).validate_python(value, strict=True)
     except (KeyError, ValueError):
@@ -101,8 +102,7 @@ def override(profile: Profile, settings: Mapping[str, str]) -> Profile:
         section, _, inner = name.rpartition(".")
         (changes.setdefault(section, {}) if section else changes)[inner] = value
     changed = profile.changed(**changes)
-    for sentence in _misfits(changed):
-        raise SettingError(sentence)
+    refuse_misfits(changed)
     return changed
 
 
@@ -122,8 +122,17 @@ def tuned(profile: Profile, method: str) -> Profile:
     return profile.changed(preference={"method": method, **free})
 
 
+def refuse_misfits(profile: Profile) -> None:
+    """Refuse settings that are right one by one and wrong together.
+
+    Raises:
+        SettingError: the first sentence about them, with its remedy.
+    """
+    for sentence in _misfits(profile):
+        raise SettingError(sentence)
+
+
 def _misfits(profile: Profile) -> Iterator[str]:
-    """What is wrong with settings that are right one by one: each a sentence with its remedy."""
     model, sft, correction = profile.model, profile.sft, profile.preference.stochastic_tool_correction
     hidden, heads, workers = model.hidden, model.heads, profile.sandbox.workers
     if hidden % (2 * heads) or heads % max(heads // 2, 1):

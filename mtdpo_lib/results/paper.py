@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 
-from mtdpo_lib.common.files import PAPER
+from mtdpo_lib.common.files import PAPER, CorruptData, read_text
 
 PAPER_BASE = "Gemma-1.1-it-7B"  # the base model that reports compare with
 
@@ -15,9 +15,14 @@ def paper_table(name: str, **wanted: str) -> list[dict[str, str]]:
     Args:
         name: of its file, e.g. ``"table2_kl"``.
         wanted: only rows that hold these values.
+
+    Raises:
+        CorruptData: the file is missing or empty.
     """
-    with (PAPER / f"{name}.csv").open(encoding="utf8", newline="") as stream:
-        return [line for line in csv.DictReader(stream) if wanted.items() <= line.items()]
+    file = PAPER / f"{name}.csv"
+    if not (rows := list(csv.DictReader(read_text(file).splitlines(keepends=True)))):
+        raise CorruptData(f"{file} has no row: restore it (git checkout).")
+    return [row for row in rows if wanted.items() <= row.items()]
 
 
 def paper_rows() -> list[dict[str, str]]:

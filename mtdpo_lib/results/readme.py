@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtdpo_lib.common.files import QUESTIONS, REFERENCE_RUNS, ROOT, whole
+from mtdpo_lib.common.files import QUESTIONS, REFERENCE_RUNS, ROOT, read_text, whole
 from mtdpo_lib.experiment.arms import ARMS
 from mtdpo_lib.experiment.study import Study
 from mtdpo_lib.profiles import get_profile
@@ -179,7 +179,7 @@ def update_readme(check: bool = False, readme: Path = README, reference: Path = 
     Returns:
         True where nothing had to change.
     """
-    texts = {readme: readme_with_results(readme.read_text(encoding="utf8"), results_block(reference))}
+    texts = {readme: readme_with_results(read_text(readme), results_block(reference))}
     if (reference / "study").is_dir():
         texts[reference / CLAIMS_PAGE] = claims_page(reference)
     stale = [

@@ -117,7 +117,8 @@ def combined_runs(folders: Sequence[Path]) -> Runs:
         folders: run folders (or kept reference runs), one per seed; one alone stays as it is.
 
     Raises:
-        ValueError: runs of different profiles or settings, or the same seed twice; records that contradict each other.
+        ValueError: runs of different profiles or settings, or the same seed twice; records that contradict each other, or
+            that one run lacks.
     """
     loaded = sorted(((read_run(Path(one)), Path(one)) for one in folders), key=lambda item: item[0]["seed"])
     kinds = {(run["profile"], run["settings"]) for run, _ in loaded}
@@ -130,6 +131,11 @@ def combined_runs(folders: Sequence[Path]) -> Runs:
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"Each seed can be combined once, got seeds {', '.join(map(str, seeds))}.")
     records = [run_records(folder, run) for run, folder in loaded]
+    for found, (_, folder) in zip(records, loaded, strict=True):
+        if lacking := set().union(*records) - found.keys():
+            raise ValueError(
+                f"Other seeds have the record {min(lacking)}, and {folder} lacks it: restore it, or run that notebook again."
+            )
     settings = [record["settings"] for found in records for record in found.values()]
     if any(other != settings[0] for other in settings):
         raise ValueError(

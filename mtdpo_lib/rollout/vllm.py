@@ -12,6 +12,7 @@ read the adapters' folders:
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import util
 from typing import TYPE_CHECKING, Any
 
 from mtdpo_lib.models import MissingModel, Policy, load_for_sampling
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 
 REQUEST_SECONDS = 600.0  # for one turn, its wait in the server's queue included
+GREETING_SECONDS = 5.0  # for the first question, before long work starts
+NO_VLLM = 'rollout.sampler=vllm needs vLLM: run `pip install "mtdpo[vllm]"`, or set rollout.sampler=torch.'
 AT_ONCE = 256  # requests in flight; vLLM's own default of sequences in a batch
 
 
@@ -83,12 +87,12 @@ class Server(TurnSampler):
 
     def __init__(self, url: str, policy: Policy):
         self.url = url.rstrip("/")
-        models = [model["id"] for model in self._ask("/v1/models")["data"]]
+        models = served_models(self.url, REQUEST_SECONDS)
         own = f"{policy.name}-{policy.product.path.name}"  # of the adapter's content, so never another's
         self.name = models[0] if policy.base is None else own
         if self.name not in models:
             adapter = {"lora_name": self.name, "lora_path": str(policy.folder.resolve())}
-            self._ask("/v1/load_lora_adapter", adapter)
+            _ask(self.url, "/v1/load_lora_adapter", adapter)
 
     def turns(self, request: TurnRequest) -> list[list[int]]:
         """See `TurnSampler`."""
@@ -99,7 +103,7 @@ class Server(TurnSampler):
                 "temperature": request.temperature, "top_p": 1.0, "top_k": 0,
                 "stop_token_ids": [request.end_of_turn], "return_token_ids": True, "add_special_tokens": False,
             }  # fmt: skip
-            choice = self._ask("/v1/completions", body)["choices"][0]
+            choice = _ask(self.url, "/v1/completions", body)["choices"][0]
             if choice.get("token_ids") is None:
                 raise MissingModel(
                     f"The server at {self.url} returns no token ids: vLLM 0.10.2 or newer does."
@@ -109,20 +113,50 @@ class Server(TurnSampler):
         with ThreadPoolExecutor(AT_ONCE) as executor:
             return list(executor.map(turn, request.prompts, request.room, request.seeds))
 
-    def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+
+def _ask(
+    url: str, path: str, body: dict[str, Any] | None = None, seconds: float = REQUEST_SECONDS
+) -> dict[str, Any]:
+    """What a server answers; {} for an answer that is no JSON object."""
+    try:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:
-                text = answer.read().decode()
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:300]
-            raise MissingModel(f"The server at {self.url} refuses {path} ({error.code}): {said}") from error
-        except OSError as error:
-            raise MissingModel(
-                f"No vLLM server answers at {self.url} ({error}): start it, or set rollout.sampler=torch."
-            ) from error
+        request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=seconds) as answer:
+            text = answer.read().decode()
         return json.loads(text) if text.startswith("{") else {}
+    except urllib.error.HTTPError as error:
+        said = error.read().decode(errors="replace")[:300]
+        raise MissingModel(f"The server at {url} refuses {path} ({error.code}): {said}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise MissingModel(
+            f"No vLLM server answers at {url} ({error}): start it, or set rollout.sampler=torch."
+        ) from error
+
+
+def served_models(url: str, seconds: float) -> list[str]:
+    """Names of the models and adapters that a server has, the base first.
+
+    Raises:
+        MissingModel: nobody answers within so many seconds, or something else than vLLM does.
+    """
+    try:
+        return [model["id"] for model in _ask(url, "/v1/models", seconds=seconds)["data"]]
+    except (KeyError, TypeError) as error:
+        raise MissingModel(
+            f"What answers at {url} is no vLLM server: correct the URL, or set rollout.sampler=torch."
+        ) from error
+
+
+def check_sampler(sampler: str) -> None:
+    """Refuse, before long work starts, a sampler that is not there: a vLLM server that does not answer, no vLLM here.
+
+    Raises:
+        MissingModel: the sentence says what to do.
+    """
+    if sampler == "vllm" and util.find_spec("vllm") is None:
+        raise MissingModel(NO_VLLM)
+    if sampler not in ("torch", "vllm"):
+        served_models(sampler.rstrip("/"), GREETING_SECONDS)
 
 
 class Engine(TurnSampler):
@@ -137,9 +171,7 @@ class Engine(TurnSampler):
             from vllm import LLM
             from vllm.lora.request import LoRARequest
         except ImportError:
-            raise MissingModel(
-                'rollout.sampler=vllm needs vLLM: run `pip install "mtdpo[vllm]"`, or set rollout.sampler=torch.'
-            ) from None
+            raise MissingModel(NO_VLLM) from None
         self.engine = LLM(
             model=policy.weights, tokenizer=str((policy.base or policy).folder), dtype=settings.dtype,
             enable_lora=policy.base is not None, max_lora_rank=settings.lora_rank, enable_prefix_caching=True,

@@ -142,6 +142,20 @@ def test_a_badly_written_arm_is_refused_before_work_starts(tmp_path, capsys, new
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["0-99999999", f"0-{10**30}", "0-20,100-130", "1,5-77"])
+def test_more_seeds_than_a_study_takes_are_refused_at_once(text, capsys):
+    assert main(["study", "--seeds", text, "--plan"]) == 2
+    assert f"A study takes up to 50 seeds, and {text!r} names more" in capsys.readouterr().err
+    assert len(arms.parse_seeds("1-30,11-50")) == 50
+
+
+def test_jobs_are_a_whole_number(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["study", "--jobs", "-3"])
+    assert stopped.value.code == 2
+    assert "--jobs: wants a whole number, zero or more; got -3" in capsys.readouterr().err
+
+
 def test_the_plan_counts_shared_stages_once(tmp_path):
     plan = Study("smoke", SMALLEST, [0], ["mdpo", "raft"], tmp_path).plan()
     # One data set, SFT, sampling and pairing for both; a training, selection and evaluation each, and that of SFT, which
@@ -269,11 +283,51 @@ def test_a_study_writes_down_which_problems_it_asks(tmp_path, monkeypatch):
     asked = json.loads((tmp_path / "questions.json").read_text())
     problems = Experiment(get_profile("smoke", SMALLEST), 7, tmp_path).test_problems()
     assert list(asked["problems"]) == [problem.id for problem in problems]
-    assert asked["world"] == "generated"
+    assert asked["world"] == "habits"
     assert set(asked["problems"].values()) == {"gsm-like/packs", "math-like/next_prime"}
     monkeypatch.setattr(study.Questions, "load", lambda _: problems)
     published = Study("small", (), seeds=[], arms=[], out=tmp_path).questions()
     assert published == {"world": "gsm8k", "problems": {one.id: one.id for one in problems}}, "no templates"
+
+
+def test_a_study_with_other_settings_in_its_folder_is_refused_before_anything_starts(tmp_path, capsys):
+    def plan(*more):
+        return main(
+            ["study", "--profile", "smoke", "--arms", "raft", "--out", str(tmp_path), "--plan", *more]
+        )
+
+    (tmp_path / "arms").mkdir()
+    for settings in ("iterations=1", ""):
+        record = {"profile": "smoke", "settings": settings, "arm": "mdpo", "seed": 0}
+        (tmp_path / "arms" / "mdpo-seed0.json").write_text(json.dumps(record))
+        assert plan(*(["--set", settings] if settings else [])) == 0
+        capsys.readouterr()
+        assert plan("--set", "iterations=2") == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err == (
+            f"error: The study in {tmp_path} has profile smoke and settings {settings or 'as they are'}: give the same, or "
+            "another folder with --out.\n"
+        )
+    assert main(["study", "--profile", "cpu", "--out", str(tmp_path), "--plan"]) == 2
+    assert "has profile smoke" in capsys.readouterr().err
+    assert not list(tmp_path.glob("stages/*-*"))
+
+
+def test_an_arm_that_the_settings_make_impossible_is_refused_before_anything_starts(tmp_path, capsys):
+    arguments = [
+        "study",
+        "--profile",
+        "smoke",
+        "--out",
+        str(tmp_path),
+        "--plan",
+        "--set",
+        "rollout.log_lines=2",
+        "--arms",
+    ]
+    assert main([*arguments, "noisy"]) == 0
+    assert main([*arguments, "noisy-corrected"]) == 2
+    assert "knows no log: set rollout.log_lines=0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

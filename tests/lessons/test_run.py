@@ -246,6 +246,9 @@ def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
             "x.gguf does not exist: give model.base",
         ),
         (["combine", "nowhere", "--out", "nowhere"], "is not a run folder"),
+        (["combine", "data/reference_runs/cpu/seed0", "--out", "LICENSE/x"], "Not a directory: 'LICENSE/x'"),
+        (["figures", "--out", "LICENSE/x"], "Not a directory: 'LICENSE/x/cpu'"),
+        (["gsm8k", "nowhere"], "There is no GSM8K folder 'nowhere': set problems.gsm8k_dir or"),
     ],
 )
 def test_the_command_line_says_one_sentence_and_exits_with_2(arguments, words, capsys, monkeypatch):

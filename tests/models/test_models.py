@@ -1,12 +1,14 @@
 """Tokenizers, bases and policies: what is saved is what is loaded."""
 
 import importlib.util
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
-from mtdpo_lib.chat import ChatFormat, Role
+from mtdpo_lib.chat import ChatFormat, ChatTemplateError, Role
 from mtdpo_lib.common.stages import Product, StageStore
 from mtdpo_lib.models import (
     MissingModel,
@@ -118,7 +120,7 @@ def test_a_gated_base_says_what_to_accept(tmp_path, monkeypatch, policy, smoke):
     def refuse(*_, **__):
         raise OSError("You are trying to access a gated repo.")
 
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", refuse)
+    monkeypatch.setattr("mtdpo_lib.models.bases.look_up", refuse)
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", refuse)
     for ask in (
         lambda: prepare_base(tmp_path, ModelSettings(base="some/model")),
@@ -126,6 +128,64 @@ def test_a_gated_base_says_what_to_accept(tmp_path, monkeypatch, policy, smoke):
     ):
         with pytest.raises(MissingModel, match="is gated: accept its licence"):
             ask()
+
+
+def changed_config(**changes):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changes))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "ValueError: Unrecognized model"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not a valid JSON file"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "ValueError: Unrecognized model"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "ValueError: Couldn't instantiate"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "KeyError"),
+        (lambda folder: (folder / "tokenizer_config.json").write_text("[1"), "JSONDecodeError"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "FileNotFoundError: no weights"),
+        (changed_config(model_type="nosuch"), "does not recognize this architecture"),
+        (changed_config(model_type="t5"), "TypeError: not a model that writes on"),
+        (changed_config(model_type="own", auto_map={"AutoConfig": "evil.Config"}), "contains custom code"),
+        (lambda folder: shutil.rmtree(folder) or folder.mkdir(), "FileNotFoundError: no weights"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_refused_before_anything_starts(policy, tmp_path, damage, words):
+    folder = shutil.copytree(policy.folder, tmp_path / "given")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')")
+    check_loadable(ModelSettings(base=str(folder)))
+    damage(folder)
+    with pytest.raises(MissingModel) as caught:
+        check_loadable(ModelSettings(base=str(folder)))
+    said = str(caught.value)
+    assert said.startswith(f"The folder {folder} holds no language model that loads (") and words in said
+    assert "\n" not in said and said.endswith("give model.base one with config, tokenizer and weights.")
+    assert not (tmp_path / "was here").exists()
+
+
+def test_a_base_without_a_chat_template_is_told_how_to_get_one(policy, tmp_path):
+    folder = shutil.copytree(policy.folder, tmp_path / "given")
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(
+        MissingModel, match=r"has no chat template: set model\.template=mistral, or model\.base"
+    ):
+        check_loadable(ModelSettings(base=str(folder)))
+    check_loadable(ModelSettings(base=str(folder), template="mistral"))
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    with pytest.raises(ChatTemplateError, match="cannot be split into turns"):
+        check_loadable(ModelSettings(base=str(folder)))
+
+
+def test_a_file_that_is_no_gguf_is_refused(tmp_path):
+    (tmp_path / "x.gguf").write_text("text")
+    with pytest.raises(MissingModel, match=r"x\.gguf is no GGUF file"):
+        check_loadable(ModelSettings(base=str(tmp_path / "x.gguf")))
+    (tmp_path / "x.gguf").write_bytes(b"GGUF and more")
+    check_loadable(ModelSettings(base=str(tmp_path / "x.gguf")))
 
 
 @pytest.mark.parametrize(
@@ -136,10 +196,13 @@ def test_a_gated_base_says_what_to_accept(tmp_path, monkeypatch, policy, smoke):
         (ModelSettings(base="google/gemma-1.1-7b-it"), "", "8.5 billion weights, and without a GPU"),
     ],
 )
-def test_what_cannot_run_here_is_refused_before_anything_starts(monkeypatch, settings, missing, sentence):
+def test_what_cannot_run_here_is_refused_before_anything_starts(
+    monkeypatch, tokenizer, settings, missing, sentence
+):
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else find(name))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("mtdpo_lib.models.bases._pretrained_tokenizer", lambda source: tokenizer)
     with pytest.raises(MissingModel, match=sentence):
         check_loadable(settings)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)

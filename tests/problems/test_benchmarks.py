@@ -73,6 +73,7 @@ def test_the_hub_is_asked_by_name_and_parts(monkeypatch):
         return RECORDS["math"]
 
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    monkeypatch.setattr("mtdpo_lib.problems.published.look_up", lambda *_: None)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert len(load_benchmark("math")) == 1
     assert asked == [("EleutherAI/hendrycks_math", subject, "test") for subject in MATH_SUBJECTS]
@@ -85,6 +86,11 @@ def test_bad_input_has_its_sentence(folder, monkeypatch):
     with pytest.raises(
         ValueError, match=r"Record 1 of svamp is not one of ChilleD/SVAMP \(KeyError: 'Question'\)"
     ):
+        load_benchmark("svamp", folder)
+    (folder / "svamp.jsonl").write_text(
+        '{"Body": "x \\ud800", "Question": "y", "Answer": "7", "Type": "z"}\n'
+    )
+    with pytest.raises(ValueError, match=r"Record 1 of svamp is not one of .* \(UnicodeEncodeError: "):
         load_benchmark("svamp", folder)
     (folder / "svamp.jsonl").write_text("no json\n")
     with pytest.raises(ValueError, match=r"Line 1 of .*svamp.jsonl is not a JSON object .*: fetch"):
@@ -99,6 +105,7 @@ def test_bad_input_has_its_sentence(folder, monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    monkeypatch.setattr("mtdpo_lib.problems.published.look_up", lambda *_: None)
     monkeypatch.setattr(datasets, "load_dataset", offline)
     with pytest.raises(
         ValueError, match=r"cannot be had from the hub \(ConnectionError\): set MTDPO_BENCHMARKS_DIR"

@@ -6,12 +6,25 @@ import contextlib
 import io
 import json
 import re
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import strategies as st
+from support import fuzzed
 
 from mtdpo_lib.problems import SPLITS, gsm8k_demonstrations, load_demonstrations, load_gsm8k, load_problems
-from mtdpo_lib.problems.gsm8k import FOLDER_VARIABLE, PUBLISHED, final_answer, program, sources
+from mtdpo_lib.problems.gsm8k import (
+    FOLDER_VARIABLE,
+    PUBLISHED,
+    final_answer,
+    program,
+    read_records,
+    sources,
+    supply,
+    training_problems,
+)
 from mtdpo_lib.profiles import ProblemSettings
 
 
@@ -98,6 +111,58 @@ def test_max_steps_counts_calculator_notes(tmp_path):
         assert sum(len(load_gsm8k(tmp_path, split, None, 0, limit)) for split in SPLITS) == number
 
 
+def test_what_is_tested_is_left_out_of_training_and_said_with_its_lines(folder):
+    shared = [record(i) for i in range(21, 180)]
+    again = [
+        {**one, "question": one["question"].upper() + " "} for one in shared
+    ]  # the same question, told by its words
+    write(folder, ["", *shared[:3], *map(record, range(1, 201))])  # three stand twice
+    write(folder, [*again, record(999)], "test.jsonl")
+    records = read_records(folder)
+    assert len(records.train) == 200 - 159 and len(records.test) == 160
+    assert records.left_out == [2, 3, 4, *range(25, 184)]
+    assert records.notice() == (
+        "GSM8K: lines of train.jsonl that ask a question of test.jsonl are left out of training: 2, 3, 4, 25, 26, 27, 28, "
+        "29, 30 and 153 more."
+    )
+    tested = {p.question.lower() for p in load_gsm8k(folder, "test", None, seed=0)}
+    assert len(tested) == 160
+    for split in SPLITS[:3]:
+        assert not tested & {p.question.lower() for p in load_gsm8k(folder, split, None, seed=0)}
+    assert len(training_problems(records)) == 41
+
+
+def test_a_question_with_two_answers_is_refused_with_its_lines(tmp_path):
+    wrong = {**record(2), "question": record(2)["question"].replace(" ", "  "), "answer": "#### 7"}
+    same = {**record(2), "answer": record(2)["answer"] + ".0"}
+    write(tmp_path, [record(1), record(2), "", record(2), same])
+    assert len(training_problems(read_records(tmp_path))) == 4
+    assert sum(len(load_gsm8k(tmp_path, split, None, seed=0)) for split in SPLITS) == 2
+    write(tmp_path, [record(1), record(2), "", record(3), wrong])
+    with pytest.raises(
+        ValueError, match=r"Lines 2 and 5 of GSM8K's train.jsonl ask the same .* with 6 and 7: remove"
+    ):
+        read_records(tmp_path)
+    write(tmp_path, [record(1)])
+    write(tmp_path, [wrong, record(2)], "test.jsonl")
+    with pytest.raises(ValueError, match=r"Lines 1 and 2 of GSM8K's test.jsonl"):
+        load_gsm8k(tmp_path, "demonstrations", None, seed=0)
+
+
+def test_supply_tells_what_the_splits_and_the_sandbox_will_give(folder):
+    odd = ["<<2/3=.67>>.67\n#### 0.6667", "<<1/0=6>>6\n#### 6", "No notes.\n#### 5", "<<2*3=6>>6\n#### 7"]
+    own = [{"question": f"{i} {n}?", "answer": answer} for i in range(30) for n, answer in enumerate(odd)]
+    write(folder, [*own, *(record(i) for i in range(1, 201))])
+    for max_steps in (0, 1, 2):
+        told = supply(read_records(folder), max_steps)
+        given = {split: load_gsm8k(folder, split, None, 0, max_steps) for split in SPLITS}
+        kept, _ = gsm8k_demonstrations(given["demonstrations"], TrustedSession)
+        assert told == {split: len(problems) for split, problems in given.items()} | {
+            "demonstrations": len(kept)
+        }
+        assert len(kept) < len(given["demonstrations"])
+
+
 @pytest.mark.parametrize(
     ("line", "answer"),
     [
@@ -130,6 +195,13 @@ def test_a_missing_folder_and_a_missing_file_name_the_setting(tmp_path):
         '["a list"]',
         '{"question": "q", "answer": "no gold"}',
         '{"question": "q", "answer": 7}',
+        '{"question": 5, "answer": "#### 1"}',
+        '{"question": " ", "answer": "#### 1"}',
+        '{"question": "no \\ud800 text", "answer": "#### 1"}',
+        '{"question": "q", "answer": "no \\ud800 text #### 1"}',
+        '{"question": "q", "answer": "#### ' + "1" * 5000 + '"}',
+        "[" * 100_000,
+        '"text"',
     ],
 )
 def test_a_corrupt_line_is_named(tmp_path, line):
@@ -140,9 +212,47 @@ def test_a_corrupt_line_is_named(tmp_path, line):
 
 
 def test_bytes_that_are_no_text_are_named_too(tmp_path):
-    (tmp_path / "train.jsonl").write_bytes(json.dumps(record(1)).encode() + b"\n\xff\xfe\xfa\n")
-    with pytest.raises(ValueError, match=r"Line 2 of .*train\.jsonl is not a GSM8K record"):
-        load_gsm8k(tmp_path, "test", 1, seed=0)
+    latin = '{"question": "Wie groß?", "answer": "#### 1"}'.encode("latin-1")
+    for line in (b"\xff\xfe\xfa", latin, json.dumps(record(2)).encode("utf-16")):
+        (tmp_path / "train.jsonl").write_bytes(json.dumps(record(1)).encode() + b"\n" + line + b"\n")
+        with pytest.raises(ValueError, match=r"Line 2 of .*train\.jsonl is not a GSM8K record"):
+            load_gsm8k(tmp_path, "test", 1, seed=0)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
+def test_an_empty_file_is_said_to_be_empty(tmp_path, content, capsys):
+    from mtdpo_lib.__main__ import main
+
+    (tmp_path / "train.jsonl").write_bytes(content)
+    assert main(["gsm8k", str(tmp_path)]) == 2
+    assert f"error: {tmp_path / 'train.jsonl'} is empty: fetch it again or set" in capsys.readouterr().err
+
+
+TEXT = st.text(st.characters(exclude_categories=[]), max_size=40)  # lone surrogates too
+NOTES = st.text("0123456789.+-*/()<>=#$,% e\r\u2028٣²", max_size=40).map(
+    lambda text: f"<<{text}=1>>{text}\n#### 1"
+)
+RECORDS = st.fixed_dictionaries(
+    {"question": TEXT | st.integers() | st.none(), "answer": TEXT | NOTES | st.none()}
+)
+LINES = st.one_of(
+    st.binary(max_size=60), TEXT.map(lambda text: text.encode("utf-8", "surrogatepass")),
+    RECORDS.map(lambda row: json.dumps(row).encode()), RECORDS.map(lambda row: json.dumps(list(row)).encode()),
+)  # fmt: skip
+
+
+@fuzzed(st.lists(LINES, max_size=5), st.sampled_from([b"\n", b"\r\n", b"\xef\xbb\xbf\n"]))
+def test_any_line_is_read_or_named(lines, end):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "train.jsonl").write_bytes(end.join([json.dumps(record(1)).encode(), *lines]))
+        try:
+            records = read_records(folder)
+        except ValueError as error:
+            assert str(error).count("\n") == 0 and re.search("Lines? [0-9]+", str(error)), error
+            return
+        kept, counts = gsm8k_demonstrations(training_problems(records), TrustedSession)
+        assert len(kept) + sum(counts.values()) - counts["kept"] == len(records.train)
+        assert supply(records).keys() == set(SPLITS)
 
 
 def test_line_ends_of_other_systems_and_a_byte_order_mark_are_read(folder, tmp_path):
@@ -163,14 +273,18 @@ def test_the_files_are_told_by_their_checksums(folder, monkeypatch):
 
 
 def test_too_few_problems(folder):
-    with pytest.raises(ValueError, match=r"but 5000 are wanted; ask for fewer"):
+    with pytest.raises(ValueError, match=r"in split 'development' where 5000 are wanted: ask for fewer\."):
         load_gsm8k(folder, "development", 5000, seed=0)
+    with pytest.raises(ValueError, match=r"ask for fewer or raise problems\.gsm8k_max_steps=1\."):
+        load_gsm8k(folder, "development", 5000, 0, max_steps=1)
     with pytest.raises(ValueError, match="Unknown split 'train'"):
         load_gsm8k(folder, "train", 1, seed=0)
 
 
 def test_without_a_folder_the_hub_is_asked_and_its_failure_names_the_setting(monkeypatch):
     import datasets
+
+    monkeypatch.setattr("mtdpo_lib.problems.published.look_up", lambda *_: None)
 
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     rows = [record(i) for i in range(1, 101)]
@@ -286,5 +400,5 @@ def test_settings_choose_gsm8k(folder, monkeypatch):
     assert len(made) == report["total"] == report["correct"] == 20 and report["dropped"] == {}
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
     assert load_problems(settings_of(), "preference", 5, 0) == load_gsm8k(folder, "preference", 5, 0)
-    with pytest.raises(ValueError, match="asks for 5000; lower it"):
+    with pytest.raises(ValueError, match=r"asks for 5000: lower it\."):
         load_demonstrations(settings_of(demonstrations=5000), 0, TrustedSession)

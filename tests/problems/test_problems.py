@@ -171,8 +171,14 @@ def test_an_exhausted_family_says_what_to_do(monkeypatch):
     ages = SUITES["gsm-like"]["ages"]
     monkeypatch.setitem(SUITES, "gsm-like", {"ages": lambda draw: build(ages, str(draw.number(0, 9)))})
     monkeypatch.setattr(generate, "PATIENCE", 100)
-    with pytest.raises(ValueError, match=r"only .* distinct questions in split 'test' where 50 are wanted"):
+    with pytest.raises(
+        ValueError, match=r"only .* distinct questions in split 'test' where 50 are wanted: ask for fewer\."
+    ):
         make_problems("gsm-like", "test", 50, seed=0)
+    with pytest.raises(
+        ValueError, match=r"answers up to 1 in .*: ask for fewer or raise problems\.largest_answer=1\."
+    ):
+        make_problems("gsm-like", "test", 50, seed=0, largest_answer=1)
 
 
 @pytest.mark.parametrize(

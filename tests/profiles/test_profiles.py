@@ -6,7 +6,9 @@ import os
 import pickle
 
 import pytest
+from hypothesis import strategies as st
 from pydantic import ValidationError
+from support import fuzzed
 
 from mtdpo_lib.problems import SUITES
 from mtdpo_lib.profiles import (
@@ -106,6 +108,7 @@ def test_settings_change_one_value_and_nothing_else():
         ("tune.rates=1e-4,", "Setting tune.rates wants numbers, separated by commas, got 1e-4,."),
         ("tune.rates=high", "Setting tune.rates wants numbers, separated by commas, got high."),
         ("tune.etas=0.1", "Settings tune.etas and tune.raft_rows name 1 and 2 values: give equally many"),
+        ("model.base=\udcff", "Setting model.base wants a text, got"),
         ("preference.eta", "A setting is written name=value"),
         ("preference.eta=", "A setting is written name=value"),
         ("budget=tinny", "Unknown budget 'tinny': did you mean tiny?"),
@@ -180,6 +183,31 @@ def test_more_workers_than_cores_and_memory_can_serve_are_refused(monkeypatch, c
             SettingError, match=rf"workers is {more}, more than .*{memory} MiB.*: set {most} or less"
         ):
             get_profile("cpu", f"sandbox.workers={more}")
+
+
+NAMES = (
+    st.sampled_from([*setting_values(PROFILES["cpu"]), "budget", "seed", "eta", "model", "problems."])
+    | st.text()
+)
+NUMBERS = (
+    st.floats().map(str) | st.integers().map(str) | st.sampled_from(["1e400", "1_0", "１", "0x1", "9" * 5000])
+)
+VALUES = (
+    NUMBERS | st.text(st.characters(exclude_categories=[])) | st.sampled_from(["true", "none", "tiny", "nf4"])
+)
+ASSIGNMENTS = st.lists(st.tuples(NAMES, VALUES).map("=".join) | st.text(), max_size=4)
+
+
+@fuzzed(st.sampled_from([*PROFILES]) | st.text(), ASSIGNMENTS | ASSIGNMENTS.map(" ".join))
+def test_any_settings_give_a_profile_or_a_sentence(name, settings):
+    try:
+        profile = get_profile(name, settings)
+    except SettingError as error:
+        assert len(str(error)) > 20 and "pydantic" not in str(error)
+        return
+    assert len(settings_hash(profile, 0)) == 12
+    for value in setting_values(profile).values():
+        assert not isinstance(value, float) or abs(value) < float("inf")
 
 
 def test_settings_that_must_change_together_can():

@@ -153,6 +153,25 @@ def test_seeds_are_combined_from_outcomes_question_by_question(tmp_path):
     assert "seeds 0, 1, 2; intervals over seeds and questions" in page
 
 
+def test_a_record_that_one_seed_lacks_is_missed_and_not_passed_over(tmp_path):
+    runs = [run_folder(tmp_path / str(seed), seed) for seed in (0, 1)]
+    write_json(runs[0] / "records" / "07_more.json", record("07_more", 0, {}))
+    with pytest.raises(ValueError, match=r"have the record 07_more, and .*1 lacks it: restore it, or run"):
+        report.combine(runs, tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_missing_file_of_the_repository_is_named_with_its_remedy(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"README\.md is missing or no text: restore it \(git checkout\)"):
+        readme.update_readme(readme=tmp_path / "README.md", reference=tmp_path)
+    monkeypatch.setattr("mtdpo_lib.results.paper.PAPER", tmp_path)
+    with pytest.raises(ValueError, match=r"table1\.csv is missing or no text: restore it"):
+        paper_rows()
+    (tmp_path / "table1.csv").write_text("base,method\n")
+    with pytest.raises(ValueError, match=r"table1\.csv has no row: restore it"):
+        paper_rows()
+
+
 def test_intervals_of_proportions_stay_between_nought_and_one(tmp_path):
     report.combine([run_folder(tmp_path / str(seed), seed) for seed in (0, 1)], tmp_path / "two")  # t = 12.7
     wide = read_metrics(tmp_path / "two" / "report.json").select(kind="accuracy", split="test")

@@ -1,6 +1,7 @@
 """Rollouts through vLLM's two interfaces give what the torch engine gives; a small model stands in for vLLM."""
 
 import json
+import socket
 import sys
 import threading
 from dataclasses import replace
@@ -16,7 +17,7 @@ from mtdpo_lib.models import MissingModel, Policy
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import SettingError
 from mtdpo_lib.rollout import rollout
-from mtdpo_lib.rollout.vllm import Engine, Server
+from mtdpo_lib.rollout.vllm import Engine, Server, check_sampler
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def greedy_turn(model, prompt, room, stop):
 def server(overfit):
     """A server with vLLM's three paths; `asked` keeps what it was asked, `drop` leaves keys out of its answers."""
     model, lock = overfit[0], threading.Lock()
-    state = SimpleNamespace(asked=[], adapters=[], drop=())
+    state = SimpleNamespace(asked=[], adapters=[], drop=(), models=None)
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self, code, body):
@@ -45,7 +46,10 @@ def server(overfit):
             self.wfile.write(text)
 
         def do_GET(self):
-            self.answer(200, {"data": [{"id": name} for name in ("base", *state.adapters)]})
+            models = {"data": [{"id": name} for name in ("base", *state.adapters)]}
+            self.answer(
+                200 if self.path == "/v1/models" else 404, models if state.models is None else state.models
+            )
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -120,6 +124,33 @@ def test_what_goes_wrong_is_one_sentence(server, adapter, overfit, pool, smoke, 
     server.drop = ("token_ids",)
     with pytest.raises(MissingModel, match=r"returns no token ids: vLLM 0.10.2"):
         run(Server(server.url, adapter), overfit, pool, smoke.rollout)
+
+
+def test_a_server_is_greeted_before_long_work_starts(server, monkeypatch):
+    check_sampler("torch")
+    check_sampler(server.url + "/")
+    monkeypatch.setattr("mtdpo_lib.rollout.vllm.GREETING_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes calls and never answers
+        mute = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for url in (mute, "http://127.0.0.1:9", "http://[::1", "http://host:port", "http://no such host"):
+            with pytest.raises(
+                MissingModel, match=r"No vLLM server answers at .*: start it, or set rollout\.sampler=torch"
+            ):
+                check_sampler(url)
+    with pytest.raises(MissingModel, match=r"/page refuses /v1/models \(404\)"):
+        check_sampler(server.url + "/page")
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(MissingModel, match=r"mtdpo\[vllm\]"):
+        check_sampler("vllm")
+
+
+@pytest.mark.parametrize(
+    "answer", ["<html>", "", "[]", "{}", '{"data": 3}', '{"data": [3]}', '{"data": null}']
+)
+def test_what_is_no_vllm_server_is_told(server, answer):
+    server.models = answer
+    with pytest.raises(MissingModel, match="is no vLLM server: correct the URL"):
+        check_sampler(server.url)
 
 
 def test_settings_name_the_sampler():

@@ -8,11 +8,13 @@ from mtdpo_lib.problems.answers import number
 from mtdpo_lib.problems.base import Problem, named, normalised, taking_turns
 from mtdpo_lib.problems.habits import gsm_like, math_like
 from mtdpo_lib.problems.habits.families import Family, build
-from mtdpo_lib.problems.splits import check_split, question_id, split_of
+from mtdpo_lib.problems.splits import SHARES, check_split, question_id, split_of
 
 SUITES: dict[str, dict[str, Family]] = {"gsm-like": gsm_like.FAMILIES, "math-like": math_like.FAMILIES}
 
 PATIENCE = 20_000  # draws in a row without a new question after which a family counts as exhausted
+QUESTIONS = 20_000  # a family has at least so many, over all splits
+PROBE = 300  # draws from which the share with a small answer is told
 
 
 def family_problems(
@@ -31,9 +33,11 @@ def family_problems(
             found[text] = Problem(name, suite, family, case.question, case.answer, notes=key)
             idle = 0
         if idle > PATIENCE:
+            small = f" with answers up to {largest_answer}" if largest_answer else ""
+            more = f" or raise problems.largest_answer={largest_answer}" if largest_answer else ""
             raise ValueError(
-                f"Family {family!r} of {suite} has only {len(found)} distinct questions in split {split!r} "
-                f"where {count} are wanted; ask for fewer problems."
+                f"Family {family!r} of {suite} has only {len(found)} distinct questions{small} in split {split!r} where "
+                f"{count} are wanted: ask for fewer{more}."
             )
     return list(found.values())
 
@@ -67,3 +71,17 @@ def make_problems(
     names = list(SUITES[suite])[: families or None]
     makers = [partial(family_problems, suite, family, split, seed, largest_answer) for family in names]
     return taking_turns(makers, count)
+
+
+def supply(families: int = 0, largest_answer: int = 0) -> dict[str, int]:
+    """About how many problems each split gives, told from a few draws; the arguments as in `make_problems`."""
+    names = [(suite, family) for suite in SUITES for family in list(SUITES[suite])[: families or None]]
+    rarest = min(_share_up_to(largest_answer, *name) for name in names) if largest_answer else 1.0
+    return {split: int(len(names) * QUESTIONS * rarest * share / 100) for split, share in SHARES.items()}
+
+
+def _share_up_to(largest_answer: int, suite: str, family: str) -> float:
+    """The share of a family's questions whose answer is at most `largest_answer`."""
+    draw = named(0, "probe", suite, family)
+    cases = (build(SUITES[suite][family], f"{draw.getrandbits(48):012x}") for _ in range(PROBE))
+    return sum((number(case.answer) or 0) <= largest_answer for case in cases) / PROBE
