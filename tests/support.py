@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +85,14 @@ def fuzzed(*inputs: SearchStrategy) -> Callable:
         return test
 
     return decorate
+
+
+def results_in(out: Path) -> dict[str, dict]:
+    """The records of a run and of a study's arms by name, without what differs between two runs of one seed."""
+    files = (file for folder in ("records", "arms") for file in (out / folder).glob("[!.]*.json"))
+    found = {file.stem: json.loads(file.read_text()) for file in files}
+    own = ("provenance", "seconds", "versions")
+    return {name: {key: part for key, part in one.items() if key not in own} for name, one in found.items()}
 
 
 def with_template(template: str, special: list[str], end: str) -> PreTrainedTokenizerFast:

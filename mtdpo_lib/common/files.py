@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]  # of the repository
 NOTEBOOKS, DATA = ROOT / "notebooks", ROOT / "data"
 PAPER, REFERENCE_RUNS = DATA / "paper", DATA / "reference_runs"
 QUESTIONS = "questions.json"  # of a study, beside the folder of its arms' records
-LONGEST_NAME = 150  # of a folder that we name; file systems allow 255
 
 
 class NotACheckout(ValueError):
@@ -48,9 +47,8 @@ def default_folder(name: str, settings: str) -> Path:
     >>> default_folder("cpu-seed0", "preference.eta=0.5 iterations=2").name
     'cpu-seed0-iterations=2-preference.eta=0.5'
     """
-    words = "-".join([name, *sorted(settings.split())])
-    home = ROOT if NOTEBOOKS.is_dir() else Path.cwd()
-    return home / "runs" / re.sub(r"[^\w.=+-]+", "_", words, flags=re.ASCII)[:LONGEST_NAME]
+    words = re.sub(r"[^\w.=+-]+", "_", "-".join([name, *sorted(settings.split())]), flags=re.ASCII)
+    return (ROOT if NOTEBOOKS.is_dir() else Path.cwd()) / "runs" / words[:150]  # file systems allow 255
 
 
 def checksum(file: Path) -> str:

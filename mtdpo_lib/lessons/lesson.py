@@ -48,9 +48,8 @@ class Lesson(Experiment):
     def __init__(self, notebook: str, profile: str, seed: int, out: str, settings: str):
         self._start = time.perf_counter()
         given = {"profile": profile, "seed": seed, "out": out, "settings": settings}
-        check_parameters(
-            notebook, Lesson.__init__.__annotations__, dict.fromkeys(injected_parameters()) | given
-        )
+        declared = Lesson.__init__.__annotations__
+        check_parameters(notebook, declared, dict.fromkeys(injected_parameters()) | given)
         run = Run.of(profile, seed, ROOT / out if out else "", settings)
         super().__init__(run.profile, seed, run.out, notebook)
         if self.is_tiny and "OMP_NUM_THREADS" not in os.environ:

@@ -79,30 +79,24 @@ def reproduce(
     chosen = notebooks if only is None else [pick_notebook(notebooks, only)]
     _check_input(run, chosen, say)
     with run.alone():
-        return _run_and_report(run, notebooks, chosen, only is None, say)
+        run.write()
+        if only is None:
+            chosen = run.unfinished(notebooks)
+            if len(chosen) < len(notebooks):
+                kept = f"{len(notebooks) - len(chosen)} of {len(notebooks)} notebooks"
+                say(f"{kept} are finished and stay as they are; `--only NUMBER` runs one again.")
+        failure = run_notebooks(run, chosen, say)
+        if failure is not None:
+            return failure
 
+        from mtdpo_lib.results.report import write_report  # figures take seconds to import
 
-def _run_and_report(
-    run: Run, notebooks: Sequence[Path], chosen: Sequence[Path], is_whole: bool, say: Say
-) -> int:
-    run.write()
-    if is_whole:
-        chosen = run.unfinished(notebooks)
-        if len(chosen) < len(notebooks):
-            kept = f"{len(notebooks) - len(chosen)} of {len(notebooks)} notebooks"
-            say(f"{kept} are finished and stay as they are; `--only NUMBER` runs one again.")
-    failure = run_notebooks(run, chosen, say)
-    if failure is not None:
-        return failure
-
-    from mtdpo_lib.results.report import write_report  # figures take seconds to import
-
-    run.complete = {notebook.stem for notebook in notebooks} <= run.seconds.keys()
-    run.write()
-    if chosen:
-        say(f"Notebooks took {duration(sum(run.seconds[notebook.stem] for notebook in chosen))}.")
-    say(f"Report: {shown(write_report(run.out))}")
-    return OK
+        run.complete = {notebook.stem for notebook in notebooks} <= run.seconds.keys()
+        run.write()
+        if chosen:
+            say(f"Notebooks took {duration(sum(run.seconds[notebook.stem] for notebook in chosen))}.")
+        say(f"Report: {shown(write_report(run.out))}")
+        return OK
 
 
 def run_notebooks(run: Run, notebooks: Sequence[Path], say: Say) -> int | None:
@@ -204,9 +198,8 @@ class Run:
             CorruptData: its ``run.json`` is damaged.
         """
         resolved = get_profile(profile, settings)
-        folder = (
-            Path(os.path.expanduser(out)) if out else files.default_folder(f"{profile}-seed{seed}", settings)
-        )
+        own = files.default_folder(f"{profile}-seed{seed}", settings)
+        folder = Path(os.path.expanduser(out)) if out else own
         run = cls(folder.resolve(), resolved, seed, settings)
         before = run._kept("run.json", RunState)
         ours = {name: value for name, value in run.parameters.items() if before.get(name, value) != value}
@@ -343,9 +336,7 @@ def read_notebook(file: Path) -> nbformat.NotebookNode:
         notebook = nbformat.read(file, as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # a damaged file is met by nbformat with errors of many kinds
-        raise CorruptData(
-            f"{file} is missing, or not a notebook: restore the file or make it again."
-        ) from error
+        raise CorruptData(f"{file} is missing, or not a notebook: make it again.") from error
     return cast("nbformat.NotebookNode", notebook)
 
 

@@ -369,28 +369,56 @@ def command(out):
     return [sys.executable, "-m", "mtdpo_lib", "study", *arguments, "--out", str(out)]
 
 
-def started(out):
-    """A study in a session of its own that has begun to compute in both of its processes."""
+def started(out, stages=2):
+    """A study in a session of its own that computes: so many stages are kept, the first two one in each process."""
     running = subprocess.Popen(command(out), start_new_session=True)
-    while len(list(out.glob("stages/demonstrations-*/manifest.json"))) < 2:
+    while len(list(out.glob("stages/*/manifest.json"))) < stages:
         assert running.poll() is None, "it ended before it could be stopped"
         time.sleep(0.05)
     return running
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on_to_the_same_records(tmp_path):
+def test_a_study_that_is_killed_three_times_goes_on_to_the_same_records(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    running = started(killed)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
-    assert len(list((killed / "arms").glob("*.json"))) < 4
+    for stages in (2, 5, 9):
+        running = started(killed, stages)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        assert len(list((killed / "arms").glob("*.json"))) < 4
     assert subprocess.run(command(killed)).returncode == subprocess.run(command(whole)).returncode == 0
     found = []
     for out in (killed, whole):
         rows = {file.name: json.loads(file.read_text()) for file in (out / "arms").glob("*.json")}
         found.append({name: {**row, "seconds": 0} for name, row in rows.items()})
     assert len(found[0]) == 4 and found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_a_small_tuning_from_start_to_end_and_again(tmp_path, capsys):
+    grid = "tune.rates=1e-4,1e-3 tune.etas=0.5 tune.raft_rows=1 tune.last_iteration=1"
+    options = [part for setting in grid.split() for part in ("--set", setting)]
+    command = [
+        "tune",
+        "--profile",
+        "smoke",
+        "--methods",
+        "mdpo,raft",
+        "--seeds",
+        "900",
+        "--out",
+        str(tmp_path),
+        *options,
+    ]
+    assert main([*command, "--plan"]) == 0
+    assert "4 training" in capsys.readouterr().out
+    assert main(command) == 0
+    found = read_json(tmp_path / "tune.json")
+    assert found["chosen"].keys() == {"mdpo", "raft"} and len(found["tried"]) == 4
+    assert all(len(curve) == 2 for row in found["tried"] for curve in row["development"])
+    assert not any(read_json(file)["outcomes"] for file in (tmp_path / "arms").glob("*.json"))
+    assert main([*command, "--plan"]) == 0
+    assert "Nothing to compute" in capsys.readouterr().out
 
 
 @pytest.mark.slow

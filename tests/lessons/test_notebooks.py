@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import results_in
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(file.stem for file in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -75,14 +76,6 @@ def runs(tmp_path_factory):
     return unbroken, broken, kept
 
 
-def records(out: Path) -> dict[str, dict]:
-    found = {file.stem: json.loads(file.read_text()) for file in (out / "records").glob("*.json")}
-    return {
-        name: {key: part for key, part in record.items() if key != "provenance"}
-        for name, record in found.items()
-    }
-
-
 def test_every_notebook_runs_and_leaves_its_outputs(runs):
     out = runs[0]
     assert sorted(file.stem for file in (out / "notebooks").glob("*.ipynb")) == NOTEBOOKS
@@ -92,10 +85,10 @@ def test_every_notebook_runs_and_leaves_its_outputs(runs):
 
 
 def test_the_same_seed_gives_the_same_records_also_after_a_kill(runs):
-    unbroken, broken, _ = runs
-    assert records(unbroken).keys() == records(broken).keys()
-    for name, record in records(unbroken).items():
-        assert record == records(broken)[name], f"record {name} differs"
+    unbroken, broken = map(results_in, runs[:2])
+    assert unbroken.keys() == broken.keys()
+    for name, record in unbroken.items():
+        assert record == broken[name], f"record {name} differs"
 
 
 def test_what_was_finished_before_the_kill_is_found_again(runs):

@@ -20,7 +20,12 @@ from mtdpo_lib.sandbox import SandboxPool
 from mtdpo_lib.sandbox import process as sandbox_process
 
 LIMITS = SandboxSettings(
-    million_instructions=3000, seconds=600.0, memory_mib=512, output_characters=1000, remember=False
+    million_instructions=3000,
+    seconds=600.0,
+    memory_mib=512,
+    output_characters=1000,
+    remember=False,
+    workers=1,
 )
 SYMPY = "from sympy import *\nx, y, n = symbols('x y n')\n"
 
@@ -173,11 +178,11 @@ def mistakes(draw: random.Random) -> str:
 
 
 KINDS: dict[str, tuple[Callable[[random.Random], str], int]] = {
-    "arithmetic": (arithmetic, 60),
+    "arithmetic": (arithmetic, 40),
     "fractions": (fractions, 25),
-    "loops": (loops, 40),
-    "algebra": (algebra, 60),
-    "number theory": (number_theory, 40),
+    "loops": (loops, 30),
+    "algebra": (algebra, 30),
+    "number theory": (number_theory, 20),
     "mistakes": (mistakes, 110),
 }
 
