@@ -40,16 +40,17 @@ def test_profiles_are_named_and_frozen(name):
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
-        ("smoke", "", "34857f4631b7"),
-        ("cpu", "", "d581530cfa3f"),
-        ("small", "", "888682e9ff74"),
-        ("paper", "", "6a3bd2dd63dc"),
-        ("paper-codegemma", "", "54b2b2d9e6cb"),
-        ("paper-mistral", "", "c6f8d8e9be78"),
-        ("paper-gemma2", "", "32c3ac39ef2c"),
-        ("small", "budget=tiny", "ebb494afcf69"),
-        ("small", "budget=qlora", "8cd5af785eb9"),
-        ("small", "budget=reduced", "b8cef1f2da52"),
+        ("smoke", "", "58689e23b23b"),
+        ("cpu", "", "d0d1146a6005"),
+        ("composed", "", "2bf807a5896d"),
+        ("small", "", "c5d267ab34fd"),
+        ("paper", "", "60af43345409"),
+        ("paper-codegemma", "", "26817a4af5ab"),
+        ("paper-mistral", "", "ee6a6ff2086d"),
+        ("paper-gemma2", "", "91a3da8cb024"),
+        ("small", "budget=tiny", "9215d4a83fe0"),
+        ("small", "budget=qlora", "b6cfb8301e93"),
+        ("small", "budget=reduced", "681470ee50f3"),
     ],
 )
 def test_no_setting_of_a_profile_moves_unseen(name, settings, expected):
