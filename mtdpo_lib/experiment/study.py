@@ -340,7 +340,8 @@ class Study:
 
     def run(self, jobs: int, ray: str = "", say: Say = say) -> bool:
         """Compute all, `jobs` arms at one time, or on the Ray cluster at address `ray`; False when an arm failed."""
-        (self.out / "arms").mkdir(parents=True, exist_ok=True)
+        StageStore.of_run(self.out)  # a folder with stages is a study's
+        (self.out / "arms").mkdir(exist_ok=True)
         write_json(self.out / QUESTIONS, self.questions())
         tasks, profile = self.tasks(), self.settled()
         if ray:  # machines need not share a folder, so a seed stays on one

@@ -70,7 +70,7 @@ def test_with_everything_there_nothing_is_said(given, data):
         ),
         (
             {"problems.prompts_per_iteration": 30},
-            " for 3 iterations of problems.prompts_per_iteration=30. Ask for no",
+            " iterations of problems.prompts_per_iteration=30. Ask for no",
         ),
         ({"problems.demonstrations": 5000}, " for problems.demonstrations=5000. Ask for no more than that."),
         (

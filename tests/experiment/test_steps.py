@@ -111,7 +111,7 @@ def ran(tmp_path_factory):
         policy = experiment.iteration(1, [sft]).policy
         assert set(experiment.outcomes(policy)) == {"greedy", "sampled"}
         many_samples(experiment, policy)
-        experiment.make(steps.Base, "base", base=str(sft.folder), dtype="float32", template="")
+        experiment.make(steps.Base, "base", base=str(sft.folder), content="", dtype="float32", template="")
     return {
         stage: {
             (Path(code.co_filename).relative_to(LIBRARY).as_posix(), code.co_firstlineno)

@@ -281,7 +281,7 @@ def test_the_command_plans_and_refuses(tmp_path, capsys):
 def test_a_study_writes_down_which_problems_it_asks(tmp_path, monkeypatch):
     assert Study("smoke", SMALLEST, seeds=[], arms=[], out=tmp_path).run(jobs=1)
     asked = json.loads((tmp_path / "questions.json").read_text())
-    problems = Experiment(get_profile("smoke", SMALLEST), 7, tmp_path).test_problems()
+    problems = Experiment(get_profile("smoke", SMALLEST), 7, tmp_path / "other").test_problems()
     assert list(asked["problems"]) == [problem.id for problem in problems]
     assert asked["world"] == "habits"
     assert set(asked["problems"].values()) == {"gsm-like/packs", "math-like/next_prime"}
@@ -296,6 +296,7 @@ def test_a_study_with_other_settings_in_its_folder_is_refused_before_anything_st
             ["study", "--profile", "smoke", "--arms", "raft", "--out", str(tmp_path), "--plan", *more]
         )
 
+    (tmp_path / "stages").mkdir()
     (tmp_path / "arms").mkdir()
     for settings in ("iterations=1", ""):
         record = {"profile": "smoke", "settings": settings, "arm": "mdpo", "seed": 0}

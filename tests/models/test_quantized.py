@@ -142,7 +142,7 @@ def test_sft_on_a_four_bit_base_saved_loaded_and_merged(policy, four_bit, smoke,
     )
     log = train_sft(tmp_path / "sft", model, tokenizer, dataset, settings, four_bit, 0)
     assert log[-1]["loss"] < log[0]["loss"]
-    sft = Policy("sft", Product("sft", "k", tmp_path / "sft"), "late", policy)
+    sft = Policy("sft", Product("sft", "k", tmp_path / "sft"), "epoch-6", policy)
     ids = torch.tensor([dataset["input_ids"][0]])
     with torch.no_grad():
         model.eval()

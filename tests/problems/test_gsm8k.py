@@ -29,7 +29,7 @@ from mtdpo_lib.profiles import ProblemSettings
 
 
 def settings_of(folder="", demonstrations=20):
-    return ProblemSettings(source="gsm8k", gsm8k_dir=folder, demonstrations=demonstrations)
+    return ProblemSettings(world="gsm8k", gsm8k_dir=folder, demonstrations=demonstrations)
 
 
 class TrustedSession:

@@ -25,7 +25,7 @@ def test_questions_are_the_problems_of_the_settings():
 
 def test_a_data_set_counts_by_its_content(tmp_path):
     def told(folder):
-        return Questions("test", 1, world=ProblemSettings(source="gsm8k", gsm8k_dir=folder)).fingerprint()
+        return Questions("test", 1, world=ProblemSettings(world="gsm8k", gsm8k_dir=folder)).fingerprint()
 
     here, there = write(tmp_path / "here", [ROW]), write(tmp_path / "there", [ROW])
     assert told(here) == told(there) and "here" not in json.dumps(told(here))
@@ -38,7 +38,7 @@ def test_a_data_set_counts_by_its_content(tmp_path):
 
 def test_without_a_folder_the_hubs_name_counts(monkeypatch, tmp_path):
     monkeypatch.delenv("MTDPO_GSM8K_DIR", raising=False)
-    questions = Questions("test", 1, world=ProblemSettings(source="gsm8k"))
+    questions = Questions("test", 1, world=ProblemSettings(world="gsm8k"))
     assert questions.fingerprint()["data"] == {"hub": "openai/gsm8k"}
     monkeypatch.setenv("MTDPO_GSM8K_DIR", write(tmp_path / "data", [ROW]))
     assert set(questions.fingerprint()["data"]) == {"train.jsonl"}

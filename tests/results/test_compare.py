@@ -32,6 +32,7 @@ def run(folder, outcomes):
         "settings": "",
         "settings_hash": kept["settings_hash"],
         "complete": True,
+        "seconds": {},
     }
     (folder / "run.json").write_text(json.dumps(state))
     return str(folder)
@@ -71,7 +72,7 @@ def test_runs_on_other_questions_and_what_is_no_run_are_refused(tmp_path, capsys
         (str(tmp_path / "list.json"), "is neither a finished run folder"),
         (str(tmp_path / "untested.json"), "is neither a finished run folder"),
         (str(tmp_path / "empty"), "is not a run folder"),
-        (str(tmp_path / "missing.json"), "is not readable JSON"),
+        (str(tmp_path / "missing.json"), "is missing, or not the JSON"),
     ):
         assert main(["compare", one, other]) == 2
         assert sentence in capsys.readouterr().err

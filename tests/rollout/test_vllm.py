@@ -157,7 +157,7 @@ def test_settings_name_the_sampler():
     assert get_profile("small", "rollout.sampler=http://gpu:8000").rollout.sampler == "http://gpu:8000"
     with pytest.raises(SettingError, match="wants torch, vllm or the URL"):
         get_profile("small", "rollout.sampler=tgi")
-    with pytest.raises(SettingError, match="the tiny model has none"):
+    with pytest.raises(SettingError, match="vLLM is for real models"):
         get_profile("cpu", "rollout.sampler=vllm")
 
 

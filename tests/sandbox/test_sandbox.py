@@ -531,7 +531,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, smoke, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("MTDPO_CACHE", str(tmp_path / "file"))
     with pytest.raises(
-        SandboxUnavailable, match=r"cannot keep .*tmp.*choose another private folder with MTDPO_CACHE"
+        SandboxUnavailable, match=r"cannot be made .*choose a private folder with MTDPO_CACHE"
     ):
         SandboxPool(smoke.sandbox)
 

@@ -200,4 +200,4 @@ def test_whatever_comes_is_read_or_refused_by_pair(rows, template, allow_rewriti
     except ValueError as error:
         assert str(error).startswith(("Pair 1", "Pair 2", "The pairs are", "There is no preference pair"))
     else:
-        assert all(map(any, dataset["chosen_mask"] + dataset["rejected_mask"]))
+        assert all(map(any, [*dataset["chosen_mask"], *dataset["rejected_mask"]]))
