@@ -65,7 +65,7 @@ SET = option("--set", dest="settings", action="append", default=[], metavar="KEY
              help="change a setting; repeatable; names: the command `profiles`")  # fmt: skip
 RUNS = option("runs", nargs="+", type=Path, metavar="RUN")
 # What works on the notebooks and the kept records of the repository.
-IN_CHECKOUT = ("reproduce", "readme", "keep", "figures", "refresh-notebooks")
+IN_CHECKOUT = ("reproduce", "readme", "keep", "figures", "refresh-notebooks", "gate", "base")
 JOBS = option("--jobs", type=whole, default=0, help="processes at one time (default: what fills the cores)")
 RAY = option("--ray", default="", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto")
 KEEP = option("--keep", action="store_true", help="keep the records of what is finished in data/")

@@ -32,6 +32,15 @@ GEMMA = (
 )
 
 
+# A user's own pair: one question, a right and a wrong conversation.
+QUESTION = {"role": "user", "content": "2 times 3?"}
+RIGHT = [
+    QUESTION,
+    {"role": "assistant", "content": "print(2*3)"},
+    {"role": "tool", "content": "6"},
+    {"role": "assistant", "content": "\\boxed{6}"},
+]
+WRONG = [QUESTION, {"role": "assistant", "content": "\\boxed{5}"}]
 TEXTS = [
     "How many apples are left? Tom has 12 apples and eats 5.",
     "Multiply first.\n```python\nprint(3*4)\n```",

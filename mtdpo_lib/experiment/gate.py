@@ -12,18 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mtdpo_lib.chat import loss_mask
 from mtdpo_lib.common.files import PAPER, read_json
 from mtdpo_lib.experiment.algorithm1 import Experiment
 from mtdpo_lib.experiment.steps import Sampling
+from mtdpo_lib.experiment.study import surprise
 from mtdpo_lib.models import Policy
 from mtdpo_lib.models.bases import location
 from mtdpo_lib.profiles import Profile
-from mtdpo_lib.rollout import Trajectory
 from mtdpo_lib.rollout.evaluate import accuracy
-from mtdpo_lib.train.losses import sequence_logps
 
 LONGER_SEEDS = 3  # of the seeds are trained twice as long too
 NATS_PROBLEMS = 100  # development problems whose right samples are scored
@@ -96,17 +92,7 @@ def _nats(experiment: Experiment, policy: Policy) -> float:
     profile = experiment.profile
     sampling = Sampling(profile.model, profile.rollout, profile.sandbox, experiment.seed)
     problems = experiment.questions("development").load()[:NATS_PROBLEMS]
-    rows = sampling.sample(policy, problems, 1, "nats", experiment.seed)
-    model, _ = sampling.load(policy)
-    return statistics.mean(-_log_probability(model, row) for row in rows if row.correct)
-
-
-@torch.inference_mode()
-def _log_probability(model: Any, row: Trajectory) -> float:
-    ids, mask = torch.tensor([row.ids]), torch.tensor([loss_mask(row.roles)])
-    return sequence_logps(
-        model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "completion_mask": mask}
-    ).item()
+    return surprise(sampling.sample(policy, problems, 1, "nats", experiment.seed))["right_nats"]
 
 
 def _demonstrations(profile: Profile) -> int:

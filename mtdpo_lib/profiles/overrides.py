@@ -168,8 +168,7 @@ def _misfits(profile: Profile) -> Iterator[str]:
         )
     if profile.rollout.sampler != "torch" and model.is_tiny:
         yield (
-            "Setting rollout.sampler: vLLM is for real models, and the tiny one is sampled here; leave it at "
-            "torch."
+            "Setting rollout.sampler: vLLM is for real models, and the tiny one is sampled here; leave it at torch."
         )
 
 

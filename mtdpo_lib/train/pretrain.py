@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from trl import SFTConfig
 
 from mtdpo_lib.chat import ChatFormat, Message
 from mtdpo_lib.common.files import checksum, write_json
+from mtdpo_lib.common.progress import Progress
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.models import tiny_model, train_tokenizer
 from mtdpo_lib.problems.composed.texts import base_texts
@@ -50,7 +52,7 @@ class Recipe:
 def make_base(folder: Path, recipe: Recipe) -> None:
     """Make the base: texts, tokenizer, model, log and the recipe with the checksum of the weights, all in `folder`."""
     with SandboxPool(SandboxSettings()) as pool:
-        texts = base_texts(recipe.problems, recipe.decisions, recipe.seed, pool.session)
+        texts = base_texts(recipe.problems, recipe.decisions, recipe.seed, pool.session, Progress("texts"))
     log, tokens = pretrain(folder, texts, recipe)
     write_json(folder / "log.json", means(log))
     facts = {"texts": len(texts), "tokens": tokens, "sha256": checksum(folder / "model.safetensors")}
@@ -97,6 +99,7 @@ def pretrain(
     trainer.short_first = True
     fast_forward(trainer.model)
     log = train_and_log(trainer, "base", {"loss": "loss", "learning_rate": "learning_rate"})
+    shutil.rmtree(folder / "trainer")
     network.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return log, sum(map(len, rows))

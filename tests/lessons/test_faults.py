@@ -162,21 +162,10 @@ def test_faults_a_kill_changes_no_record(undisturbed, tmp_path, number):
     check_whole(out, wanted)
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A disk whose size can be changed."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", place], capture_output=True)
-    if made.returncode:
-        pytest.skip("only root can make a small disk")
-    yield place, lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
-    subprocess.run(["umount", place], check=True)
-
-
 @pytest.mark.parametrize("number", range((KILLS + 4) // 5))
-def test_faults_a_full_disk_is_one_sentence_and_changes_no_record(undisturbed, tmp_path, disk, number):
-    chance, wanted, (place, resize) = random.Random(-1 - number), undisturbed[0], disk
+def test_faults_a_full_disk_is_one_sentence_and_changes_no_record(undisturbed, tmp_path, small_disk, number):
+    chance, wanted, (place, resize) = random.Random(-1 - number), undisturbed[0], small_disk
+    resize("4g")
     out, log = shutil.copytree(wanted, place / "out"), tmp_path / "log.txt"
     full = shutil.disk_usage(place).used
     name = undo_notebook(out, chance)

@@ -510,18 +510,6 @@ def test_a_run_that_is_interrupted_says_one_line_and_leaves_no_draft(tmp_path):
     assert process.returncode == 130 and not list((out / "notebooks").iterdir())
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of one MiB, and a way to give it another size."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
-    if made.returncode:
-        pytest.skip("only root can make a small disk")
-    yield place, lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
-    subprocess.run(["umount", place], check=True)
-
-
 FILLS = """
 from safetensors.numpy import save_file
 import numpy

@@ -5,19 +5,11 @@ from functools import cache
 import pytest
 from datasets import Dataset, DatasetDict
 from hypothesis import strategies as st
-from support import CHATML, GEMMA, TEXTS, fuzzed, with_template
+from support import CHATML, GEMMA, QUESTION, RIGHT, TEXTS, WRONG, fuzzed, with_template
 
 from mtdpo_lib.models import train_tokenizer
 from mtdpo_lib.train import pairs_from_messages
 
-QUESTION = {"role": "user", "content": "2 times 3?"}
-RIGHT = [
-    QUESTION,
-    {"role": "assistant", "content": "print(2*3)"},
-    {"role": "tool", "content": "6"},
-    {"role": "assistant", "content": "\\boxed{6}"},
-]
-WRONG = [QUESTION, {"role": "assistant", "content": "\\boxed{5}"}]
 PAIR = {"chosen": RIGHT, "rejected": WRONG}
 
 

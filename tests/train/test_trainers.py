@@ -9,6 +9,9 @@ from peft import LoraConfig, PeftModel
 from support import (
     CHATML,
     ETA,
+    QUESTION,
+    RIGHT,
+    WRONG,
     agree,
     as_trajectory,
     gradient,
@@ -418,15 +421,6 @@ def test_every_method_of_the_profiles_trains(policy, pairs, tmp_path, smoke, met
 
 
 # --- A user's own data, and bad input ---
-
-QUESTION = {"role": "user", "content": "2 times 3?"}
-RIGHT = [
-    QUESTION,
-    {"role": "assistant", "content": "print(2*3)"},
-    {"role": "tool", "content": "6"},
-    {"role": "assistant", "content": "\\boxed{6}"},
-]
-WRONG = [QUESTION, {"role": "assistant", "content": "\\boxed{5}"}]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ demonstrations of every level in every wording. All come from the split "demonst
 from __future__ import annotations
 
 from mtdpo_lib.chat import Message, say
+from mtdpo_lib.common.progress import OnProgress
 from mtdpo_lib.problems.base import SUITES, Problem, SessionFactory, call
 from mtdpo_lib.problems.composed.generate import make_demonstrations, make_problems, plan_of
 from mtdpo_lib.problems.composed.plan import Plan, values
@@ -58,7 +59,11 @@ def decision_alone(plan: Plan) -> list[Message] | None:
 
 
 def base_texts(
-    problems: int, decisions: int, seed: int, session_factory: SessionFactory
+    problems: int,
+    decisions: int,
+    seed: int,
+    session_factory: SessionFactory,
+    progress: OnProgress | None = None,
 ) -> list[list[Message]]:
     """Texts around `problems` problems, each with its demonstration in one of all wordings, and around easy `decisions`.
 
@@ -66,6 +71,8 @@ def base_texts(
     """
     told = _problems(LEVELS, problems, seed)
     plans, easy = [plan_of(problem) for problem in told], _problems({1: 1.0}, decisions, seed + 1)
-    texts = [one.messages for one in make_demonstrations(told, seed, MOST_WORDINGS, session_factory)]
+    texts = [
+        one.messages for one in make_demonstrations(told, seed, MOST_WORDINGS, session_factory, progress)
+    ]
     texts += [text(plan) for plan in plans for text in (whole_program, every_line)]
     return texts + [text for problem in easy if (text := decision_alone(plan_of(problem)))]
