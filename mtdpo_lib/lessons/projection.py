@@ -12,6 +12,7 @@ DOUBT = 0.2  # share of the usual time that must be seen before this run's pace 
 OUTLIER = 3.0  # a notebook that is slower or faster than usual by more says no more about the others
 OVERRUN = 1.25  # a notebook that is over its time will take a quarter more than it has taken
 ENOUGH = 0.25  # share of the usual time that must be finished before a projection is said
+SHORTEST = 1e-3  # seconds; no notebook counts as shorter, so that a pace can be made of any times
 
 
 def kept_seconds(profile: str, budget: str = "", source: Path = REFERENCE_RUNS) -> list[dict[str, float]]:
@@ -35,12 +36,12 @@ class Projection:
     def __init__(self, names: Sequence[str], kept: Sequence[dict[str, float]]):
         found = {name: [run[name] for run in kept if name in run] for name in names}
         self.is_measured = bool(names) and all(found.values())
-        self.usual = {name: median(found[name]) if self.is_measured else 1.0 for name in names}
+        self.usual = {name: max(median(found[name]), SHORTEST) if self.is_measured else 1.0 for name in names}
         self.took: dict[str, float] = {}
 
     def finish(self, name: str, seconds: float) -> None:
         """Learn what a notebook took."""
-        self.took[name] = seconds
+        self.took[name] = max(seconds, SHORTEST)
         if not self.is_measured:
             self.usual = dict.fromkeys(self.usual, sum(self.took.values()) / len(self.took))
 

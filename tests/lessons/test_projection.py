@@ -97,3 +97,14 @@ def test_a_budgets_kept_run_projects_that_budget_only(tmp_path):
     assert kept_seconds("small", "reduced", tmp_path) == [{"a": 2.0}]
     assert kept_seconds("small", "tiny", tmp_path) == []
     assert len(CPU) >= 3 and REDUCED and REFERENCE_RUNS.is_dir()
+
+
+def test_notebooks_that_took_no_time_still_have_a_pace():
+    """A coarse clock, or kept runs of empty notebooks, gives seconds of exactly 0."""
+    for kept in ([], [{"a": 0.0, "b": 0.0}]):
+        projection = Projection(["a", "b"], kept)
+        projection.finish("a", 0.0)
+        projection.finish("b", 0.0)
+
+        assert projection.left() == pytest.approx(0.0)
+        assert projection.part() == pytest.approx(1.0)
