@@ -5,17 +5,18 @@ from __future__ import annotations
 from mtdpo_lib.common.progress import Say, say
 from mtdpo_lib.problems.supply import check_problems
 from mtdpo_lib.profiles import Profile
+from mtdpo_lib.sandbox.snapshot import private_folder
 
 
 def check(profile: Profile, say: Say = say) -> None:
-    """Refuse settings that cannot work here, in seconds: too few problems, no model, no server.
+    """Refuse settings that cannot work here, in seconds: too few problems, no model, no server, no place for a cache.
 
     Args:
         profile: all settings of a run.
         say: receives what is worth knowing though nothing is wrong.
 
     Raises:
-        ValueError: one sentence says what was wanted, what is there and what to do.
+        ValueError, SandboxUnavailable: one sentence says what was wanted, what is there and what to do.
 
     >>> from mtdpo_lib.profiles import get_profile
     >>> check(get_profile("smoke"))
@@ -30,5 +31,7 @@ def check(profile: Profile, say: Say = say) -> None:
 
         check_loadable(profile.model)
         check_sampler(profile.rollout.sampler)
+    if profile.sandbox.backend == "wasm":
+        private_folder()
     if notice := check_problems(profile.problems, profile.iterations):
         say(notice)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtdpo_lib.problems import gsm8k, habits
+from mtdpo_lib.problems.base import SPLITS
 
 if TYPE_CHECKING:
     from mtdpo_lib.profiles.sections import ProblemSettings
+
+
+COMPOSED = 100_000  # of each split: the questions do not run out, but more take longer to make than to answer
 
 
 def check_problems(settings: ProblemSettings, iterations: int) -> str:
@@ -28,7 +32,8 @@ def check_problems(settings: ProblemSettings, iterations: int) -> str:
         have, notice = gsm8k.supply(records, settings.gsm8k_max_steps), records.notice()
         source, limits = "GSM8K", ["gsm8k_max_steps"]
     elif settings.world == "composed":
-        return ""  # more questions than anyone can ask
+        have, notice = dict.fromkeys(SPLITS, COMPOSED), ""
+        source, limits = "The composed world", []
     else:
         have, notice = habits.supply(settings.families, settings.largest_answer), ""
         source, limits = "The world of habits", ["largest_answer", "families"]

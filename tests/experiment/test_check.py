@@ -86,8 +86,14 @@ def test_with_everything_there_nothing_is_said(given, data):
         ({"rollout.sampler": "vllm"}, "rollout.sampler=vllm needs vLLM"),
         ({"model.heads": 9, "model.base": "tiny"}, "Setting model.heads is 9"),
         ({"problems.families": 99}, "Setting problems.families wants a whole number from 0 to 12, got 99."),
-        ({"preference.eta": "nan"}, "Setting preference.eta wants a number above zero, got nan."),
-        ({"preference.epochs": "inf"}, "Setting preference.epochs wants a number above zero, got inf."),
+        (
+            {"preference.eta": "nan"},
+            "Setting preference.eta wants a number above zero, at most 10000000, got nan.",
+        ),
+        (
+            {"preference.epochs": "inf"},
+            "Setting preference.epochs wants a number above zero, at most 10000000, got inf.",
+        ),
         ({"sft.warmup_fraction": 5}, "Setting sft.warmup_fraction wants a number between 0 and 1, got 5."),
         ({"sft.early_epochs": 9}, "Setting sft.early_epochs is 9, more than the 3 of sft.epochs"),
         (

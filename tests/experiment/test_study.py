@@ -131,7 +131,10 @@ def test_an_arm_can_be_written_on_the_command_line():
         (["x:"], "A setting is written name=value"),
         (["x:preference.eta"], "A setting is written name=value"),
         (["x:preference.beta=0.1"], "did you mean preference.eta?"),
-        (["x:preference.eta=nan"], "Setting preference.eta wants a number above zero, got nan."),
+        (
+            ["x:preference.eta=nan"],
+            "Setting preference.eta wants a number above zero, at most 10000000, got nan.",
+        ),
         (["x:sft.start_epochs=9"], "set it to one of these, at most"),
         (["x:preference.eta=0.1", "x:preference.eta=0.2"], "Two new arms have one name"),
     ],

@@ -235,7 +235,10 @@ def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
     [
         (["reproduce", "--profile", "cpus"], "Unknown profile 'cpus': did you mean cpu"),
         (["reproduce", "--set", "preference.etaa=1"], "did you mean preference.eta"),
-        (["reproduce", "--set", "preference.eta=much"], "wants a number above zero, got much"),
+        (
+            ["reproduce", "--set", "preference.eta=much"],
+            "wants a number above zero, at most 10000000, got much",
+        ),
         (["reproduce", "--only", "99"], "There is no notebook '99'"),
         (["reproduce", "--only", "⑥"], "There is no notebook '⑥'"),
         (["reproduce", "--out", "LICENSE/sub"], "cannot be written"),

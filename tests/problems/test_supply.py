@@ -8,7 +8,7 @@ from mtdpo_lib.problems.supply import check_problems
 from mtdpo_lib.profiles import PROFILES, get_profile
 
 
-@pytest.mark.parametrize("name", ["smoke", "cpu"])
+@pytest.mark.parametrize("name", ["smoke", "cpu", "composed"])
 def test_the_generated_profiles_have_enough(name):
     assert check_problems(PROFILES[name].problems, PROFILES[name].iterations) == ""
 
@@ -25,7 +25,7 @@ def test_the_generated_profiles_have_enough(name):
             "14,000 for 1000 iterations of problems.prompts_per_iteration=480. Ask for no more than that, or raise "
             "problems.families=1 (0: no limit).",
         ),
-        (f"problems.demonstrations={10**30}", f"216,000 for problems.demonstrations={10**30}."),
+        ("problems.demonstrations=9999999", "216,000 for problems.demonstrations=9999999."),
     ],
 )
 def test_more_than_a_world_is_sure_to_have_is_refused_at_once(settings, sentence):
@@ -33,6 +33,14 @@ def test_more_than_a_world_is_sure_to_have_is_refused_at_once(settings, sentence
     with pytest.raises(ValueError, match="The world of habits has too few") as caught:
         check_problems(profile.problems, profile.iterations)
     assert sentence in str(caught.value)
+
+
+def test_more_composed_problems_than_can_be_made_in_minutes_are_refused():
+    profile = get_profile("composed", "problems.test=200000")
+    with pytest.raises(
+        ValueError, match=r"The composed world has too few problems: 100,000 for problems\.test=200000"
+    ):
+        check_problems(profile.problems, profile.iterations)
 
 
 def test_where_small_answers_are_the_cause_the_advice_is_to_allow_larger_ones():
