@@ -327,22 +327,21 @@ class Evaluation(Product):
 
 
 class ManySamples(Product):
-    """How many of many samples are right, for each of some questions that are spread evenly over all."""
+    """How many of many samples are right, for each of some questions, drawn from all: the same for every policy."""
 
     @staticmethod
     def make(
         folder: Path, policy: Policy, questions: Questions, asked: int, samples: int, temperature: float,
         sampling: Sampling,
     ) -> None:  # fmt: skip
-        problems = questions.load()
-        problems = problems[:: max(len(problems) // asked, 1)][:asked]
+        problems = random.Random(asked).sample(questions.load(), asked)
         rows = sampling.sample(
             policy, problems, samples, "pass@n", stream31(sampling.seed, "pass"), temperature
         )
         right = Counter(row.problem_id for row in rows if row.correct)
-        write_json(folder / "right.json", [right[problem.id] for problem in problems])
+        write_json(folder / "right.json", {problem.id: right[problem.id] for problem in problems})
 
     @property
-    def right(self) -> list[int]:
-        """Right samples of each question asked."""
+    def right(self) -> dict[str, int]:
+        """Right samples of each question asked, by the problem's id."""
         return read_json(self.path / "right.json")

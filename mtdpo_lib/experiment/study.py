@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from mtdpo_lib.chat import Role
-from mtdpo_lib.common.files import QUESTIONS, read_json, write_json
+from mtdpo_lib.common.files import QUESTIONS, UnusableFolder, read_json, write_json
 from mtdpo_lib.common.progress import Say, say
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.common.stages import Product, StageStore, seconds_by_kind
@@ -80,7 +80,8 @@ class ArmRun:
             "questions": self.experiment.questions().fingerprint(),
             "outcomes": {name: outcome_string(rows) for name, rows in greedy.items()},
             "policies": [policy.name for policy in self.policies],
-            "right of many": {name: product.right for name, product in self.many.items()},
+            "right of many": {name: list(product.right.values()) for name, product in self.many.items()},
+            "asked often": next((list(product.right) for product in self.many.values()), []),
             "validation": validation,
             "selected": max(validation, key=lambda name: validation[name]),  # the earlier of equals
             "development": self.iterations[-1].selection.development,
@@ -335,6 +336,8 @@ class Study:
         }  # fmt: skip
         try:
             return task, head | ArmRun(Experiment(profile, seed, self.out), arm, self.tested).record(), ""
+        except UnusableFolder as error:
+            return task, None, str(error)
         except Exception:  # an arm that fails must not take the others with it
             return task, None, traceback.format_exc()
 

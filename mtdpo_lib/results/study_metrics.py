@@ -9,7 +9,7 @@ A metric's name says what it is: ``accuracy/test/<arm>``, ``gain/test/<arm>`` (o
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -71,7 +71,7 @@ def summarise(out: Path) -> Path:
         ValueError: no record, or records of different profiles or settings.
     """
     by_arm, profile, settings = read_arms(out)
-    metrics = _metrics(by_arm, list(questions(out)["problems"].values()))
+    metrics = _metrics(by_arm, questions(out)["problems"])
     judged = claims.judge(metrics, get_profile(profile).claims)
     write_json(out / "report.json", [row.to_dict() for row in (*metrics, *judged)])
     kind = profile + (f", `--set {settings}`" if settings else "")
@@ -225,8 +225,13 @@ def read_arms(out: Path) -> tuple[ByArm, str, str]:
     return {name: records for name, records in by_arm.items() if records}, *kinds.pop()
 
 
-def _metrics(by_arm: ByArm, families: Sequence[str]) -> Metrics:
-    of_answers = (source(by_arm, families) for source in (_accuracies, _contrasts, _pass_metrics))
+def _metrics(by_arm: ByArm, families: Mapping[str, str]) -> Metrics:
+    """All metrics; `families` says which family each test problem belongs to, by its id and in order."""
+    everyone = list(families.values())
+    of_answers = (
+        *(source(by_arm, everyone) for source in (_accuracies, _contrasts)),
+        _pass_metrics(by_arm, families),
+    )
     of_seeds = (source(by_arm) for source in (_iteration_metrics, _checkpoints, _costs))
     return Metrics(metric for metric in chain(*of_answers, *of_seeds) if metric is not None)
 
@@ -287,11 +292,12 @@ def _right(by_arm: ByArm, policy: PolicyOf, seed: int) -> list[int] | None:
     return [int(letter) for letter in record["outcomes"].get(name, "")] or None
 
 
-def _pass_metrics(by_arm: ByArm, families: Sequence[str]) -> Iterator[Metric | None]:
+def _pass_metrics(by_arm: ByArm, families: Mapping[str, str]) -> Iterator[Metric | None]:
     """pass@n of each arm that was sampled often, of its SFT policy, and what it gained over SFT; after every iteration where
     all were sampled."""
     for name, records in by_arm.items():
         sampled = {seed: record for seed, record in records.items() if record.get("right of many")}
+        own = _families_asked_often(sampled, families)
         right = [
             {seed: record["right of many"][record["policies"][end]] for seed, record in sampled.items()}
             for end in (LAST, START)
@@ -300,11 +306,20 @@ def _pass_metrics(by_arm: ByArm, families: Sequence[str]) -> Iterator[Metric | N
             chance = partial(stats.pass_at_n, samples=PASS_SAMPLES, n=n)
             ours, theirs = ({seed: list(map(chance, row)) for seed, row in rows.items()} for rows in right)
             gains = {seed: [a - b for a, b in zip(ours[seed], theirs[seed], strict=True)] for seed in sampled}
-            of_n = partial(_from_table, families=families, kind="pass", split=str(n), arm=name)
+            of_n = partial(_from_table, families=own, kind="pass", split=str(n), arm=name)
             yield of_n(ours, proportion=True)
             yield of_n(theirs, proportion=True, iteration=START, policy=f"{name}/{BASE}")
             yield of_n(gains, against=BASE)
-        yield from _pass_curve(name, sampled, families)
+        yield from _pass_curve(name, sampled, own)
+
+
+def _families_asked_often(records: dict[int, dict[str, Any]], families: Mapping[str, str]) -> list[str]:
+    """Of the problems that were sampled often; version 0.2.0 took every so many-th and did not write it down."""
+    if not (records and families):
+        return []
+    record = next(iter(records.values()))
+    count, everyone = len(next(iter(record["right of many"].values()))), list(families)
+    return [families[one] for one in record.get("asked often") or everyone[:: len(everyone) // count][:count]]
 
 
 def _pass_curve(
@@ -368,13 +383,12 @@ def _minus(ours: Values, theirs: Values) -> Values:
 def _from_table(
     table: dict[int, list[float]], families: Sequence[str], proportion: bool = False, **fields: Any
 ) -> Metric | None:
-    """A metric with one number per seed and question, some of all as `ManySamples` spreads them; None without seeds."""
+    """A metric with one number per seed and question; None without seeds."""
     if not table:
         return None
     rows = list(table.values())
     means, n = {seed: sum(row) / len(row) for seed, row in table.items()}, len(rows[0])
-    own = families[:: len(families) // n][:n] if families else ()
-    return _metric(stats.over_seeds(rows, families=own), means, proportion, n=n, **fields)
+    return _metric(stats.over_seeds(rows, families=families), means, proportion, n=n, **fields)
 
 
 def _from_values(values: Values, proportion: bool = False, **fields: Any) -> Metric | None:

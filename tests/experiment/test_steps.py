@@ -21,6 +21,7 @@ from mtdpo_lib.common.code_key import CodeBase, Place, code_key
 from mtdpo_lib.experiment import steps
 from mtdpo_lib.experiment.algorithm1 import Experiment
 from mtdpo_lib.experiment.study import Planned, many_samples
+from mtdpo_lib.problems import Questions
 from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.rollout import Trajectory
 
@@ -133,6 +134,27 @@ class Drawn:
         return [Trajectory("p", "s", "q", "1", policy.name, 0, [1], [1], [], "1", True, "answer")]
 
 
+def test_problems_sampled_often_are_drawn_from_all_families(tmp_path):
+    class Right:
+        seed = 0
+
+        def sample(self, policy, problems, samples, *_):
+            return [
+                Trajectory(one.id, "s", "q", "1", "x", 0, [1], [1], [], "1", True, "answer")
+                for one in problems
+            ]
+
+    questions = Questions("test", 1008)
+    for name in ("one", "other"):
+        folder = tmp_path / name
+        folder.mkdir()
+        steps.ManySamples.make(folder, name, questions, 120, 64, 0.7, Right())
+    one, other = (steps.ManySamples("samples", "key", tmp_path / name).right for name in ("one", "other"))
+    assert one == other and len(one) == 120 and set(one.values()) == {1}
+    assert {key.partition("/")[0] for key in one} == {"gsm-like", "math-like"}
+    assert len({tuple(key.split("/")[:3]) for key in one}) == 24
+
+
 def test_random_numbers_belong_to_the_role_and_the_iteration(tmp_path):
     def seeds(arm, number=1, seed=0, changes=()):
         experiment = Planned(get_profile("smoke", changes), seed, tmp_path)
@@ -242,7 +264,7 @@ def test_the_samples_of_pass_at_n_are_made_again_with_other_code(copy):
     folder, keys = copy
     before = keys()
     file = folder / "experiment" / "steps.py"
-    file.write_text(file.read_text().replace("// asked, 1)", "// asked, 2)"))
+    file.write_text(file.read_text().replace("random.Random(asked)", "random.Random(-asked)"))
     after = keys()
     assert {stage for stage in STAGES if before[stage] != after[stage]} == {steps.ManySamples}
 

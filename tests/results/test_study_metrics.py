@@ -152,6 +152,11 @@ def test_pass_at_n_is_paired_with_sft(tmp_path, monkeypatch):
     rows = {row["name"]: row for row in json.loads(study_metrics.summarise(tmp_path).read_text())}
     gain = rows["pass/1/mdpo-minus-sft"]  # on every second problem: of one family
     assert (gain["low"], gain["high"]) == pytest.approx(stats.mean_interval([0.5, 0.0])[1:], abs=1e-6)
+    for seed in range(2):
+        add(tmp_path, "mdpo", seed, **{"asked often": ["a", "d"]})
+    rows = {row["name"]: row for row in json.loads(study_metrics.summarise(tmp_path).read_text())}
+    apart = rows["pass/1/mdpo-minus-sft"]  # the same answers, of two families
+    assert (apart["low"], apart["high"]) != (gain["low"], gain["high"])
     for n in arms.PASS_AT:
         assert found[f"pass/{n}/mdpo"] == 0.75 and found[f"pass/{n}/mdpo/sft"] == 0.5
         assert found[f"pass/{n}/mdpo-minus-sft"] == 0.25
