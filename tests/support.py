@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,16 @@ def results_in(out: Path) -> dict[str, dict]:
     found = {file.stem: json.loads(file.read_text()) for file in files}
     own = ("provenance", "seconds", "versions")
     return {name: {key: part for key, part in one.items() if key not in own} for name, one in found.items()}
+
+
+def undo_notebook(out: Path, name: str) -> None:
+    """Forget what a notebook of a finished run made: its record, its executed copy, and the stages no earlier one made."""
+    finished = json.loads((out / "finished.json").read_text())
+    names = list(finished)
+    before = finished[names[names.index(name) - 1]]["products"] if name != names[0] else []
+    for product in set(finished[name]["products"]) - set(before):
+        folder = (out / product).parent
+        shutil.rmtree(folder) if folder.parent.name == "stages" else (out / product).unlink()
 
 
 def with_template(template: str, special: list[str], end: str) -> PreTrainedTokenizerFast:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import results_in
+from support import results_in, undo_notebook
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -67,15 +67,10 @@ def undisturbed(tmp_path_factory):
     return run, study
 
 
-def undo_notebook(out: Path, chance: random.Random, among: Sequence[str] = ()) -> str:
+def undo_one_notebook(out: Path, chance: random.Random, among: Sequence[str] = ()) -> str:
     """Forget what one of the notebooks made; its name."""
-    finished = json.loads((out / "finished.json").read_text())
-    names = list(finished)
-    name = chance.choice(among or names)
-    before = finished[names[names.index(name) - 1]]["products"] if name != names[0] else []
-    for product in set(finished[name]["products"]) - set(before):
-        folder = (out / product).parent
-        shutil.rmtree(folder) if folder.parent.name == "stages" else (out / product).unlink()
+    name = chance.choice(among or list(json.loads((out / "finished.json").read_text())))
+    undo_notebook(out, name)
     return name
 
 
@@ -143,7 +138,7 @@ def test_faults_a_kill_changes_no_record(undisturbed, tmp_path, number):
     if victim == "study":
         undone, call, seconds = undo_stages(out, chance), command(*STUDY, "--out", str(out)), 60.0
     else:
-        undone = undo_notebook(out, chance, USE_THE_TOOL if victim == "sandbox" else ())
+        undone = undo_one_notebook(out, chance, USE_THE_TOOL if victim == "sandbox" else ())
         call = command("reproduce", "--profile", "smoke", "--out", str(out), "--only", undone)
         seconds = 3 + json.loads((wanted / "run.json").read_text())["seconds"][undone]
     delay = chance.uniform(0, seconds)
@@ -168,7 +163,7 @@ def test_faults_a_full_disk_is_one_sentence_and_changes_no_record(undisturbed, t
     resize("4g")
     out, log = shutil.copytree(wanted, place / "out"), tmp_path / "log.txt"
     full = shutil.disk_usage(place).used
-    name = undo_notebook(out, chance)
+    name = undo_one_notebook(out, chance)
     used = shutil.disk_usage(place).used
     room = int(chance.uniform(0.0, 1.1) * max(full - used, MIB // 2))
     resize(used + room)
