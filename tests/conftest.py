@@ -29,7 +29,7 @@ from mtdpo_lib.train.loop import training_arguments
 collect_ignore_glob = ["sandbox/attacks/*", "benchmarks/*"]
 
 # Files that take minutes begin first, so that no process is left alone with one of them at the end.
-LONGEST = ("test_notebooks.py", "test_attacks.py", "test_adaptive_margin.py", "test_fidelity.py")
+LONGEST = ("test_notebooks.py", "test_run.py", "test_attacks.py", "test_sandbox.py", "test_theory.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,9 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def one_thread():
-    """Small tests on shared cores are fastest, and repeatable, with one thread."""
+    """Small tests on shared cores are fastest, and repeatable, with one thread, whatever ran before."""
     quiet_libraries()
     torch.set_num_threads(1)
 

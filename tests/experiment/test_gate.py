@@ -25,7 +25,7 @@ def measured(monkeypatch, tmp_path, *changes):
     """A measurement whose seeds gave `GOOD`, with one of `changes` each."""
     rows = iter([GOOD | change for change in changes])
     monkeypatch.setattr(gate, "_of_seed", lambda *_, **__: next(rows))
-    return gate.measure(get_profile("composed"), range(len(changes)), tmp_path)
+    return gate.measure(get_profile("composed", ["problems.development=100"]), range(len(changes)), tmp_path)
 
 
 def test_a_good_policy_passes_and_every_line_is_measured(monkeypatch, tmp_path):

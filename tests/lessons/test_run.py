@@ -283,8 +283,8 @@ def test_a_reader_that_stops_reading_ends_a_command_without_a_word():
     os.close(writer)
 
 
-def test_a_locale_without_a_letter_of_the_path_is_no_error(tmp_path):
-    given = ("combine", "data/reference_runs/cpu/seed0", "--out", str(tmp_path / "é"))
+def test_a_locale_without_a_letter_of_the_path_is_no_error(finished, tmp_path):
+    given = ("combine", str(finished[1]), "--out", str(tmp_path / "é"))
     done = command(*given, env=os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("\\xe9/report.html\n")

@@ -2,7 +2,8 @@
 
 For the tests only. Both processes are sacrificial: they live in a session of their own, with a limit on memory and CPU time
 as the harness's safety net, and everything they can harm is a folder made for them.
-Started as ``python -I weak.py CONTROL NAMES``: code arrives as JSON lines on descriptor CONTROL and answers leave there.
+Started as ``python -I weak.py CONTROL NAMES``: code arrives as JSON lines on descriptor CONTROL and answers leave there,
+an empty one where the interpreter has said nothing for as many seconds as the name PATIENCE gives.
 """
 
 import contextlib
@@ -14,9 +15,7 @@ import select
 import socket
 import sys
 
-PATIENCE = (
-    6.0  # seconds the trainer waits for an answer; importing sympy takes one, and two on a busy machine
-)
+STARTING = 60.0  # seconds until the first answer, on a machine however busy
 HELD = {}  # what a trainer has in memory
 
 
@@ -37,7 +36,7 @@ def interpreter(requests, answers, names):
 def main():
     control = socket.socket(fileno=int(sys.argv[1]))
     names = json.loads(sys.argv[2])
-    HELD["gold answer"] = [names.pop("HELD")]
+    HELD["gold answer"], patience = [names.pop("HELD")], names.pop("PATIENCE")
     limits = {"AS": 2 << 30, "CPU": 20, "CORE": 0}
     for kind, limit in limits.items():
         resource.setrlimit(getattr(resource, "RLIMIT_" + kind), (limit, limit))
@@ -53,11 +52,12 @@ def main():
     os.close(code_end)
     os.close(answer_end)
     waiting = bytearray()
-    for line in control.makefile("rb"):
+    for number, line in enumerate(control.makefile("rb")):
+        limit = patience if number else STARTING
         with contextlib.suppress(OSError):
             os.write(to_code, line)
         end = waiting.find(b"\n")
-        while end < 0 and select.select([answer], [], [], PATIENCE)[0]:
+        while end < 0 and select.select([answer], [], [], limit)[0]:
             part = os.read(answer, 1 << 20)
             if not part:  # the interpreter is gone
                 waiting += b'{"text": ""}'
