@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 from support import results_in, undo_notebook
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ LIMIT = 3600  # seconds for anything to end, on a machine however busy
 MIB = 2**20
 
 # Who is killed: whose command line has these words.
-VICTIMS = {"runner": "", "kernel": "ipykernel_launcher", "sandbox": "sandbox/worker", "study": "loky"}
+VICTIMS = {"runner": "", "kernel": "ipykernel_launcher", "sandbox": "sandbox/worker", "study": "LokyProcess"}
 USE_THE_TOOL = (
     "02_sft",
     "03_tool_sandbox",
@@ -60,10 +61,10 @@ def undisturbed(tmp_path_factory):
     kept = os.environ.get("MTDPO_FAULTS_HOME")
     home = Path(kept) if kept else tmp_path_factory.mktemp("undisturbed")
     run, study = home / "run", home / "study"
-    finish(command("reproduce", "--profile", "smoke", "--out", str(run)), home / "run.log")
-    if not study.exists():
-        shutil.copytree(run / "stages", study / "stages")
-    finish(command(*STUDY, "--out", str(study)), home / "study.log")
+    with FileLock(home / ".lock"):  # several processes may test side by side
+        finish(command("reproduce", "--profile", "smoke", "--out", str(run)), home / "run.log")
+        # With stages of its own: a run trains with more threads, which changes last digits.
+        finish(command(*STUDY, "--out", str(study)), home / "study.log")
     return run, study
 
 
