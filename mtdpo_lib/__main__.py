@@ -17,7 +17,8 @@ from mtdpo_lib.common.stages import CorruptStage, MissingProduct
 from mtdpo_lib.experiment.arms import ARMS, parse_arms, parse_seeds
 from mtdpo_lib.experiment.tune import SEEDS, tuning_arms
 from mtdpo_lib.lessons import run as runner
-from mtdpo_lib.profiles import BUDGETS, PROFILES, get_profile, setting_values
+from mtdpo_lib.profiles import BUDGETS, PROFILES, get_profile, override, setting_values
+from mtdpo_lib.profiles.sections import allowed
 from mtdpo_lib.sandbox import SandboxUnavailable
 
 # What computes is imported by the command that needs it: torch takes seconds, and a wrong option should be told at once.
@@ -202,6 +203,92 @@ def memory(options: Namespace) -> None:
     print(markdown_table(*plan(profile)))
     reached, length = f"{EFFICIENCY:.0%}", f"{TYPICAL_LENGTH:.0%}"
     print(f"Estimates: a card reaches {reached} of its peak, a trajectory {length} of its limit.")
+
+
+# A user's own pairs are learnt from with the settings of `small`, but for these.
+OWN = "model.quantization=none pairs.max_tokens=2048 preference.batch_size=8 preference.step=fast preference.checkpoints=1"
+OWN_PROFILE = get_profile("small", OWN)
+
+
+def own(name: str) -> Option:
+    """An option of the same name for a setting: ``--learning-rate`` for ``preference.learning_rate``."""
+    _, what = allowed(name)
+    flag = "--" + name.rpartition(".")[2].replace("_", "-")
+    return option(
+        flag, dest=name, metavar="VALUE", help=f"{what} (default {setting_values(OWN_PROFILE)[name]})"
+    )
+
+
+OWN_PAIRS = (
+    option("pairs", type=Path, metavar="PAIRS.jsonl", help='one {"chosen": messages, "rejected": messages} on each line'),
+    option("--model", default="", metavar="FOLDER", help="of a chat model, or its name on the hub"),
+    option("--template", type=Path, metavar="FILE", help="a chat template instead of the model's, or without a model"),
+    option("--allow-rewriting", action="store_true", help="also take turns that the template changes"),
+    own("preference.method"), own("pairs.max_tokens"),
+)  # fmt: skip
+
+
+def read_own(options: Namespace) -> tuple[Any, Any]:
+    """The pairs of a file, and the profile that the options make."""
+    from mtdpo_lib.chat import MessageFormat
+    from mtdpo_lib.lessons import own_data
+
+    given = vars(options).items()
+    profile = override(
+        OWN_PROFILE, {name: value for name, value in given if "." in name and value is not None}
+    )
+    tokenizer = own_data.chat_tokenizer(options.model, options.template)
+    form = MessageFormat(tokenizer, allow_rewriting=options.allow_rewriting)
+    limited = options.model or vars(options)["pairs.max_tokens"]  # a model's limit says nothing of bytes
+    most = profile.pairs.max_tokens if limited else None
+    found = own_data.read_pairs(options.pairs, form, profile.preference.method, most)
+    counts = {"pairs": found.kept, f"longer than {most} tokens": found.longer, "refused": found.refused}
+    say(", ".join(f"{len(lines)} {what}" for what, lines in counts.items() if lines or what == "pairs"))
+    return found, profile
+
+
+@command(
+    "see your own pairs: who wrote each token, and which the loss sees (exit code 2 if a line is refused)",
+    *OWN_PAIRS,
+    option("--out", type=Path, default=Path("masks"), help="NAME of NAME.html and NAME.txt (default masks)"),
+    option(
+        "--show", type=whole, default=100, metavar="N", help="pairs in full (default 100; totals: of all)"
+    ),
+)
+def masks(options: Namespace) -> int:
+    from mtdpo_lib.lessons import own_data
+
+    found, profile = read_own(options)
+    unit = "the model's own" if options.model else "bytes, for want of a model"
+    files = own_data.write_masks(
+        found, options.out, options.show, file=options.pairs, method=profile.preference.method, unit=unit,
+        template=options.template or options.model,
+    )  # fmt: skip
+    say_where("Masks", *files)
+    return runner.BAD_INPUT if found.refused else runner.OK
+
+
+@command(
+    "learn from your own pairs: an adapter for a chat model",
+    *OWN_PAIRS,
+    option("--out", type=Path, required=True, metavar="ADAPTER", help="a new folder"),
+    *map(own, ("preference.eta", "preference.learning_rate", "preference.epochs", "preference.batch_size")),
+    *map(own, ("preference.rows_at_once", "model.quantization", "model.dtype")),
+    option("--seed", type=whole, default=0, help="default 0"),
+)
+def train(options: Namespace) -> None:
+    from mtdpo_lib.common.files import UnusableFolder
+
+    if options.out.exists():
+        raise UnusableFolder(f"{options.out} is there already: give --out a new folder, or remove it.")
+    if not options.model:
+        raise ValueError("Give --model the folder of the chat model to train.")
+    from mtdpo_lib.lessons import own_data
+
+    found, profile = read_own(options)
+    last = own_data.train(found, options.pairs, options.model, options.out, profile, options.seed)
+    say(", ".join(f"{name} {value:.4g}" for name, value in last.items()))
+    say_where("Adapter", options.out)
 
 
 @command(

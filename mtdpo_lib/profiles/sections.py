@@ -39,8 +39,13 @@ _NUMBER = r"[0-9]+(\.[0-9]+)?(e-?[0-9]+)?"
 Numbers = Annotated[
     str, Field(pattern=f"^{_NUMBER}(,{_NUMBER})*$", description="numbers, separated by commas")
 ]
+_URL = "https?://[^,]+"
 Sampler = Annotated[
-    str, Field(pattern="^(torch|vllm|https?://.+)$", description="torch, vllm or the URL of a vLLM server")
+    str,
+    Field(
+        pattern=f"^(torch|vllm|{_URL}(,{_URL})*)$",
+        description="torch, vllm or the URLs of vLLM servers, separated by commas",
+    ),
 ]
 
 Precision = Literal["float32", "bfloat16"]
@@ -138,7 +143,7 @@ class RolloutSettings:
     tool_noise: Share = 0.0
     log_lines: Whole = 0  # of a log above each of the tool's results, as long outputs are blamed in sec. 3.2
     batch_size: Count = 384
-    sampler: Sampler = "torch"  # or "vllm", or the URL of a vLLM server (sec. 3.1 samples with vLLM)
+    sampler: Sampler = "torch"  # or "vllm", or URLs of vLLM servers (sec. 3.1 samples with vLLM)
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -1,10 +1,10 @@
-"""Rollouts through vLLM: a server by URL, or an engine in this process. The same turns, tool and stop rules as `engine`.
+"""Rollouts through vLLM: servers by URL, or an engine in this process. The same turns, tool and stop rules as `engine`.
 
 vLLM batches requests and keeps the cache of shared beginnings itself, so trajectories go turn by turn here: all that are
 alive get their next turn, all calls of the tool run at once, and so on. Seeds are given with every request; tokens are still
 not those of the torch engine, because vLLM draws them in its own way (greedy turns agree to rounding).
 
-Needs the extra ``pip install "mtdpo[vllm]"`` and a GPU for the engine in this process; the server may be anywhere that can
+Needs the extra ``pip install "mtdpo[vllm]"`` and a GPU for the engine in this process; servers may be anywhere that can
 read the adapters' folders:
 
     VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve BASE --enable-lora --max-lora-rank 32
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
+import threading
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
 
     from mtdpo_lib.profiles.sections import ModelSettings
 
+logger = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 600.0  # for one turn, its wait in the server's queue included
 GREETING_SECONDS = 5.0  # for the first question, before long work starts
 NO_VLLM = 'rollout.sampler=vllm needs vLLM: run `pip install "mtdpo[vllm]"`, or set rollout.sampler=torch.'
-AT_ONCE = 256  # requests in flight; vLLM's own default of sequences in a batch
+AT_ONCE = 256  # requests in flight at each server; vLLM's own default of sequences in a batch
+HANDED_OVER = "%s Its work goes to the other servers."
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,11 @@ class TurnSampler(ABC):
         """The next turn of each conversation: token ids, the end of turn included where it was reached."""
 
 
-class Server(TurnSampler):
+class NoAnswer(MissingModel):
+    """A server that is not there, or not any more; another one may be."""
+
+
+class Server:
     """A policy behind a server that speaks vLLM's HTTP interface; its adapter is loaded there by name.
 
     Args:
@@ -94,24 +102,72 @@ class Server(TurnSampler):
             adapter = {"lora_name": self.name, "lora_path": str(policy.folder.resolve())}
             _ask(self.url, "/v1/load_lora_adapter", adapter)
 
+    def turn(self, request: TurnRequest, number: int) -> list[int]:
+        """The next turn of one of the request's conversations, counted from 0."""
+        body = {
+            "model": self.name, "prompt": request.prompts[number], "max_tokens": request.room[number],
+            "seed": request.seeds[number], "temperature": request.temperature, "top_p": 1.0, "top_k": 0,
+            "stop_token_ids": [request.end_of_turn], "return_token_ids": True, "add_special_tokens": False,
+        }  # fmt: skip
+        choice = _ask(self.url, "/v1/completions", body)["choices"][0]
+        if choice.get("token_ids") is None:
+            raise MissingModel(f"The server at {self.url} returns no token ids: vLLM 0.10.2 or newer does.")
+        return request.closed(choice["token_ids"], choice["finish_reason"])
+
+
+class Servers(TurnSampler):
+    """A policy behind one server or several. Neighbouring prompts, which begin alike, go to the same one.
+
+    A server that does not answer any more hands its work to the others. Every turn has its own seed, so what is sampled does
+    not depend on who samples it.
+
+    Args:
+        urls: separated by commas.
+        policy: see `Server`.
+
+    Raises:
+        MissingModel: no server answers, or one refuses; the sentence says what to do.
+    """
+
+    def __init__(self, urls: str, policy: Policy):
+        self.alive: list[Server] = []
+        self._lock = threading.Lock()
+        silent: list[NoAnswer] = []
+        for url in urls.split(","):
+            try:
+                self.alive.append(Server(url, policy))
+            except NoAnswer as error:
+                silent.append(error)
+        if not self.alive:
+            raise silent[0]
+        for error in silent:
+            logger.warning(HANDED_OVER, error)
+
+    def _hand_over(self, server: Server, error: NoAnswer) -> None:
+        """Do without a server; without the last one nothing can be done."""
+        with self._lock:
+            others = [one for one in self.alive if one is not server]
+            if not others:
+                raise error
+            if len(others) < len(self.alive):
+                logger.warning(HANDED_OVER, error)
+            self.alive = others
+
     def turns(self, request: TurnRequest) -> list[list[int]]:
         """See `TurnSampler`."""
+        count = len(request.prompts)
 
-        def turn(prompt: list[int], tokens: int, seed: int) -> list[int]:
-            body = {
-                "model": self.name, "prompt": prompt, "max_tokens": tokens, "seed": seed,
-                "temperature": request.temperature, "top_p": 1.0, "top_k": 0,
-                "stop_token_ids": [request.end_of_turn], "return_token_ids": True, "add_special_tokens": False,
-            }  # fmt: skip
-            choice = _ask(self.url, "/v1/completions", body)["choices"][0]
-            if choice.get("token_ids") is None:
-                raise MissingModel(
-                    f"The server at {self.url} returns no token ids: vLLM 0.10.2 or newer does."
-                )
-            return request.closed(choice["token_ids"], choice["finish_reason"])
+        def turn(number: int) -> list[int]:
+            while True:
+                alive = self.alive
+                server = alive[number * len(alive) // count]
+                try:
+                    return server.turn(request, number)
+                except NoAnswer as error:
+                    self._hand_over(server, error)
 
-        with ThreadPoolExecutor(AT_ONCE) as executor:
-            return list(executor.map(turn, request.prompts, request.room, request.seeds))
+        with ThreadPoolExecutor(AT_ONCE * len(self.alive)) as executor:
+            return list(executor.map(turn, range(count)))
 
 
 def _ask(
@@ -126,9 +182,10 @@ def _ask(
         return json.loads(text) if text.startswith("{") else {}
     except urllib.error.HTTPError as error:
         said = error.read().decode(errors="replace")[:300]
-        raise MissingModel(f"The server at {url} refuses {path} ({error.code}): {said}") from error
+        kind = NoAnswer if error.code >= 500 else MissingModel  # 5..: it is broken, whatever it is asked
+        raise kind(f"The server at {url} refuses {path} ({error.code}): {said}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise MissingModel(
+        raise NoAnswer(
             f"No vLLM server answers at {url} ({error}): start it, or set rollout.sampler=torch."
         ) from error
 
@@ -150,13 +207,19 @@ def served_models(url: str, seconds: float) -> list[str]:
 def check_sampler(sampler: str) -> None:
     """Refuse, before long work starts, a sampler that is not there: a vLLM server that does not answer, no vLLM here.
 
+    Of several servers all must answer, and have the same base.
+
     Raises:
         MissingModel: the sentence says what to do.
     """
     if sampler == "vllm" and util.find_spec("vllm") is None:
         raise MissingModel(NO_VLLM)
     if sampler not in ("torch", "vllm"):
-        served_models(sampler.rstrip("/"), GREETING_SECONDS)
+        bases = {served_models(url.rstrip("/"), GREETING_SECONDS)[0] for url in sampler.split(",")}
+        if len(bases) > 1:
+            raise MissingModel(
+                f"The vLLM servers have different bases, {' and '.join(sorted(bases))}: serve one."
+            )
 
 
 class Engine(TurnSampler):
@@ -195,7 +258,7 @@ class Engine(TurnSampler):
 
 
 def load_sampler(policy: Policy, model: ModelSettings, sampler: str) -> PreTrainedModel | TurnSampler:
-    """The policy ready to sample with what `rollout.sampler` names: "torch", "vllm" or a server's URL.
+    """The policy ready to sample with what `rollout.sampler` names: "torch", "vllm" or the URLs of servers.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -211,4 +274,4 @@ def load_sampler(policy: Policy, model: ModelSettings, sampler: str) -> PreTrain
     """
     if sampler == "torch":
         return load_for_sampling(policy, model)
-    return Engine(policy, model) if sampler == "vllm" else Server(sampler, policy)
+    return Engine(policy, model) if sampler == "vllm" else Servers(sampler, policy)

@@ -147,9 +147,8 @@ def pairs_from_messages(
         )
     form, kept, dropped = MessageFormat(tokenizer, allow_rewriting=allow_rewriting), [], Counter()
     for number, row in enumerate(rows, 1):
-        sides = [_encode(form, row, side, f"Pair {number}") for side in SIDES]
-        pair = _pair_columns(sides, method, f"Pair {number}")
-        if max_tokens is not None and max(map(len, sides)) > max_tokens:
+        pair = encode_pair(form, row, method, f"Pair {number}")
+        if max_tokens is not None and longer_side(pair) > max_tokens:
             dropped[f"longer than {max_tokens} tokens"] += 1
         else:
             kept.append(pair)
@@ -160,6 +159,27 @@ def pairs_from_messages(
         said = "The chat template rewrites the assistant's turns of %d conversations; in the first, it %s."
         logger.warning(said, len(form.rewritten), form.rewritten[0])
     return Dataset.from_list(kept), dict(dropped)
+
+
+def encode_pair(form: MessageFormat, row: Mapping[str, Any], method: str, name: str) -> dict[str, list[int]]:
+    """One row of the data set: ids, roles and mask of both sides, a list each.
+
+    Args:
+        form: reads conversations with a chat template.
+        row: as of `pairs_from_messages`.
+        method: decides which tokens are scored.
+        name: what errors call the pair.
+
+    Raises:
+        ValueError: a row of another form, a side that cannot be scored, two prompts.
+        ChatTemplateError: the template cannot be used, or rewrites a turn.
+    """
+    return _pair_columns([_encode(form, row, side, name) for side in SIDES], method, name)
+
+
+def longer_side(pair: Mapping[str, Any]) -> int:
+    """Tokens of the longer of a row's two sides."""
+    return max(len(pair[f"{side}_ids"]) for side in SIDES)
 
 
 def _encode(form: MessageFormat, row: Mapping[str, Any], side: str, name: str) -> RoleTokens:

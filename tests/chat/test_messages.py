@@ -24,6 +24,7 @@ from mtdpo_lib.chat import (
     to_html,
     to_text,
 )
+from mtdpo_lib.chat.show import LEGEND
 from mtdpo_lib.lessons.mask_mistakes import MISTAKES
 from mtdpo_lib.models import train_tokenizer
 
@@ -714,11 +715,19 @@ def test_the_text_viewer_writes_this(chatml):
 def test_the_html_viewer_writes_this(chatml):
     tokens = RoleTokens(chatml("1<|im_end|>\n").input_ids, [Role.TOOL, Role.ASSISTANT, Role.TEMPLATE])
     page = to_html(tokens, chatml)
-    assert page.endswith(
+    assert page == LEGEND + (
         '<pre style="white-space:pre-wrap">'
-        '<span style="background:#f6c28b;color:#222;">1</span>'
-        '<span style="background:#9fd3c7;color:#222;font-weight:600;text-decoration:underline">'
-        "&lt;|im_end|&gt;</span>"
-        '<span style="background:#f7f7f7;color:#222;">\\n\n</span></pre>'
+        '<span style="background:#f6c28b;color:#222"><b>[tool 1]</b> 1</span>'
+        '<span style="background:#9fd3c7;color:#222"><b>[assistant 1]</b> <ins>&lt;|im_end|&gt;</ins></span>'
+        '<span style="background:#f7f7f7;color:#222"><b>[template 1]</b> \\n\n</span></pre>'
     )
-    assert to_html(tokens, chatml, mask=[1, 0, 0]).count("underline") == 2  # the legend's and the tool's
+    other = to_html(tokens, chatml, mask=[1, 0, 0], legend=False)
+    assert re.findall("<ins>.*?</ins>", other) == ["<ins>1</ins>"] and other.startswith("<pre")
+
+
+def test_the_html_viewer_says_the_same_without_styles_and_spells_what_does_not_print(chatml):
+    said = "a\tb\x00\u202eevil\\n</pre><b>[assistant 9]</b>"
+    tokens = RoleTokens(chatml(said).input_ids, [Role.TOOL] * len(chatml(said).input_ids))
+    plain = re.sub(r' style="[^"]*"', "", to_html(tokens, chatml, legend=False))
+    shown = r"a\tb\x00\u202eevil\n&lt;/pre&gt;&lt;b&gt;[assistant 9]&lt;/b&gt;"
+    assert plain == f"<pre><span><b>[tool {len(tokens)}]</b> {shown}</span></pre>"

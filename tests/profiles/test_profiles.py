@@ -108,8 +108,14 @@ def test_settings_change_one_value_and_nothing_else():
         ("model.quantization=int8", "wants one of none, nf4, got int8."),
         ("model.template=gemma", "wants one of mistral, got gemma."),
         ("sandbox.backend=docker", "wants one of wasm, zygote, got docker."),
-        ("rollout.sampler=tgi", "wants torch, vllm or the URL of a vLLM server, got tgi."),
-        ("rollout.sampler=httpd", "wants torch, vllm or the URL of a vLLM server, got httpd."),
+        (
+            "rollout.sampler=tgi",
+            "wants torch, vllm or the URLs of vLLM servers, separated by commas, got tgi.",
+        ),
+        (
+            "rollout.sampler=http://a:1,",
+            "wants torch, vllm or the URLs of vLLM servers, separated by commas, got http://a:1,.",
+        ),
         ("model.heads=3", "Setting model.heads is 3: it must be even, and model.hidden (128) a multiple"),
         ("model.hidden=100", "model.hidden (100) a multiple of twice its value."),
         ("model.heads=128", "model.hidden (128) a multiple of twice its value."),

@@ -4,6 +4,7 @@ import json
 import socket
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +18,7 @@ from mtdpo_lib.models import MissingModel, Policy
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import SettingError
 from mtdpo_lib.rollout import rollout
-from mtdpo_lib.rollout.vllm import Engine, Server, check_sampler
+from mtdpo_lib.rollout.vllm import Engine, NoAnswer, Server, Servers, check_sampler
 
 
 @torch.no_grad()
@@ -33,9 +34,24 @@ def greedy_turn(model, prompt, room, stop):
 
 @pytest.fixture
 def server(overfit):
-    """A server with vLLM's three paths; `asked` keeps what it was asked, `drop` leaves keys out of its answers."""
-    model, lock = overfit[0], threading.Lock()
-    state = SimpleNamespace(asked=[], adapters=[], drop=(), models=None)
+    """A server with vLLM's three paths."""
+    with serving(overfit[0]) as state:
+        yield state
+
+
+@pytest.fixture
+def other(overfit):
+    """A second one."""
+    with serving(overfit[0]) as state:
+        yield state
+
+
+@contextmanager
+def serving(model):
+    """A server; `asked` keeps what it was asked, `drop` leaves keys out of its answers."""
+    lock = threading.Lock()
+    state = SimpleNamespace(asked=[], adapters=[], drop=(), models=None, base="base", turns=0)
+    state.dies = state.says_so = None  # after so many turns it hangs up, or says so
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self, code, body):
@@ -46,7 +62,7 @@ def server(overfit):
             self.wfile.write(text)
 
         def do_GET(self):
-            models = {"data": [{"id": name} for name in ("base", *state.adapters)]}
+            models = {"data": [{"id": name} for name in (state.base, *state.adapters)]}
             self.answer(
                 200 if self.path == "/v1/models" else 404, models if state.models is None else state.models
             )
@@ -60,6 +76,9 @@ def server(overfit):
                         return self.answer(404, {"message": "no such adapter"})
                     state.adapters.append(body["lora_name"])
                     return self.answer(200, f"Success: {body['lora_name']} added.")
+                state.turns += 1
+                if state.dies is not None and state.turns > state.dies:
+                    return self.answer(500, {"message": "EngineDeadError"}) if state.says_so else None
                 ids, reason = greedy_turn(model, body["prompt"], body["max_tokens"], body["stop_token_ids"])
                 choice = {"token_ids": ids, "finish_reason": reason, "text": ""}
                 choice = {key: value for key, value in choice.items() if key not in state.drop}
@@ -94,7 +113,7 @@ def run(sampler, overfit, pool, settings, **more):
 @pytest.mark.parametrize("change", [{}, {"max_new_tokens": 9}, {"max_tokens": 90}, {"max_rounds": 1}])
 def test_the_server_gives_the_trajectories_of_the_torch_engine(overfit, pool, smoke, server, adapter, change):
     settings = replace(smoke.rollout, **change)
-    theirs = run(Server(server.url, adapter), overfit, pool, settings)
+    theirs = run(Servers(server.url, adapter), overfit, pool, settings)
     assert theirs == run(overfit[0], overfit, pool, settings)
     path, loaded = server.asked[0]
     assert path == "/v1/load_lora_adapter" and loaded["lora_path"] == str(adapter.folder.resolve())
@@ -123,7 +142,57 @@ def test_what_goes_wrong_is_one_sentence(server, adapter, overfit, pool, smoke, 
         Server(server.url, gone)
     server.drop = ("token_ids",)
     with pytest.raises(MissingModel, match=r"returns no token ids: vLLM 0.10.2"):
-        run(Server(server.url, adapter), overfit, pool, smoke.rollout)
+        run(Servers(server.url, adapter), overfit, pool, smoke.rollout)
+
+
+def completions(server):
+    return [tuple(body["prompt"]) for path, body in server.asked if path == "/v1/completions"]
+
+
+def test_records_do_not_depend_on_how_many_servers_there_are(overfit, pool, smoke, server, other, adapter):
+    expected = run(overfit[0], overfit, pool, smoke.rollout)
+    assert run(Servers(f"{server.url},{other.url}", adapter), overfit, pool, smoke.rollout) == expected
+    first = [{tuple(one.ids[: one.prompt_length]) for one in half} for half in (expected[:4], expected[4:])]
+    for one, mine, others in ((server, *first), (other, *reversed(first))):
+        asked = set(
+            completions(one)
+        )  # both samples of a question at the server that has its beginning in the cache
+        assert mine <= asked and not others & asked
+    assert server.adapters == other.adapters == ["mdpo-1-selection-1f"]
+
+
+@pytest.mark.parametrize("says_so", [False, True])
+@pytest.mark.parametrize("dies", [0, 1, 5])
+def test_a_server_that_dies_hands_its_work_to_the_others(
+    overfit, pool, smoke, server, other, adapter, caplog, dies, says_so
+):
+    server.dies, server.says_so = dies, says_so
+    expected = run(overfit[0], overfit, pool, smoke.rollout)
+    assert run(Servers(f"{server.url},{other.url}", adapter), overfit, pool, smoke.rollout) == expected
+    assert len(completions(other)) + dies == sum(len(one.turns) for one in expected)
+    said = [record.getMessage() for record in caplog.records if "Its work goes to" in record.getMessage()]
+    assert len(said) == 1 and server.url in said[0]
+    other.dies = 0
+    with pytest.raises(NoAnswer, match=other.url):
+        run(Servers(f"http://127.0.0.1:9,{other.url}", adapter), overfit, pool, smoke.rollout)
+
+
+def test_a_server_that_is_not_there_is_done_without_and_one_that_refuses_is_not(
+    server, other, adapter, caplog
+):
+    assert [one.url for one in Servers(f"http://127.0.0.1:9,{server.url}", adapter).alive] == [server.url]
+    assert "No vLLM server answers at http://127.0.0.1:9" in caplog.text
+    with pytest.raises(MissingModel, match=r"refuses /v1/load_lora_adapter \(404\)"):
+        Servers(f"{server.url},{other.url}", replace(adapter, part="nowhere"))
+    with pytest.raises(
+        MissingModel, match=r"answers at http://127.0.0.1:9 "
+    ):  # before long work all must be there
+        check_sampler(f"{server.url},http://127.0.0.1:9")
+    other.base = "another"
+    with pytest.raises(MissingModel, match="servers have different bases, another and base: serve one"):
+        check_sampler(f"{server.url},{other.url}")
+    other.base = "base"
+    check_sampler(f"{server.url},{other.url}/")
 
 
 def test_a_server_is_greeted_before_long_work_starts(server, monkeypatch):
@@ -155,7 +224,7 @@ def test_what_is_no_vllm_server_is_told(server, answer):
 
 def test_settings_name_the_sampler():
     assert get_profile("small", "rollout.sampler=http://gpu:8000").rollout.sampler == "http://gpu:8000"
-    with pytest.raises(SettingError, match="wants torch, vllm or the URL"):
+    with pytest.raises(SettingError, match="wants torch, vllm or the URLs"):
         get_profile("small", "rollout.sampler=tgi")
     with pytest.raises(SettingError, match="vLLM is for real models"):
         get_profile("cpu", "rollout.sampler=vllm")
