@@ -8,6 +8,34 @@ from mtdpo_lib.profiles import Profile
 from mtdpo_lib.sandbox.snapshot import private_folder
 
 
+class WeakStart(ValueError):
+    """An SFT policy that is right too seldom to learn preferences from."""
+
+
+def check_start(right: int, samples: int, least: float) -> None:
+    """Refuse to learn preferences from a policy that hardly ever answers rightly.
+
+    Args:
+        right, samples: of iteration 1, on fresh prompts; how many are right, and how many there are.
+        least: the share that must be, `preference.least_right`.
+
+    Raises:
+        WeakStart: the sentence says the share, and what to change.
+
+    >>> check_start(3, 20, least=0.15)
+    >>> check_start(2, 20, least=0.15)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    mtdpo_lib.experiment.check.WeakStart: 2 of the 20 samples on fresh prompts are right (10.0%), and ...
+    """
+    if right < least * samples:
+        raise WeakStart(
+            f"{right:,} of the {samples:,} samples on fresh prompts are right ({right / samples:.1%}), and preference "
+            f"learning begins at {least:.0%} (preference.least_right): give SFT more (problems.demonstrations, sft.epochs, "
+            "sft.learning_rate), take a larger model.base, or set preference.least_right=0 to go on all the same."
+        )
+
+
 def check(profile: Profile, say: Say = say) -> None:
     """Refuse settings that cannot work here, in seconds: too few problems, no model, no server, no place for a cache.
 

