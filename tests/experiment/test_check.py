@@ -69,8 +69,8 @@ def test_with_everything_there_nothing_is_said(given, data):
             "GSM8K cannot be had from the hub (OfflineModeIsEnabled): set problems.gsm8k",
         ),
         (
-            {"problems.prompts_per_iteration": 30},
-            " iterations of problems.prompts_per_iteration=30. Ask for no",
+            {"problems.prompts_per_iteration": 60},
+            " iterations of problems.prompts_per_iteration=60. Ask for no",
         ),
         ({"problems.demonstrations": 5000}, " for problems.demonstrations=5000. Ask for no more than that."),
         (
