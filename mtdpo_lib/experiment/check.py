@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from mtdpo_lib.common.hub import look_up, missing_model
 from mtdpo_lib.common.progress import Say, say
 from mtdpo_lib.problems.supply import check_problems
 from mtdpo_lib.profiles import Profile
@@ -53,7 +56,15 @@ def check(profile: Profile, say: Say = say) -> None:
     ...
     ValueError: The world of habits has too few problems: 57,600 for problems.test=100000. Ask for no more than that.
     """
-    if profile.model.base != "tiny":
+    base = profile.model.base
+    if (
+        "/" in base and not base.endswith(".gguf") and not Path(base).exists()
+    ):  # a name on the hub, asked at once
+        try:
+            look_up(base, "config.json")
+        except Exception as error:  # of many classes, as the hub's client raises them
+            raise missing_model(base, error) from error
+    if base != "tiny":
         from mtdpo_lib.models.bases import check_loadable  # torch takes seconds to import
         from mtdpo_lib.rollout.vllm import check_sampler
 

@@ -1,4 +1,4 @@
-"""Problems with gold answers, and a teacher's demonstrations: generated suites, or GSM8K."""
+"""Problems with gold answers, and a teacher's demonstrations: generated suites, or published ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtdpo_lib.chat import say
 from mtdpo_lib.common.progress import OnProgress
-from mtdpo_lib.problems import composed
+from mtdpo_lib.problems import composed, gsm8k_math
 from mtdpo_lib.problems.answers import extract_boxed, is_correct
 from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, SessionFactory, named, normalised
 from mtdpo_lib.problems.benchmarks import BENCHMARKS, load_benchmark
@@ -57,6 +57,9 @@ def load_demonstrations(
             pool, session_factory, settings.demonstrations, progress
         )
         data = sources(settings.gsm8k_dir)
+    elif settings.world == "gsm8k-math":
+        demonstrations, counts = gsm8k_math.demonstrations(settings, seed, progress)
+        data = {**sources(settings.gsm8k_dir), "math": str(gsm8k_math.data())}
     else:
         problems = load_problems(settings, "demonstrations", settings.demonstrations, seed)
         if settings.world == "composed":

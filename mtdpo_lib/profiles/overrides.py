@@ -187,7 +187,7 @@ def get_profile(name: str, settings: Sequence[str] | str | Mapping[str, str] = (
         raise SettingError(f"Unknown profile {name!r}: {_nearest(name, list(PROFILES))}")
     changes = settings if isinstance(settings, Mapping) else parse_assignments(settings)
     profile = override(PROFILES[name], changes)
-    if profile.problems.world == "gsm8k" and not profile.problems.gsm8k_dir:
+    if profile.problems.world.startswith("gsm8k") and not profile.problems.gsm8k_dir:
         profile = profile.changed(problems={"gsm8k_dir": os.environ.get("MTDPO_GSM8K_DIR", "")})
     return profile
 

@@ -62,8 +62,8 @@ class ProblemSettings:
     """What is asked, and how many of each. Counts are totals over the suites."""
 
     # "composed": plans put together from pieces, demonstrations all right; "habits": families with a habit each, and a
-    # teacher that is often wrong; "gsm8k": published
-    world: Literal["composed", "habits", "gsm8k"] = "habits"
+    # teacher that is often wrong; "gsm8k", and with MATH and the paper's SFT set "gsm8k-math": published
+    world: Literal["composed", "habits", "gsm8k", "gsm8k-math"] = "habits"
     level: Level = 2  # composed: 1 to 4, how many steps a problem has
     # composed: interchangeable wordings at each place of a demonstration; a right answer is worth so many logarithms
     wordings: Wordings = 8
