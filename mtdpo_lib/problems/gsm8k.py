@@ -1,13 +1,10 @@
-"""GSM8K, read from a folder or the hub; its calculator notes become short programs."""
+"""GSM8K, read from a folder or the hub, and demonstrations from its worked solutions."""
 
 from __future__ import annotations
 
-import ast
-import operator
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +13,23 @@ from mtdpo_lib.chat import say
 from mtdpo_lib.common.files import CorruptData, numbered_jsonl
 from mtdpo_lib.common.progress import OnProgress
 from mtdpo_lib.problems.answers import is_correct, number
-from mtdpo_lib.problems.base import SPLITS, Demonstration, Problem, SessionFactory, call, conclude, digest
+from mtdpo_lib.problems.base import (
+    SPLITS,
+    Demonstration,
+    Problem,
+    SessionFactory,
+    call,
+    conclude,
+    digest,
+    named,
+)
+from mtdpo_lib.problems.notes import NOTE, WAYS, Call, steps, ways
 from mtdpo_lib.problems.published import checksums, from_hub
 from mtdpo_lib.problems.splits import check_split, question_id, split_of
 
 FOLDER_VARIABLE = "MTDPO_GSM8K_DIR"
 HUB = "openai/gsm8k"
-NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
-NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
-AFTER_NOTE = re.compile(r"\$?[\d,]*(?:\.\d+)?%?[ ]*([^.,:;\n<#=+*/()$-]*)")  # "24 clips in May" after a note
+SAME_QUESTIONS = ("demonstrations", "preference")
 WHERE = (
     f"set problems.gsm8k_dir or the environment variable {FOLDER_VARIABLE} to a folder that holds train.jsonl"
 )
@@ -34,12 +39,6 @@ PUBLISHED = {
     "train.jsonl": "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
     "test.jsonl": "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
 }
-
-SIGNS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-}  # fmt: skip
-
-PLAIN = re.compile(r"[\d.+*/() -]{1,200}")  # arithmetic: numbers, signs and brackets, few enough to compute
 
 Record = dict[str, str]
 Numbered = dict[int, Record]  # by the line it stands in
@@ -163,11 +162,12 @@ def load_gsm8k(
 ) -> list[Problem]:
     """Load GSM8K problems of one split.
 
-    The training file is split by the hash of the question, so that splits never overlap. "test" is the test
-    file; where there is none, it is a part of the training file that no other split ever uses (also when
-    there is a test file, so that adding it moves no question), and the ids say "train-heldout".
+    Demonstrations and preference prompts come from the same training questions, each in its own order. Development questions
+    are a part of the training file, by the hash of the question, that neither uses. "test" is the test file; where there is
+    none, it is another part of the training file that nothing else uses, and the ids say "train-heldout".
 
-    **Paper:** section 3.1 takes its prompts from the training sets of GSM8K and MATH.
+    **Paper:** section 3.1 takes prompts and demonstrations from the training sets of GSM8K and MATH, and 1K prompts more for
+    development.
 
     Args:
         folder: Folder with train.jsonl and perhaps test.jsonl; "" means the environment variable
@@ -182,25 +182,37 @@ def load_gsm8k(
     """
     check_split(split)
     problems = split_problems(read_records(folder), split, max_steps)
+    return chosen("GSM8K", problems, split, count, seed, max_steps)
+
+
+def chosen(
+    source: str, problems: list[Problem], split: str, count: int | None, seed: int, max_steps: int | None
+) -> list[Problem]:
+    """Of a source's problems in a split so many, in an order of the seed; see `load_gsm8k`."""
     if count is not None and count > len(problems):
         more = f" or raise problems.gsm8k_max_steps={max_steps}" if max_steps else ""
         raise ValueError(
-            f"GSM8K has {len(problems)} problems in split {split!r} where {count} are wanted: ask for fewer{more}."
+            f"{source} has {len(problems)} problems in split {split!r} where {count} are wanted: ask for fewer{more}."
         )
-    return sorted(problems, key=lambda problem: digest(seed, "gsm8k", problem.id))[:count]
+    return sorted(problems, key=lambda problem: digest(seed, split, problem.id))[:count]
 
 
 def split_problems(records: Records, split: str, max_steps: int | None = None) -> list[Problem]:
     """The distinct problems of one split in their file's order; see `load_gsm8k`."""
-    name = "train-heldout" if split == "test" and not records.test else split
-    rows = (
-        records.test
-        if name == "test"
-        else [one for one in records.train if split_of(one["question"]) == split]
-    )
+    wanted = "train" if split in SAME_QUESTIONS else split
+    rows = [one for one in records.train if _part(one, bool(records.test)) == wanted]
+    name = "train-heldout" if wanted == "test" else wanted
+    if split == "test" and records.test:
+        rows, name = records.test, "test"
     if max_steps:
         rows = [row for row in rows if len(NOTE.findall(row["answer"])) <= max_steps]
     return list({problem.id: problem for problem in (_problem(row, name) for row in rows)}.values())
+
+
+def _part(record: Record, has_test_file: bool) -> str:
+    """What a question of the training file is for: "train", "development" or, where there is no test file, "test"."""
+    split = split_of(record["question"])
+    return split if split == "development" or (split == "test" and not has_test_file) else "train"
 
 
 def training_problems(records: Records) -> list[Problem]:
@@ -209,20 +221,9 @@ def training_problems(records: Records) -> list[Problem]:
 
 
 def supply(records: Records, max_steps: int = 0) -> dict[str, int]:
-    """How many problems each split gives; of demonstrations those whose notes compute the gold answer."""
-    found = {split: split_problems(records, split, max_steps) for split in SPLITS}
-    found["demonstrations"] = [problem for problem in found["demonstrations"] if _is_shown(problem)]
-    return {split: len(problems) for split, problems in found.items()}
-
-
-def _is_shown(problem: Problem) -> bool:
-    """Whether `gsm8k_demonstrations` will keep a problem's notes, told without running them."""
-    try:
-        program(problem.notes, problem.question)
-        value = evaluated(_expression(NOTE.findall(problem.notes)[-1][0]))
-    except ValueError:
-        return False
-    return number(problem.answer) in (value, round(value, 4))
+    """How many problems each split gives, and how many demonstrations at most: not every solution can be shown."""
+    told = {split: len(split_problems(records, split, max_steps)) for split in SPLITS}
+    return told | {"demonstrations": WAYS * told["demonstrations"]}
 
 
 def _problem(record: Record, split: str) -> Problem:
@@ -231,84 +232,15 @@ def _problem(record: Record, split: str) -> Problem:
     return Problem(name, "gsm8k", family, question, final_answer(solution), notes=solution)
 
 
-def evaluated(expression: str) -> Fraction:
-    """Compute a note's sum exactly.
+def programs(problem: Problem) -> list[list[Call]]:
+    """Different programs for a problem, in an order of its own.
 
     Raises:
-        ValueError: When it is more than numbers, + - * / and brackets.
+        ValueError: When its notes give none; the reason in a few words.
     """
-
-    def value(node: ast.AST) -> Fraction:
-        match node:
-            case ast.Expression(body=body):
-                return value(body)
-            case ast.Constant(value=int() | float()):
-                return Fraction(ast.get_source_segment(expression, node) or "")  # exact: 0.1 is 1/10
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -value(operand)
-            case ast.BinOp(left=left, op=sign, right=right) if type(sign) in SIGNS:
-                return SIGNS[type(sign)](value(left), value(right))
-        raise ValueError("not plain arithmetic")
-
-    if not PLAIN.fullmatch(expression):
-        raise ValueError("not plain arithmetic")
-    try:
-        return value(ast.parse(expression, mode="eval"))
-    except (SyntaxError, ZeroDivisionError, RecursionError) as error:
-        raise ValueError("not plain arithmetic") from error
-
-
-def program(solution: str, question: str = "") -> tuple[str, str]:
-    """Turn the calculator notes of a solution into a sentence and a program.
-
-    Every note becomes a line `step_1 = 48/2  # clips in May`; a number that an earlier step gave, and that the question
-    does not name, is replaced by that step's name, and the last step is printed, as a whole number where it is one.
-
-    Args:
-        solution: GSM8K's worked solution.
-        question: its problem; 15 may be its weeks, although an earlier step gave 15 hours.
-
-    Returns:
-        The sentence and the program.
-
-    Raises:
-        ValueError: When there are no notes, one is more than plain arithmetic, or the last one computes nothing.
-    """
-    notes = list(NOTE.finditer(solution))
-    if not notes:
-        raise ValueError("no notes")
-    named = {Fraction(word) for word in NUMBER.findall(question.replace(",", ""))}
-    lines: list[str] = []
-    steps: dict[Fraction, str] = {}
-    expressions = [_expression(note[1]) for note in notes]
-    results = [evaluated(expression) for expression in expressions]
-    for position, (note, expression, result) in enumerate(zip(notes, expressions, results, strict=True), 1):
-        name = f"step_{position}"
-        after = AFTER_NOTE.match(solution, note.end())
-        comment = " ".join(after[1].split()[:5]) if after else ""
-        line = f"{name} = {with_steps(expression, steps)}"
-        lines.append(f"{line}  # {comment}" if comment else line)
-        if result not in named:
-            steps[result] = name
-    if not re.search(r"[\d.)]\s*[-+*/]", notes[-1][1]):
-        raise ValueError("the last note computes nothing")
-    shown = expressions[0] if len(notes) == 1 else f"step_{len(notes)}"
-    if re.search(r"[/.]", "".join(note[1] for note in notes)):  # a float: print 72, not 72.0
-        shown = f"round({shown})" if results[-1].denominator == 1 else f"round({shown}, 4)"
-    if len(notes) == 1:
-        return "One step is enough.", f"print({shown})"
-    return f"I work it out in {len(notes)} steps.", "\n".join([*lines, f"print({shown})"])
-
-
-def _expression(note: str) -> str:
-    """A note's sum without thousands commas and leading zeros, as Python wants it."""
-    return re.sub(r"(?<![\d.])0+(?=\d)", "", note.replace(",", "").strip())
-
-
-def with_steps(expression: str, steps: Mapping[Fraction, str]) -> str:
-    """Replace numbers that earlier steps gave by the names of those steps, each name once."""
-    free = dict(steps)
-    return NUMBER.sub(lambda match: free.pop(Fraction(match[0]), match[0]), expression)
+    stream, answer = named(0, "gsm8k", problem.question), number(problem.answer)
+    found = ways(steps(problem.notes, problem.question, answer or Fraction(0)), stream)
+    return stream.sample(found, len(found))
 
 
 def gsm8k_demonstrations(
@@ -317,9 +249,11 @@ def gsm8k_demonstrations(
     limit: int | None = None,
     progress: OnProgress | None = None,
 ) -> tuple[list[Demonstration], dict[str, int]]:
-    """Make demonstrations from GSM8K's calculator notes, and keep those whose program gives the gold answer.
+    """Make demonstrations from GSM8K's worked solutions, and keep those whose programs give the gold answer.
 
-    **Paper:** section 3.1: demonstrations are filtered by their final answer.
+    A problem is shown in up to `WAYS` ways, some in two calls; all problems are shown once before one is shown twice.
+
+    **Paper:** section 3.1: demonstrations are filtered by their final answer; there a question has up to 50.
 
     Args:
         problems: GSM8K problems, in order of preference.
@@ -328,32 +262,53 @@ def gsm8k_demonstrations(
         progress: Called with (kept so far, wanted).
 
     Returns:
-        The kept demonstrations, and counts: "kept" and "dropped: ..." for each reason.
+        The kept demonstrations, and counts: "kept", and "dropped: ..." for each reason.
     """
     problems = list(problems)
-    wanted = len(problems) if limit is None else limit
+    wanted = WAYS * len(problems) if limit is None else limit
     kept: list[Demonstration] = []
     counts: Counter[str] = Counter(kept=0)
-    for problem in problems:
+    for problem, way in _in_turn(problems, counts):
         if len(kept) >= wanted:
             break
-        try:
-            sentence, code = program(problem.notes, problem.question)
-        except ValueError as error:
-            counts[f"dropped: {error}"] += 1
+        made = _executed(problem, way, session_factory)
+        if isinstance(made, str):
+            counts[f"dropped: {made}"] += 1
             continue
-        with session_factory() as session:
-            result = session.run(code)
-        output = result.text.strip()
-        if result.error:
-            counts["dropped: the program fails"] += 1
-        elif not is_correct(output, problem.answer):
-            counts["dropped: the notes do not give the gold answer"] += 1
-        else:
-            asked, told = say("user", problem.question), say("tool", output)
-            messages = [asked, call(sentence, code), told, conclude(output)]
-            kept.append(Demonstration(problem, "notes", messages, correct=True))
-            counts["kept"] += 1
-            if progress:
-                progress(len(kept), wanted)
+        kept.append(made)
+        counts["kept"] += 1
+        if progress:
+            progress(len(kept), wanted)
     return kept, dict(counts)
+
+
+def _in_turn(problems: list[Problem], counts: Counter[str]) -> Iterator[tuple[Problem, list[Call]]]:
+    """Every problem's first program, then every second one, and so on; a problem without any is counted as dropped."""
+    made: dict[str, list[list[Call]]] = {}
+    for turn in range(WAYS):
+        for problem in problems:
+            if turn == 0:
+                try:
+                    made[problem.id] = programs(problem)
+                except ValueError as error:
+                    counts[f"dropped: {error}"] += 1
+            for way in made.get(problem.id, [])[turn : turn + 1]:
+                yield problem, way
+
+
+def _executed(problem: Problem, way: list[Call], session_factory: SessionFactory) -> Demonstration | str:
+    """The demonstration of a program, each call run in one session; or why there is none."""
+    messages, output = [say("user", problem.question)], ""
+    with session_factory() as session:
+        for sentence, code, prints in way:
+            result = session.run(code)
+            output = result.text.strip()
+            if result.error:
+                return "the program fails"
+            if output != prints:
+                return "the program prints another number"
+            messages += [call(sentence, code), say("tool", output)]
+    if not is_correct(output, problem.answer):
+        return "the program does not give the gold answer"
+    strategy = "one call" if len(way) == 1 else "two calls"
+    return Demonstration(problem, strategy, [*messages, conclude(output)], correct=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from mtdpo_lib.problems import benchmarks, composed, gsm8k, habits
+from mtdpo_lib.problems import benchmarks, composed, gsm8k, gsm8k_math, habits
 from mtdpo_lib.problems.base import SUITES, Problem, taking_turns
 from mtdpo_lib.problems.published import checksums
 from mtdpo_lib.profiles.sections import ProblemSettings
@@ -30,6 +30,8 @@ def load_problems(settings: ProblemSettings, split: str, count: int, seed: int) 
     """
     if settings.world == "gsm8k":
         return gsm8k.load_gsm8k(settings.gsm8k_dir, split, count, seed, settings.gsm8k_max_steps)
+    if settings.world == "gsm8k-math":
+        return gsm8k_math.load(settings, split, count, seed)
     if settings.world == "composed":
         make = partial(composed.make_problems, level=settings.level)
     else:
@@ -88,9 +90,11 @@ class Questions:
             hub = benchmarks.BENCHMARKS[self.split].hub
             return asked | {"data": checksums(folder, [f"{self.split}.jsonl"]) if folder else {"hub": hub}}
         world = self.world
-        if world.world == "gsm8k":
+        if world.world.startswith("gsm8k"):
             folder = gsm8k.data_folder(world.gsm8k_dir)
             data = checksums(folder, gsm8k.PUBLISHED) if folder else {"hub": gsm8k.HUB}
+            if world.world == "gsm8k-math":
+                data |= {"math": gsm8k_math.data()}
             return asked | {"world": world.world, "max_steps": world.gsm8k_max_steps, "data": data}
         dials = ("level",) if world.world == "composed" else ("families", "largest_answer")
         return asked | {name: getattr(world, name) for name in ("world", *dials)}

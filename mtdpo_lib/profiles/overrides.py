@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -186,7 +187,7 @@ def get_profile(name: str, settings: Sequence[str] | str | Mapping[str, str] = (
         raise SettingError(f"Unknown profile {name!r}: {_nearest(name, list(PROFILES))}")
     changes = settings if isinstance(settings, Mapping) else parse_assignments(settings)
     profile = override(PROFILES[name], changes)
-    if profile.problems.world == "gsm8k" and not profile.problems.gsm8k_dir:
+    if profile.problems.world.startswith("gsm8k") and not profile.problems.gsm8k_dir:
         profile = profile.changed(problems={"gsm8k_dir": os.environ.get("MTDPO_GSM8K_DIR", "")})
     return profile
 
@@ -195,4 +196,9 @@ def settings_hash(profile: Profile, seed: int) -> str:
     """Short hash of all settings and the seed. Where data lie on this machine is not part of it."""
     settings = profile.to_dict()
     settings["problems"].pop("gsm8k_dir")
+    for name, section in vars(profile).items():
+        for item in fields(section) if is_dataclass(section) else ():
+            younger = not item.metadata.get("in_hash_at_default", True)
+            if younger and getattr(section, item.name) == item.default:
+                settings[name].pop(item.name)
     return digest(json.dumps({"profile": settings, "seed": seed}, sort_keys=True), size=6)

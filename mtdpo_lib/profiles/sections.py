@@ -54,6 +54,8 @@ Template = Literal["", "mistral"]
 CHECKED = ConfigDict(strict=True, extra="forbid")
 # Of a setting that no stage reads: what an experiment decides from it reaches the stages as an input of its own.
 NOT_IN_KEY = {"in_stage_key": False}
+# Of a setting that is younger than kept records: where it has its default, settings are hashed as they were without it.
+YOUNGER = {"in_hash_at_default": False}
 
 
 class SettingError(ValueError):
@@ -65,8 +67,8 @@ class ProblemSettings:
     """What is asked, and how many of each. Counts are totals over the suites."""
 
     # "composed": plans put together from pieces, demonstrations all right; "habits": families with a habit each, and a
-    # teacher that is often wrong; "gsm8k": published
-    world: Literal["composed", "habits", "gsm8k"] = "habits"
+    # teacher that is often wrong; "gsm8k", and with MATH and the paper's SFT set "gsm8k-math": published
+    world: Literal["composed", "habits", "gsm8k", "gsm8k-math"] = "habits"
     level: Level = 2  # composed: 1 to 4, how many steps a problem has
     # composed: interchangeable wordings at each place of a demonstration; a right answer is worth so many logarithms
     wordings: Wordings = 8
@@ -207,6 +209,8 @@ class PreferenceSettings:
     # K further answers of the tool for each observation, from which the margin of eq. (13)'s third term is learned; 0: off
     stochastic_tool_correction: Whole = 0
     rows_at_once: Whole = 0  # pairs in memory at a time inside a step; 0: all. The step is the same
+    # Iteration 1 begins only when this share of its samples is right: from fewer hardly anything can be learnt
+    least_right: Share = field(default=0.0, metadata=NOT_IN_KEY | YOUNGER)
 
 
 @dataclass(frozen=True, config=CHECKED)

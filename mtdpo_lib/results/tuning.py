@@ -11,6 +11,7 @@ from typing import Any
 from mtdpo_lib.common.files import REFERENCE_RUNS, read_json, write_json
 from mtdpo_lib.common.progress import say
 from mtdpo_lib.experiment.tune import RATE, second_setting
+from mtdpo_lib.problems.supply import fitted
 from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.results import figures, report, study_metrics
 
@@ -31,7 +32,7 @@ def summarise(out: Path) -> Path:
     by_arm, profile, settings = study_metrics.read_arms(out)
     rows = [_row(list(records.values())) for records in by_arm.values()]
     best = {method: row["setting"] for method, row in chosen(rows).items()}
-    n = get_profile(profile, settings).problems.development
+    n = fitted(get_profile(profile, settings)).problems.development
     found = {"profile": profile, "settings": settings, "n": n, "rule": RULE, "chosen": best, "tried": rows}
     for line in sentences(found):
         say(line)

@@ -2,8 +2,11 @@
 
 import pytest
 
+from mtdpo_lib.common.files import write_json
 from mtdpo_lib.experiment import steps
+from mtdpo_lib.experiment.check import WeakStart
 from mtdpo_lib.experiment.study import Planned
+from mtdpo_lib.lessons.run import INPUT_FAILURES
 from mtdpo_lib.profiles import get_profile
 
 CHAIN = ["demonstrations", "sft", "rollouts/1", "pairs/1", "training/1", "selection/1", "evaluation/mdpo-1"]
@@ -39,6 +42,7 @@ def keys(tmp_path, *settings):
         ("evaluation.sampled=9", "evaluation/mdpo-1"),
         ("evaluation.bootstrap=99", None),
         ("tune.rates=1e-9", None),
+        ("preference.least_right=0.5", None),
         ("preference.reference=fixed", None),  # in iteration 1 it is the same policy
         ("problems.gsm8k_max_steps=3", None),  # of a world that is not asked
     ],
@@ -68,6 +72,28 @@ def test_policies_say_which_arm_and_iteration_they_are(tmp_path):
     assert (variant.name, variant.arm, variant.iteration) == ("mdpo-2-fixed", "mdpo-fixed", 2)
     arm = experiment.iteration(1, policies[:1], arm="eta-low", eta=0.1).policy
     assert (arm.name, arm.arm, arm.iteration) == ("eta-low-1", "eta-low", 1)
+
+
+def test_preference_learning_begins_when_enough_samples_are_right(tmp_path):
+    experiment = Planned(get_profile("smoke", "preference.least_right=0.5"), 0, tmp_path)
+    sft = [experiment.sft_policy()]
+    first = experiment.iteration(1, sft)  # of a plan nothing is made, so nothing is known
+    second = experiment.iteration(2, [*sft, first.policy])
+    for made, right in ((first, 3), (second, 0)):
+        made.pairs.path.mkdir(parents=True)
+        write_json(made.pairs.path / "manifest.json", {"files": {}, "seconds": 1.0})
+        write_json(made.pairs.path / "report.json", {"trajectories": {"right": right, "wrong": 3}})
+    assert experiment.iteration(1, sft).training == first.training
+    assert experiment.iteration(2, [*sft, first.policy]).training == second.training, (
+        "only the start is looked at"
+    )
+    write_json(first.pairs.path / "report.json", {"trajectories": {"right": 2, "wrong": 3}})
+    with pytest.raises(
+        WeakStart, match=r"2 of the 5 samples on fresh prompts are right \(40.0%\).* begins at 50% "
+    ):
+        experiment.iteration(1, sft)
+    assert experiment.iteration(1, sft, least_right=0.4).training == first.training, "it redoes nothing"
+    assert WeakStart.__name__ in INPUT_FAILURES, "exit code 2"
 
 
 def test_an_arm_is_no_part_of_a_key(tmp_path):

@@ -1,7 +1,9 @@
 """What input can get wrong is said by both commands before anything starts: exit code 2, one sentence, nothing made."""
 
 import json
+import shutil
 import socket
+import time
 
 import pytest
 
@@ -69,8 +71,8 @@ def test_with_everything_there_nothing_is_said(given, data):
             "GSM8K cannot be had from the hub (OfflineModeIsEnabled): set problems.gsm8k",
         ),
         (
-            {"problems.prompts_per_iteration": 30},
-            " iterations of problems.prompts_per_iteration=30. Ask for no",
+            {"problems.prompts_per_iteration": 60},
+            " iterations of problems.prompts_per_iteration=60. Ask for no",
         ),
         ({"problems.demonstrations": 5000}, " for problems.demonstrations=5000. Ask for no more than that."),
         (
@@ -112,6 +114,65 @@ def test_what_cannot_work_is_one_sentence(command, change, sentence, given, tmp_
     assert said.out == "" and said.err.startswith("error: ") and said.err.count("\n") == 1, said
     assert sentence in said.err
     assert not list(out.rglob("*.json"))
+
+
+TWO = [*rows(2)]
+OTHER = TWO[0].replace("#### 2", "#### 3")
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ([], "train.jsonl is empty: fetch it again"),
+        ([*TWO, '{"question": "cut off'], "Line 3 of {}/train.jsonl is not a GSM8K record"),
+        ([*TWO, '{"question": "Why?"}'], "Line 3 of {}/train.jsonl is not a GSM8K record"),
+        (
+            [TWO[0], '{"question": "Why?", "answer": "no number"}'],
+            "Line 2 of {}/train.jsonl is not a GSM8K record",
+        ),
+        (
+            [TWO[0], TWO[1].replace("pens", "gr\u00f6\u00dfe")],
+            "Line 2 of {}/train.jsonl is not a GSM8K record",
+        ),
+        (
+            [*TWO, OTHER],
+            "Lines 1 and 3 of GSM8K's train.jsonl ask the same question and answer it with 2 and 3",
+        ),
+        (None, "has no train.jsonl: set problems.gsm8k_dir"),
+    ],
+)
+def test_bad_data_is_one_sentence_with_its_line(lines, sentence, given, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "run_notebooks", lambda *_: pytest.fail("a notebook started"))
+    (data / "train.jsonl").unlink()
+    if lines is not None:
+        (data / "train.jsonl").write_bytes("\n".join(lines).encode("latin-1"))
+    settings = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+    assert main(["reproduce", "--profile", "small", "--out", str(tmp_path / "out"), *settings]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and sentence.format(data) in said.err, said
+
+
+def test_a_model_folder_without_tokenizer_is_one_sentence(given, base, tmp_path):
+    shutil.copytree(base, tmp_path / "bare", ignore=shutil.ignore_patterns("*token*", "*.jinja"))
+    settings = {name: str(value) for name, value in {**given, "model.base": tmp_path / "bare"}.items()}
+    with pytest.raises(
+        ValueError, match=r"The folder .*bare holds no language model that loads .* tokenizer"
+    ) as caught:
+        check(get_profile("small", settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_network_the_profiles_are_refused_within_seconds(monkeypatch, tmp_path, capsys):
+    """The hub is asked for the data, which every one of them needs before anything else."""
+    monkeypatch.delenv("MTDPO_GSM8K_DIR", raising=False)
+    for profile in ("small", "paper", "paper-mistral"):
+        start = time.monotonic()
+        assert main(["reproduce", "--profile", profile, "--out", str(tmp_path / profile)]) == 2
+        assert (
+            "GSM8K cannot be had from the hub" in capsys.readouterr().err
+            and not (tmp_path / profile).exists()
+        )
+        assert time.monotonic() - start < 60, "ten seconds on a machine with nothing else to do"
 
 
 def test_a_server_that_never_answers_is_not_waited_for(given, monkeypatch):

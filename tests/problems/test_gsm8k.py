@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import tempfile
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,18 +16,28 @@ import pytest
 from hypothesis import strategies as st
 from support import fuzzed
 
-from mtdpo_lib.problems import SPLITS, gsm8k_demonstrations, load_demonstrations, load_gsm8k, load_problems
+from mtdpo_lib.problems import (
+    SPLITS,
+    Problem,
+    gsm8k_demonstrations,
+    load_demonstrations,
+    load_gsm8k,
+    load_problems,
+)
 from mtdpo_lib.problems.gsm8k import (
     FOLDER_VARIABLE,
     PUBLISHED,
     final_answer,
-    program,
+    programs,
     read_records,
     sources,
     supply,
     training_problems,
 )
-from mtdpo_lib.profiles import ProblemSettings
+from mtdpo_lib.profiles import ProblemSettings, get_profile
+from mtdpo_lib.sandbox import SandboxPool
+
+GSM8K = Path(os.environ.get("MTDPO_GSM8K_DIR") or Path(__file__).parents[2] / "../shared/data/gsm8k")
 
 
 def settings_of(folder="", demonstrations=20):
@@ -36,6 +48,7 @@ class TrustedSession:
     """Runs programs made from this file's own notes, in this process. Never for a model's code."""
 
     def __enter__(self):
+        self.names = {}
         return self
 
     def __exit__(self, *_):
@@ -45,7 +58,7 @@ class TrustedSession:
         out = io.StringIO()
         try:
             with contextlib.redirect_stdout(out):
-                exec(code, {})
+                exec(code, self.names)
         except Exception as error:
             return SimpleNamespace(text=f"{type(error).__name__}: {error}", error=type(error).__name__)
         return SimpleNamespace(text=out.getvalue().strip(), error=None)
@@ -73,29 +86,35 @@ def folder(tmp_path, monkeypatch):
     return write(tmp_path, [record(i) for i in range(1, 201)])
 
 
-def problem_of(tmp_path, question, answer):
-    write(tmp_path, [{"question": question, "answer": answer}])
-    (problem,) = [p for split in SPLITS for p in load_gsm8k(tmp_path, split, None, seed=0)]
-    return problem
+def problem_of(question, answer):
+    return Problem("gsm8k/train/0", "gsm8k", "2-step", question, final_answer(answer), notes=answer)
 
 
 # ---- reading and splitting
 
 
-def test_splits_are_a_partition_of_the_training_file(folder):
-    loaded = {split: {p.question for p in load_gsm8k(folder, split, None, seed=0)} for split in SPLITS}
-    assert sum(map(len, loaded.values())) == len(set().union(*loaded.values())) == 200
-    assert all(loaded.values())
+def questions(folder, split):
+    return {problem.question for problem in load_gsm8k(folder, split, None, seed=0)}
+
+
+def test_demonstrations_and_prompts_share_questions_and_what_is_tested_is_apart(folder):
+    training, prompts, development, test = (questions(folder, split) for split in SPLITS)
+    assert training == prompts and len(training | development | test) == 200
+    assert len(training) + len(development) + len(test) == 200 and development and test
     for problem in load_gsm8k(folder, "test", None, seed=0):
         assert problem.id.startswith("gsm8k/train-heldout/") and problem.suite == "gsm8k"
+    orders = [load_gsm8k(folder, split, None, seed=0) for split in SPLITS[:2]]
+    assert orders[0] != orders[1] and set(orders[0]) == set(orders[1])
 
 
-def test_a_test_file_is_the_test_split_and_moves_no_other_question(folder):
-    before = {split: load_gsm8k(folder, split, None, seed=0) for split in SPLITS}
+def test_a_test_file_is_the_test_split_and_lets_the_held_out_questions_train(folder):
+    before = {split: questions(folder, split) for split in SPLITS}
     write(folder, [record(i) for i in range(500, 520)], "test.jsonl")
-    after = {split: load_gsm8k(folder, split, None, seed=0) for split in SPLITS}
-    assert all(before[split] == after[split] for split in SPLITS if split != "test")
-    assert len(after["test"]) == 20 and all(p.id.startswith("gsm8k/test/") for p in after["test"])
+    after = {split: questions(folder, split) for split in SPLITS}
+    assert after["development"] == before["development"]
+    assert after["preference"] == after["demonstrations"] == before["preference"] | before["test"]
+    assert len(after["test"]) == 20 and not after["test"] & before["test"]
+    assert all(p.id.startswith("gsm8k/test/") for p in load_gsm8k(folder, "test", None, seed=0))
 
 
 def test_the_seed_chooses_and_a_larger_count_begins_alike(folder):
@@ -108,7 +127,7 @@ def test_max_steps_counts_calculator_notes(tmp_path):
     long = {"question": "A long one?", "answer": "<<1+1=2>>2 <<2+1=3>>3 <<3+1=4>>4\n#### 4"}
     write(tmp_path, [long, *(record(i) for i in range(1, 9))])
     for limit, number in ((0, 9), (None, 9), (3, 9), (2, 8), (1, 0)):
-        assert sum(len(load_gsm8k(tmp_path, split, None, 0, limit)) for split in SPLITS) == number
+        assert sum(len(load_gsm8k(tmp_path, split, None, 0, limit)) for split in SPLITS[1:]) == number
 
 
 def test_what_is_tested_is_left_out_of_training_and_said_with_its_lines(folder):
@@ -137,7 +156,7 @@ def test_a_question_with_two_answers_is_refused_with_its_lines(tmp_path):
     same = {**record(2), "answer": record(2)["answer"] + ".0"}
     write(tmp_path, [record(1), record(2), "", record(2), same])
     assert len(training_problems(read_records(tmp_path))) == 4
-    assert sum(len(load_gsm8k(tmp_path, split, None, seed=0)) for split in SPLITS) == 2
+    assert sum(len(load_gsm8k(tmp_path, split, None, seed=0)) for split in SPLITS[1:]) == 2
     write(tmp_path, [record(1), record(2), "", record(3), wrong])
     with pytest.raises(
         ValueError, match=r"Lines 2 and 5 of GSM8K's train.jsonl ask the same .* with 6 and 7: remove"
@@ -149,7 +168,7 @@ def test_a_question_with_two_answers_is_refused_with_its_lines(tmp_path):
         load_gsm8k(tmp_path, "demonstrations", None, seed=0)
 
 
-def test_supply_tells_what_the_splits_and_the_sandbox_will_give(folder):
+def test_supply_tells_what_the_splits_give_and_how_many_demonstrations_at_most(folder):
     odd = ["<<2/3=.67>>.67\n#### 0.6667", "<<1/0=6>>6\n#### 6", "No notes.\n#### 5", "<<2*3=6>>6\n#### 7"]
     own = [{"question": f"{i} {n}?", "answer": answer} for i in range(30) for n, answer in enumerate(odd)]
     write(folder, [*own, *(record(i) for i in range(1, 201))])
@@ -157,10 +176,13 @@ def test_supply_tells_what_the_splits_and_the_sandbox_will_give(folder):
         told = supply(read_records(folder), max_steps)
         given = {split: load_gsm8k(folder, split, None, 0, max_steps) for split in SPLITS}
         kept, _ = gsm8k_demonstrations(given["demonstrations"], TrustedSession)
+        at_most = 3 * len(given["demonstrations"])
         assert told == {split: len(problems) for split, problems in given.items()} | {
-            "demonstrations": len(kept)
+            "demonstrations": at_most
         }
-        assert len(kept) < len(given["demonstrations"])
+        assert (
+            0 < len({one.problem.id for one in kept}) < len(given["demonstrations"]) and len(kept) < at_most
+        )
 
 
 @pytest.mark.parametrize(
@@ -250,8 +272,10 @@ def test_any_line_is_read_or_named(lines, end):
         except ValueError as error:
             assert str(error).count("\n") == 0 and re.search("Lines? [0-9]+", str(error)), error
             return
-        kept, counts = gsm8k_demonstrations(training_problems(records), TrustedSession)
-        assert len(kept) + sum(counts.values()) - counts["kept"] == len(records.train)
+        problems = list({problem.id: problem for problem in training_problems(records)}.values())
+        kept, counts = gsm8k_demonstrations(problems, TrustedSession)
+        shown = {one.problem.id for one in kept}
+        assert len(shown) + sum(counts.values()) - counts["kept"] == len(problems)
         assert supply(records).keys() == set(SPLITS)
 
 
@@ -303,44 +327,98 @@ def test_without_a_folder_the_hub_is_asked_and_its_failure_names_the_setting(mon
         load_gsm8k("", "test", None, seed=0)
 
 
-# ---- programs
+# ---- what is made of it
 
 
-def test_notes_become_named_steps():
-    sentence, code = program(record(24)["answer"])
-    assert sentence == "I work it out in 2 steps."
-    assert code == "step_1 = 48/2  # grams\nstep_2 = 48+step_1  # grams\nprint(round(step_2))"
+def only(question, answer, calls=1):
+    """The programs of an invented solution, or of the first call of those in two calls."""
+    return {way[0].code for way in programs(problem_of(question, answer)) if len(way) == calls}
+
+
+def test_a_problem_is_shown_in_several_ways():
+    problem = problem_of(**record(24))
+    (one, *more), two = (
+        [way for way in programs(problem) if len(way) == calls] for calls in (1, 2)
+    )  # fmt: skip
+    assert [call.code for call in two[0]] == [
+        "# The lid weighs 48/2 grams.\nlid_weighs = 48/2\nprint(round(lid_weighs))",
+        "# Together 48+24 grams.\ntogether = 48+24\nprint(round(together))",
+    ]
+    assert two[0][1].sentence == "That is 24." and [call.prints for call in two[0]] == ["24", "72"]
+    assert {one[0].code, *(way[0].code for way in more)} == {
+        "# The lid weighs 48/2 grams.\n{0} = 48/2\n# Together 48+{0} grams.\n{1} = 48+{0}\nprint(round({1}))".format(
+            *names
+        )
+        for names in (("grams", "together"), ("lid_weighs", "together"))
+    }
+
+
+INDEPENDENT = (
+    "Ann has 2*3=<<2*3=6>>6 red pens.\nBo has 4*5=<<4*5=20>>20 blue pens.\n"
+    "They have 6+20=<<6+20=26>>26 pens.\n#### 26"
+)
+
+
+def test_steps_that_do_not_need_each_other_come_in_another_order_too():
+    found = {
+        tuple(line.split(" = ")[1] for line in code.splitlines() if " = " in line)
+        for code in orders_of(INDEPENDENT)
+    }
+    assert found == {("2*3", "4*5", "red_pens+blue_pens"), ("4*5", "2*3", "red_pens+blue_pens")} | {
+        ("2*3", "4*5", "ann+bo")
+    }
+
+
+def orders_of(answer):
+    """Programs in one call of many solutions that differ in nothing but their problem's name."""
+    return {code for number in range(20) for code in only(f"{'Pens' * number}?", answer)}
 
 
 @pytest.mark.parametrize(
-    ("solution", "code"),
+    ("answer", "line"),
     [
-        ("<<48/2=24>>24 clips\n#### 24", "print(round(48/2))"),
-        ("<<3*4=12>>12\n#### 12", "print(3*4)"),
-        (
-            "<<.5*10=5>>5 <<5+05=10>>10 eggs (all)\n#### 10",
-            "step_1 = .5*10\nstep_2 = step_1+5  # eggs\nprint(round(step_2))",
-        ),
-        (
-            "<<1.05*3=3.15>>3.15 <<3.15*2=6.3>>6.3\n#### 6.3",
-            "step_1 = 1.05*3\nstep_2 = step_1*2\nprint(round(step_2, 4))",
-        ),
+        ("She sold 48/2 = <<48/2=24>>24 clips in May.\n#### 24", "clips_in_may = 48/2"),
+        ("The total cost of cookies is 4*2=$<<4*2=8>>8\n#### 8", "total_cost_of_cookies = 4*2"),
+        ("That is 4*2=$<<4*2=8>>8 per minute.\n#### 8", "dollars_per_minute = 4*2"),
+        ("<<3*4=12>>12\n#### 12", "amount = 3*4"),
+        ("<<.5*10=5>>5 for import <<5+05=10>>10 round\n#### 10", "import_2 = .5*10"),
+        ("They are 3*4=<<3*4=12>>12 round\n#### 12", "round_2 = 3*4"),
+        ("So it is $20 + 2 x 30 = $80 in all.\n#### 80", "dollars_in_all = 20+2*30"),
+        ("Then 287 - 260 = <<27=27>>27 points are left.\n#### 27", "points = 287-260"),
+        ("They make <<1,000*2=2,000>>2,000 euros\n#### 2000", "euros = 1000*2"),
     ],
 )
-def test_programs(solution, code):
-    assert program(solution)[1] == code
+def test_results_are_named_after_quantities(answer, line):
+    assert any(line in code.splitlines() for code in only("How much?", answer)), only("How much?", answer)
+
+
+def test_a_comment_stands_before_its_line_and_tells_no_result():
+    answer = "We are told little.\nThe 24 clips are 48/2 = <<48/2=24>>24 clips in May.\nSo 24+48=<<24+48=72>>72.\n#### 72"
+    for code in only("How many, if 48?", answer):
+        lines = code.splitlines()
+        assert lines[0] == "# We are told little." and "24" not in code and "72" not in code
+        assert [line.startswith("#") for line in lines] == [True, True, False, True, False, False]
 
 
 def test_a_number_of_the_question_is_not_taken_for_an_earlier_result():
-    solution = "<<3*5=15>>15 hours <<15+9=24>>24 <<15*24=360>>360\n#### 360"
-    assert program(solution, "How long in 15 weeks?")[1].splitlines()[1:3] == [
-        "step_2 = 15+9",
-        "step_3 = 15*step_2",
-    ]
-    assert program(solution, "How long?")[1].splitlines()[1:3] == [
-        "step_2 = step_1+9",
-        "step_3 = step_1*step_2",
-    ]
+    solution = "<<3*5=15>>15 hours <<15+9=24>>24 days <<15*24=360>>360 in all\n#### 360"
+    for weeks in ("15 weeks", "fifteen, that is 15,000/1000 or 15.0, weeks"):
+        codes = only(f"How long in {weeks}?", solution)
+        assert all("= 15+9" in code and "= 15*days" in code for code in codes)
+    codes = only("How long?", solution)
+    assert all("= hours+9" in code and "= hours*days" in code for code in codes)
+    assert "days = 2+9" in next(iter(only("Twice?", "<<1*2=2>>2 hours <<2+9=11>>11 days\n#### 11")))
+
+
+def test_a_float_is_printed_as_the_number_it_is():
+    assert "print(total)" in next(iter(only("?", "Total: <<3*4=12>>12\n#### 12")))
+    assert "print(round(total))" in next(iter(only("?", "Total: <<24/2=12>>12\n#### 12")))
+    assert "print(round(total, 4))" in next(iter(only("?", "Total: <<25/2=12.5>>12.5\n#### 12.5")))
+
+
+def test_a_second_call_sees_exactly_what_the_first_printed():
+    """A third is no number of four decimals, so that no second call begins with it."""
+    assert not only("?", "A: <<1/3=.33>>.33\nB: <<.33*3=1>>1 and more: <<1/3*3=1>>1\n#### 1", calls=2)
 
 
 def test_the_command_tells_the_share_and_shows_some(folder, capsys):
@@ -348,7 +426,7 @@ def test_the_command_tells_the_share_and_shows_some(folder, capsys):
 
     assert main(["gsm8k", str(folder), "--sample", "2"]) == 0
     shown = capsys.readouterr().out
-    assert "200 of 200 solutions (100.0%): 200 kept" in shown and shown.count("===") == 2
+    assert "200 of 200 solutions (100.0%): 599 kept" in shown and shown.count("===") == 2
     assert main(["gsm8k", str(folder / "nowhere")]) == 2
 
 
@@ -365,29 +443,65 @@ def test_the_command_tells_the_share_and_shows_some(folder, capsys):
         ("<<2*3=6>>6 and so <<-6=-6>>-6\n#### -6", "dropped: the last note computes nothing"),
     ],
 )
-def test_what_cannot_be_shown_is_dropped_with_its_reason(tmp_path, solution, reason):
-    kept, counts = gsm8k_demonstrations([problem_of(tmp_path, "Why?", solution)], TrustedSession)
+def test_what_cannot_be_shown_is_dropped_with_its_reason(solution, reason):
+    kept, counts = gsm8k_demonstrations([problem_of("Why?", solution)], TrustedSession)
     assert kept == [] and counts == {"kept": 0, reason: 1}
 
 
-def test_a_failing_program_is_dropped(tmp_path):
+@pytest.mark.parametrize(
+    ("code", "reason"), [("1/0", "the program fails"), ("print(7)", "the program prints another number")]
+)
+def test_a_program_that_does_otherwise_in_the_sandbox_is_dropped(code, reason):
     class Broken(TrustedSession):
-        def run(self, code):
-            return super().run("1/0")
+        def run(self, _):
+            return super().run(code)
 
-    kept, counts = gsm8k_demonstrations([problem_of(tmp_path, "Why?", "<<2*3=6>>6\n#### 6")], Broken)
-    assert kept == [] and counts == {"kept": 0, "dropped: the program fails": 1}
+    kept, counts = gsm8k_demonstrations([problem_of("Why?", "<<2*3=6>>6\n#### 6")], Broken)
+    assert kept == [] and counts == {"kept": 0, f"dropped: {reason}": 1}
 
 
 def test_demonstrations_show_the_tools_output(folder):
     problems = load_gsm8k(folder, "demonstrations", None, seed=0)
     kept, counts = gsm8k_demonstrations(problems, TrustedSession)
-    assert len(kept) == counts["kept"] == len(problems)
+    assert 2 * len(problems) < len(kept) == counts["kept"] <= 3 * len(problems)
+    assert {one.strategy for one in kept} == {"one call", "two calls"}
+    assert kept[: len(problems)] == gsm8k_demonstrations(problems, TrustedSession, limit=len(problems))[0]
+    assert [one.problem for one in kept[: len(problems)]] == problems, (
+        "each is shown once before one is shown twice"
+    )
     for one in kept:
-        assert [message["role"] for message in one.messages] == ["user", "assistant", "tool", "assistant"]
-        assert one.messages[2]["content"] == one.problem.answer  # "72", not "72.0"
-        assert one.messages[3]["content"] == f"The answer is \\boxed{{{one.problem.answer}}}."
-        assert one.correct and not re.search("<<|####", str(one.messages))
+        calls = 1 + (one.strategy == "two calls")
+        assert [message["role"] for message in one.messages] == [
+            "user",
+            *["assistant", "tool"] * calls,
+            "assistant",
+        ]
+        assert one.messages[-2]["content"] == one.problem.answer  # "72", not "72.0"
+        assert one.messages[-1]["content"] == f"The answer is \\boxed{{{one.problem.answer}}}."
+        assert one.correct and not re.search("<<|####|steps", str(one.messages))
+        assert not re.search(r"^[^#\n]+#", one.messages[1]["content"], re.MULTILINE), (
+            "no comment behind an expression"
+        )
+
+
+@pytest.mark.skipif(not (GSM8K / "train.jsonl").is_file(), reason="needs GSM8K: set MTDPO_GSM8K_DIR")
+def test_more_than_nine_in_ten_published_solutions_are_shown():
+    problems = training_problems(read_records(GSM8K))
+    reasons = Counter(reason_of(problem) for problem in problems)
+    assert reasons[""] > 0.94 * len(problems), reasons
+    with SandboxPool(get_profile("small").sandbox) as pool:
+        kept, counts = gsm8k_demonstrations(problems[:40], pool.session)
+    assert counts.keys() <= {"kept", *(f"dropped: {reason}" for reason in reasons)}, (
+        "what the sandbox ran was right"
+    )
+    assert len(kept) > 80 and len({str(one.messages) for one in kept}) == len(kept)
+
+
+def reason_of(problem):
+    try:
+        return "" if programs(problem) else "none"
+    except ValueError as error:
+        return str(error)
 
 
 # ---- through the settings
@@ -400,5 +514,12 @@ def test_settings_choose_gsm8k(folder, monkeypatch):
     assert len(made) == report["total"] == report["correct"] == 20 and report["dropped"] == {}
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
     assert load_problems(settings_of(), "preference", 5, 0) == load_gsm8k(folder, "preference", 5, 0)
-    with pytest.raises(ValueError, match=r"asks for 5000: lower it\."):
-        load_demonstrations(settings_of(demonstrations=5000), 0, TrustedSession)
+    made, report = load_demonstrations(settings_of(demonstrations=5000), 0, TrustedSession)
+    training = load_gsm8k(folder, "demonstrations", None, 0)
+    assert {one.problem for one in made} == set(training)
+    assert report["total"] == len(made) > 2 * len(training)
+    write(folder, [{"question": f"{i}?", "answer": "Just so.\n#### 5"} for i in range(9)])
+    with pytest.raises(
+        ValueError, match=r"The data give no demonstration \([1-9] dropped: no notes\): take other data"
+    ):
+        load_demonstrations(settings_of(), 0, TrustedSession)

@@ -43,11 +43,11 @@ def test_profiles_are_named_and_frozen(name):
         ("smoke", "", "58689e23b23b"),
         ("cpu", "", "d0d1146a6005"),
         ("composed", "", "4600b077b202"),
-        ("small", "", "c5d267ab34fd"),
-        ("paper", "", "60af43345409"),
-        ("paper-codegemma", "", "26817a4af5ab"),
-        ("paper-mistral", "", "ee6a6ff2086d"),
-        ("paper-gemma2", "", "91a3da8cb024"),
+        ("small", "", "d99a5399b0c1"),
+        ("paper", "", "0ed2c15b749c"),
+        ("paper-codegemma", "", "05509c591792"),
+        ("paper-mistral", "", "a88ff99dadd5"),
+        ("paper-gemma2", "", "5312115e1098"),
         ("small", "budget=tiny", "9215d4a83fe0"),
         ("small", "budget=qlora", "b6cfb8301e93"),
         ("small", "budget=reduced", "681470ee50f3"),
@@ -57,6 +57,11 @@ def test_no_setting_of_a_profile_moves_unseen(name, settings, expected):
     assert settings_hash(get_profile(name, settings), 0) == expected, (
         "a name or default changed: kept records of this profile no longer belong to it"
     )
+
+
+def test_a_younger_setting_enters_the_hash_only_when_it_is_set():
+    hashes = [settings_hash(get_profile("smoke", f"preference.least_right={share}"), 0) for share in (0, 0.1)]
+    assert hashes[0] == settings_hash(get_profile("smoke"), 0) != hashes[1]
 
 
 def test_settings_change_one_value_and_nothing_else():
@@ -292,6 +297,7 @@ def test_fields_that_enter_no_key_are_marked():
         "sft.early_epochs",
         "sft.start_epochs",
         "preference.reference",
+        "preference.least_right",
         "preference.checkpoint_choice",
         "evaluation.bootstrap",
         "evaluation.sampled",
