@@ -65,7 +65,7 @@ SET = option("--set", dest="settings", action="append", default=[], metavar="KEY
              help="change a setting; repeatable; names: the command `profiles`")  # fmt: skip
 RUNS = option("runs", nargs="+", type=Path, metavar="RUN")
 # What works on the notebooks and the kept records of the repository.
-IN_CHECKOUT = ("reproduce", "readme", "keep", "figures", "refresh-notebooks", "gate", "base")
+IN_CHECKOUT = ("reproduce", "readme", "keep", "figures", "refresh-notebooks", "gate", "base", "course")
 JOBS = option("--jobs", type=whole, default=0, help="processes at one time (default: what fills the cores)")
 RAY = option("--ray", default="", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto")
 KEEP = option("--keep", action="store_true", help="keep the records of what is finished in data/")
@@ -298,6 +298,19 @@ def refresh_notebooks(options: Namespace) -> None:
     from mtdpo_lib.lessons import publish
 
     say_where("Refreshed", *publish.refresh_notebooks(options.run))
+
+
+@command(
+    "the exercises as a course: students' notebooks, autograders, the instructor's pack",
+    option(
+        "--variant", default="2026a", help="other numbers, seeds and hidden cases for each (default 2026a)"
+    ),
+    option("--out", type=Path, default=Path("dist/course"), help="folder (default dist/course)"),
+)
+def course(options: Namespace) -> None:
+    from mtdpo_lib.lessons.course import build
+
+    say_where("Built", *build(options.variant, options.out))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
