@@ -313,6 +313,24 @@ def course(options: Namespace) -> None:
     say_where("Built", *build(options.variant, options.out))
 
 
+@command(
+    "grade submitted notebooks in the sandbox: a table, and a page of feedback for each",
+    option("folder", type=Path, metavar="FOLDER", help="of notebooks, each with its exercise in its name"),
+    option(
+        "--course", type=Path, default=Path("dist/course"), help="what `course` built (default dist/course)"
+    ),
+    option("--out", type=Path, help="folder of table and pages (default FOLDER-grades)"),
+)
+def grade(options: Namespace) -> None:
+    from mtdpo_lib.lessons.grade import grade as grade_all
+
+    folder = options.folder.resolve()
+    out = options.out or folder.with_name(f"{folder.name}-grades")
+    for one in grade_all(folder, options.course / "autograder", out):
+        say(f"{one.submission}: {one.points:g} of {one.possible:g} points. {' '.join(one.problems)}".rstrip())
+    say_where("Grades", out)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, do, and turn what a user can get wrong into one sentence and exit code 2."""
     if isinstance(
