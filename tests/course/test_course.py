@@ -190,6 +190,20 @@ def test_there_is_a_row_and_a_page_for_each(graded):
     assert "the sign is turned round" in pages["./bob_06_multi_turn_dpo_late.ipynb"]
 
 
+def test_every_solution_gets_all_points_and_no_handout_gets_any(tmp_path):
+    for number in MASTERS:
+        for solved in (True, False):
+            file = tmp_path / "in" / str(solved) / MASTERS[number].name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(submission(number, solved=solved))
+    found = list(grade.grade(tmp_path / "in", COURSE / "autograder", tmp_path / "out"))
+    assert len(found) == 2 * len(MASTERS) and not any(one.problems for one in found)
+    for one in found:
+        tasks = read_master(MASTERS[one.exercise[:2]]).tasks.values()
+        assert one.possible == sum(task.points for task in tasks if not task.written)
+        assert one.points == (one.possible if "True" in one.submission else 0), one
+
+
 @pytest.mark.parametrize("number", MASTERS)
 def test_otter_grades_the_solutions_and_the_students_copy_with_the_zip_alone(number, tmp_path):
     with ZipFile(COURSE / "autograder" / f"{MASTERS[number].stem}.zip") as archive:
