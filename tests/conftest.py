@@ -26,7 +26,7 @@ from mtdpo_lib.train import preference_dataset
 from mtdpo_lib.train.loop import training_arguments
 
 # Programs to be run in the sandbox or by hand, not modules with worked examples.
-collect_ignore_glob = ["sandbox/attacks/*", "benchmarks/*"]
+collect_ignore_glob = ["sandbox/attacks/*", "benchmarks/*", "course/wrong/*"]
 
 # Files that take minutes begin first, so that no process is left alone with one of them at the end.
 LONGEST = ("test_notebooks.py", "test_run.py", "test_attacks.py", "test_sandbox.py", "test_theory.py")

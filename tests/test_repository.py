@@ -31,7 +31,7 @@ CHECKS = {
 }
 
 # Lines of code that the library may have, and the rooms of the method among them.
-LIBRARY_LIMIT, METHOD_LIMIT = 12_000, 5_250
+LIBRARY_LIMIT, METHOD_LIMIT = 11_850, 5_200
 METHOD = ("chat/", "sandbox/", "models/", "rollout/", "pairs.py", "train/", "experiment/")
 FILE_LIMIT, FUNCTION_LIMIT = 400, 40
 # What is longer, with the reason; a line that is not needed any more is an error too.
@@ -111,7 +111,7 @@ def test_everything_the_library_imports_is_listed():
     own = {"mtdpo_lib", *workers, *sys.stdlib_module_names}
     packages = metadata.packages_distributions()
     extras = project()["optional-dependencies"]
-    optional = map(Requirement, extras["ray"] + extras["vllm"])
+    optional = map(Requirement, extras["ray"] + extras["vllm"] + extras["course"])
     listed = set(ranges()) | {canonicalize_name(item.name) for item in optional}
     for file in (ROOT / "mtdpo_lib").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
@@ -122,6 +122,7 @@ def test_everything_the_library_imports_is_listed():
                 distributions = {canonicalize_name(name) for name in packages.get(top, [top])}
                 indirect = {
                     "ipython": "ipykernel",
+                    "otter": "otter-grader",
                     "tokenizers": "transformers",
                     "pillow": "matplotlib",
                     "huggingface-hub": "transformers",

@@ -1,0 +1,230 @@
+"""What `make course` built: nothing that a student should not see, notebooks that run, and grades that cannot be forged."""
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import ZipFile
+
+import nbformat
+import pytest
+from masters import EXERCISES, MASTERS, WRONG, read_master
+
+from mtdpo_lib.common.files import ROOT
+from mtdpo_lib.lessons import grade
+
+pytest.importorskip("otter", reason="needs `make course`")
+COURSE = ROOT / "dist" / "course"
+BUILT = sorted((COURSE / "student").glob("*.ipynb"))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not BUILT, reason="needs `make course`"),
+]
+
+
+def test_the_build_is_that_of_the_present_masters():
+    newest = max(file.stat().st_mtime for file in EXERCISES.rglob("*") if file.is_file())
+    assert [file.name for file in BUILT] == [file.name for file in MASTERS.values()]
+    assert min(file.stat().st_mtime for file in BUILT) >= newest, "run `make course` again"
+
+
+@pytest.mark.parametrize("number", MASTERS)
+def test_students_see_no_solution_no_hidden_test_and_no_output(number):
+    text = (COURSE / "student" / MASTERS[number].name).read_text()
+    for mark in ("SOLUTION", "PROMPT", "BEGIN TESTS", "hidden=True", "Rubric", "_elsewhere"):
+        assert mark not in text, mark
+    notebook = nbformat.reads(text, 4)
+    for cell in notebook.cells:
+        assert not cell.get("outputs") and not cell.get("execution_count")
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    master = read_master(MASTERS[number])
+    for task in master.tasks.values():
+        for line in [] if task.written else map(str.strip, task.solution.splitlines()):
+            kept = line.startswith(("def ", '"""', "#", "raise ", "else", "return None")) or len(line) < 12
+            assert kept or line.partition("  # SOLUTION")[0] not in code, line
+
+
+@pytest.mark.parametrize("number", MASTERS)
+def test_a_students_copy_runs_through_and_the_executed_solutions_pass_their_checks(number, tmp_path):
+    copy, out = COURSE / "student" / MASTERS[number].name, tmp_path / "out.ipynb"
+    call = [sys.executable, "-m", "papermill", str(copy), str(out), "--cwd", str(COURSE / "student")]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    solved = (COURSE / "instructor" / "solutions" / MASTERS[number].name).read_text()
+    assert out.read_text().count("failed") > 2 and "Test case failed" not in solved and "passed!" in solved
+
+
+def submission(
+    number: str, instead: dict[str, str] | None = None, first: str = "", solved: bool = True
+) -> str:
+    """A student's notebook: solved or as it was handed out, with other answers, and code that runs first."""
+    notebook = nbformat.read(COURSE / "student" / MASTERS[number].name, 4)
+    answers = {task.name: task.solution for task in read_master(MASTERS[number]).tasks.values() if solved}
+    answers |= instead or {}
+    tasks = iter(task.name for task in read_master(MASTERS[number]).tasks.values() if not task.written)
+    for cell in notebook.cells:
+        if "otter_answer_cell" in cell.metadata.get("tags", []) and cell.cell_type == "code":
+            cell.source = answers.get(next(tasks), cell.source)
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(first))
+    return nbformat.writes(notebook)
+
+
+def hostile(place: Path) -> dict[str, str]:
+    """Programs of students who would rather not solve the tasks; `place` holds what they are after."""
+    solutions = f"{str(COURSE / 'instructor' / 'solutions' / MASTERS['06'].name)!r}"
+    always = "class Right(float):\n    def __eq__(self, other): return True\n    def __repr__(self): return '0.5'\n"
+    return {
+        "forks": "import os\nwhile True:\n    os.fork()",
+        "loops": "while True:\n    pass",
+        "deletes": f"import shutil\nshutil.rmtree({str(place)!r})\nshutil.rmtree('.')",
+        "edits_tests": f"for name in ('judge.py', {str(COURSE / 'student' / 'judge.py')!r}):\n"
+        "    open(name, 'w').write('def expect(*all, **more): ...')",
+        "patches_judge": "import sys, types\nsys.modules['judge'] = types.ModuleType('judge')\n"
+        "sys.modules['judge'].expect = lambda *all, **more: None\nimport math\nmath.isclose = lambda *all, **more: True",
+        "prints_score": "print('mdpo_loss: 4 of 4\\n17 of 17 points')\nprint(repr(1.0))",
+        "reads_solutions": f"exec(open({solutions}).read())",
+        "calls_home": "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:8000').read()",
+        "fills_memory": "hoard = []\nwhile True:\n    hoard.append(bytearray(10**7))",
+        "fills_disk": "with open('large', 'wb') as file:\n    while True:\n        file.write(bytes(10**7))",
+        "prints_on_and_on": "while True:\n    print('x' * 1000)",
+        "ends": "import os\nos._exit(0)",
+        "kills": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
+        "equals_everything": f"{always}mdpo_loss = lambda *all: Right()",
+        "redefines_repr": "repr = lambda value: '0.455'\ncallable = lambda value: True",
+        "recurses": "def deep(n):\n    return deep(n + 1)\ndeep(0)",
+        "nests": "masked = eval('[' * 90 + ']' * 90)\nunmasked = float('nan')",
+    }
+
+
+def write_submissions(folder: Path) -> None:
+    """Some thirty submissions to 06: honest ones, hostile ones, and what is no notebook."""
+    wrong = (WRONG / "06" / "mdpo_gradient-sign.py").read_text()
+    files = {
+        "ada/06_multi_turn_dpo": submission("06"),
+        "bob_06_multi_turn_dpo_late": submission("06", {"mdpo_gradient": wrong}),
+        "cyd/06_multi_turn_dpo": submission("06", solved=False),
+        "dan/06_multi_turn_dpo": submission("06", first="%matplotlib inline\n!ls\nprint('notes')"),
+        "eve/06_multi_turn_dpo": submission("06", first="while True:\n    pass"),
+        "fay/06_multi_turn_dpo": submission(
+            "06", {"mdpo_loss": "def mdpo_loss(*all):\n    while True:\n        pass"}
+        ),
+        "gus/06_multi_turn_dpo": submission("06")[:1000],
+        "hal/06_multi_turn_dpo": "",
+        "ida/homework": submission("06"),
+        "jon/06_multi_turn_dpo": json.dumps(
+            {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+        ),
+    }
+    files |= {
+        f"{name}/06_multi_turn_dpo": submission("06", first=code, solved=False)
+        for name, code in hostile(folder).items()
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.ipynb").write_text(text)
+    (folder / "kim").mkdir()
+    (folder / "kim" / "06_multi_turn_dpo.ipynb").symlink_to(
+        COURSE / "instructor" / "solutions" / MASTERS["06"].name
+    )
+
+
+def contents(*folders: Path) -> dict[str, str]:
+    files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory) -> Iterator[tuple[dict[str, grade.Graded], Path]]:
+    """All submissions graded in one call, with the folder of grades; nothing else may have changed."""
+    folder, out = tmp_path_factory.mktemp("submissions"), tmp_path_factory.mktemp("grades")
+    write_submissions(folder)
+    before, own = contents(folder, COURSE), os.getpid()
+    found = {
+        one.submission.removeprefix("./").partition("/")[0]: one
+        for one in grade.grade(folder, COURSE / "autograder", out)
+    }
+    assert contents(folder, COURSE) == before and os.getpid() == own
+    yield found, out
+
+
+def test_honest_submissions_get_their_points(graded):
+    found, _ = graded
+    full = found["ada"].possible
+    assert full == sum(task.points for task in read_master(MASTERS["06"]).tasks.values() if not task.written)
+    assert {name: found[name].points for name in ("ada", "dan", "eve", "cyd", "jon")} == {
+        "ada": full, "dan": full, "eve": full, "cyd": 0, "jon": 0,
+    }  # fmt: skip
+    (late,) = (one for name, one in found.items() if name.startswith("bob"))
+    assert late.points == full - 4
+    told = {name: said for name, _, _, said in late.tasks}
+    assert "the sign is turned round" in told["mdpo_gradient"][0]
+
+
+def test_hostile_submissions_get_no_points_and_cost_nobody_else_any(graded, tmp_path):
+    found, _ = graded
+    assert {name: found[name].points for name in hostile(tmp_path)} == dict.fromkeys(hostile(tmp_path), 0)
+    assert found["fay"].points == 7  # what needs no loss: z_0 and the slope
+    assert any("longer than" in said for _, _, _, told in found["fay"].tasks for said in told)
+
+
+def test_what_cannot_be_graded_is_told_why(graded):
+    found, _ = graded
+    for name in ("gus", "hal"):
+        assert "cannot be read as a notebook" in found[name].problems[0]
+    assert "06_multi_turn_dpo" in found["ida.ipynb" if "ida.ipynb" in found else "ida"].problems[0]
+    assert "ordinary" in found["kim"].problems[0]
+
+
+def test_there_is_a_row_and_a_page_for_each(graded):
+    found, out = graded
+    rows = list(csv.DictReader((out / "grades.csv").open()))
+    assert {row["submission"]: float(row["points"]) for row in rows} == {
+        one.submission: one.points for one in found.values()
+    }
+    pages = {row["submission"]: (out / "feedback" / row["feedback"]).read_text() for row in rows}
+    assert len(set(pages)) == len(rows) == len(list((out / "feedback").iterdir()))
+    assert "the sign is turned round" in pages["./bob_06_multi_turn_dpo_late.ipynb"]
+
+
+def test_every_solution_gets_all_points_and_no_handout_gets_any(tmp_path):
+    for number in MASTERS:
+        for solved in (True, False):
+            file = tmp_path / "in" / str(solved) / MASTERS[number].name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(submission(number, solved=solved))
+    found = list(grade.grade(tmp_path / "in", COURSE / "autograder", tmp_path / "out"))
+    assert len(found) == 2 * len(MASTERS) and not any(one.problems for one in found)
+    for one in found:
+        tasks = read_master(MASTERS[one.exercise[:2]]).tasks.values()
+        assert one.possible == sum(task.points for task in tasks if not task.written)
+        assert one.points == (one.possible if "True" in one.submission else 0), one
+
+
+@pytest.mark.parametrize("number", MASTERS)
+def test_otter_grades_the_solutions_and_the_students_copy_with_the_zip_alone(number, tmp_path):
+    with ZipFile(COURSE / "autograder" / f"{MASTERS[number].stem}.zip") as archive:
+        assert not any(name.endswith(".ipynb") for name in archive.namelist())
+    for solved, share in ((True, 1.0), (False, 0.0)):
+        file = tmp_path / MASTERS[number].name
+        file.write_text(submission(number, solved=solved))
+        autograder = COURSE / "autograder" / f"{MASTERS[number].stem}.zip"
+        call = [
+            sys.executable,
+            "-m",
+            "otter",
+            "run",
+            "-a",
+            str(autograder),
+            str(file),
+            "-o",
+            str(tmp_path),
+            "--no-logo",
+        ]
+        subprocess.run(call, check=True, capture_output=True, cwd=tmp_path, timeout=300)
+        results = json.loads((tmp_path / "results.json").read_text())["tests"]
+        asked = [one for one in results if one.get("max_score")]
+        assert sum(one["score"] for one in asked) == share * sum(one["max_score"] for one in asked)

@@ -1,0 +1,3 @@
+# feedback: eta is left out
+def push(winner, loser, eta):
+    return -(1 - preferred(winner, loser, eta))

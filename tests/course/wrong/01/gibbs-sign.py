@@ -1,0 +1,4 @@
+# feedback: the sign of the utility is turned round
+def gibbs(reference, utility, eta):
+    weights = [p * math.exp(-u / eta) for p, u in zip(reference, utility)]
+    return [one / sum(weights) for one in weights]

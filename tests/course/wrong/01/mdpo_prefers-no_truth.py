@@ -1,0 +1,7 @@
+# feedback: the true advantage is not taken away
+def mdpo_prefers(prize, chance, sure):
+    def sigmoid(x):
+        return 1 / (1 + math.exp(-x))
+
+    wins = chance * sigmoid(prize - sure) + (1 - chance) * sigmoid(-sure)
+    return math.log(wins / (1 - wins))

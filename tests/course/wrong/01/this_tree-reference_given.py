@@ -1,0 +1,3 @@
+# feedback: the reference is given
+best = value(tree, eta)
+gambles = 0.5

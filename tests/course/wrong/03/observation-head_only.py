@@ -1,0 +1,11 @@
+# feedback: only the head is kept
+def observation(status, text, limit):
+    if status == "timeout":
+        return "Timeout Error"
+    if status == "error":
+        return text.strip().splitlines()[-1]
+    text = text.strip()
+    cut, half = len(text) - limit, limit // 2
+    if cut > 0:
+        return text[:limit]
+    return text or "Result is not defined"

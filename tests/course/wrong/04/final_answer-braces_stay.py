@@ -1,0 +1,6 @@
+# feedback: the braces belong to the answer
+def final_answer(text):
+    import re
+
+    found = re.findall(r"\\boxed(\{(?:[^{}]|\{[^{}]*\})*\})", text)
+    return found[-1] if found else None

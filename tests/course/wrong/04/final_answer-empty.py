@@ -1,0 +1,6 @@
+# feedback: an empty text and not None
+def final_answer(text):
+    import re
+
+    found = re.findall(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}", text)
+    return found[-1] if found else ""

@@ -1,0 +1,6 @@
+# feedback: ends at the first closing brace
+def final_answer(text):
+    import re
+
+    found = re.findall(r"\\boxed\{([^}]*)\}", text)
+    return found[-1] if found else None

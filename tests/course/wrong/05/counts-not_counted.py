@@ -1,0 +1,2 @@
+# feedback: should be a whole number
+pairs = paired_prompts = None

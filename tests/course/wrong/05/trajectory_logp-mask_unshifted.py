@@ -1,0 +1,3 @@
+# feedback: the mask is not shifted with the tokens
+def trajectory_logp(predictions, ids, mask):
+    return sum(predictions[t - 1][ids[t]] for t in range(1, len(ids)) if mask[t - 1])

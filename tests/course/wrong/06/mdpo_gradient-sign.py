@@ -1,0 +1,4 @@
+# feedback: the sign is turned round
+def mdpo_gradient(chosen, rejected, eta):
+    slope = eta * (1 - math.exp(-mdpo_loss(chosen, rejected, eta)))
+    return [slope if role == "assistant" else 0.0 for role, _, _ in chosen]

@@ -1,0 +1,4 @@
+# feedback: the tool's tokens have a gradient
+def mdpo_gradient(chosen, rejected, eta):
+    slope = -eta * (1 - math.exp(-mdpo_loss(chosen, rejected, eta)))
+    return [slope if role in ("assistant", "tool") else 0.0 for role, _, _ in chosen]

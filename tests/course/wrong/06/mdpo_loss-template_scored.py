@@ -1,0 +1,8 @@
+# feedback: the template's tokens are scored
+def mdpo_loss(chosen, rejected, eta):
+    def log_ratio(tokens):
+        rows = [policy - reference for role, policy, reference in tokens if role in ("assistant", "template")]
+        return sum(rows)
+
+    margin = log_ratio(chosen) - log_ratio(rejected)
+    return math.log1p(math.exp(-eta * margin))

@@ -1,0 +1,3 @@
+# feedback: word should be a verdict
+gain = paired_gain(before, after)
+word = True

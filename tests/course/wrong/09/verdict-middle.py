@@ -1,0 +1,3 @@
+# feedback: the middle of the interval decides
+def verdict(low, high, margin):
+    return "agrees" if low + high > 0 else "disagrees"

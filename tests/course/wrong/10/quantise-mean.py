@@ -1,0 +1,9 @@
+# feedback: the mean absolute weight
+def quantise(block, levels):
+    scale = sum(map(abs, block)) / len(block)
+    divisor = scale
+    places = []
+    for one in block:
+        share = one / divisor if divisor else 0.0
+        places.append(min(range(len(levels)), key=lambda n: abs(levels[n] - share)))
+    return scale, places

@@ -1,0 +1,2 @@
+# feedback: should be a number
+nf4_lost = even_lost = None
