@@ -289,6 +289,7 @@ def test_a_study_writes_down_which_problems_it_asks(tmp_path, monkeypatch):
     assert asked["world"] == "habits"
     assert set(asked["problems"].values()) == {"gsm-like/packs", "math-like/next_prime"}
     monkeypatch.setattr(study.Questions, "load", lambda _: problems)
+    monkeypatch.setattr(study, "fitted", lambda profile: profile)  # which reads the data
     published = Study("small", (), seeds=[], arms=[], out=tmp_path).questions()
     assert published == {"world": "gsm8k", "problems": {one.id: one.id for one in problems}}, "no templates"
 

@@ -245,7 +245,7 @@ def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
         *((["reproduce", "--out", out], "neither empty nor a run's") for out in NO_RUNS),
         (["study", "--plan", "--out", "."], "neither empty nor a run's"),
         (
-            ["reproduce", "--profile", "small", "--set", "model.base=/no/x.gguf"],
+            ["reproduce", "--profile", "smoke", "--set", "model.base=/no/x.gguf"],
             "x.gguf does not exist: give model.base",
         ),
         (["combine", "nowhere", "--out", "nowhere"], "is not a run folder"),
