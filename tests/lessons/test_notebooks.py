@@ -22,9 +22,9 @@ INTERRUPTED = "06_multi_turn_dpo"
 LIMIT = 1200  # seconds; a smoke run takes a few minutes on busy cores
 
 
-def start(out: Path) -> subprocess.Popen:
+def start(out: Path, *more: str) -> subprocess.Popen:
     log = (out.parent / f"{out.name}.log").open("a")
-    command = [sys.executable, "-m", "mtdpo_lib", "reproduce", "--profile", "smoke", "--out", str(out)]
+    command = [sys.executable, "-m", "mtdpo_lib", "reproduce", "--profile", "smoke", "--out", str(out), *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # other tests run beside it
     return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
@@ -59,7 +59,8 @@ def runs(tmp_path_factory):
     finished = [*(broken / "stages").glob("*/manifest.json"), *(broken / "notebooks").glob("[0-9]*")]
     kept = {file: file.stat().st_mtime_ns for file in finished}
 
-    before, process, deadline = trained(broken), start(broken), time.monotonic() + LIMIT
+    before, deadline = trained(broken), time.monotonic() + LIMIT
+    process = start(broken, "--only", INTERRUPTED)
     while trained(broken) == before:
         assert process.poll() is None, said(broken)
         assert time.monotonic() < deadline, said(broken)
@@ -69,7 +70,7 @@ def runs(tmp_path_factory):
         "the kill came too late to test anything"
     )
     kept |= {file: file.stat().st_mtime_ns for file in trained(broken)}
-    assert start(broken).wait(LIMIT) == 0, said(broken)
+    assert start(broken, "--only", INTERRUPTED).wait(LIMIT) == 0, said(broken)
     return unbroken, broken, kept
 
 
