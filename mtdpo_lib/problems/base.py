@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mtdpo_lib.chat import Message, say
+from mtdpo_lib.common.progress import OnProgress
 from mtdpo_lib.common.seeds import stream
 from mtdpo_lib.sandbox import Session
 
@@ -66,6 +68,32 @@ class Demonstration:
         """Rebuild a demonstration from its fields as JSON keeps them."""
         fields: dict[str, Any] = {**record, "problem": Problem(**record["problem"])}
         return cls(**fields)
+
+
+def keep(
+    made: Iterator[Demonstration | str], wanted: int, progress: OnProgress | None = None
+) -> tuple[list[Demonstration], dict[str, int]]:
+    """The first `wanted` demonstrations, and how many were kept and, by reason, dropped on the way to them.
+
+    Args:
+        made: one demonstration after the other, or the reason why there is none.
+        wanted: no more than so many are made.
+        progress: called with (kept so far, wanted).
+
+    >>> keep(iter(["the program fails", "the program fails"]), wanted=1)
+    ([], {'kept': 0, 'dropped: the program fails': 2})
+    """
+    kept: list[Demonstration] = []
+    counts: Counter[str] = Counter(kept=0)
+    while len(kept) < wanted and (one := next(made, None)) is not None:
+        if isinstance(one, str):
+            counts[f"dropped: {one}"] += 1
+            continue
+        kept.append(one)
+        counts["kept"] += 1
+        if progress:
+            progress(len(kept), wanted)
+    return kept, dict(counts)
 
 
 def taking_turns(makers: Sequence[Callable[[int], list[Problem]]], count: int) -> list[Problem]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +20,7 @@ from mtdpo_lib.problems.base import (
     call,
     conclude,
     digest,
+    keep,
     named,
 )
 from mtdpo_lib.problems.notes import NOTE, WAYS, Call, steps, ways
@@ -266,24 +266,11 @@ def gsm8k_demonstrations(
     """
     problems = list(problems)
     wanted = WAYS * len(problems) if limit is None else limit
-    kept: list[Demonstration] = []
-    counts: Counter[str] = Counter(kept=0)
-    for problem, way in _in_turn(problems, counts):
-        if len(kept) >= wanted:
-            break
-        made = _executed(problem, way, session_factory)
-        if isinstance(made, str):
-            counts[f"dropped: {made}"] += 1
-            continue
-        kept.append(made)
-        counts["kept"] += 1
-        if progress:
-            progress(len(kept), wanted)
-    return kept, dict(counts)
+    return keep(_in_turn(problems, session_factory), wanted, progress)
 
 
-def _in_turn(problems: list[Problem], counts: Counter[str]) -> Iterator[tuple[Problem, list[Call]]]:
-    """Every problem's first program, then every second one, and so on; a problem without any is counted as dropped."""
+def _in_turn(problems: list[Problem], session_factory: SessionFactory) -> Iterator[Demonstration | str]:
+    """Every problem's first program, executed, then every second one, and so on; or why there is none."""
     made: dict[str, list[list[Call]]] = {}
     for turn in range(WAYS):
         for problem in problems:
@@ -291,9 +278,9 @@ def _in_turn(problems: list[Problem], counts: Counter[str]) -> Iterator[tuple[Pr
                 try:
                     made[problem.id] = programs(problem)
                 except ValueError as error:
-                    counts[f"dropped: {error}"] += 1
+                    yield str(error)
             for way in made.get(problem.id, [])[turn : turn + 1]:
-                yield problem, way
+                yield _executed(problem, way, session_factory)
 
 
 def _executed(problem: Problem, way: list[Call], session_factory: SessionFactory) -> Demonstration | str:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mtdpo_lib.chat import read_messages, say
 from mtdpo_lib.common.progress import OnProgress
 from mtdpo_lib.problems.answers import extract_boxed, is_correct
-from mtdpo_lib.problems.base import Demonstration, Problem, named
+from mtdpo_lib.problems.base import Demonstration, Problem, keep, named
 from mtdpo_lib.problems.benchmarks import FOLDER_VARIABLE, TRAINING, from_folder, load_benchmark
 from mtdpo_lib.problems.gsm8k import chosen, read_records, split_problems
 from mtdpo_lib.problems.published import checksums, from_hub
@@ -82,26 +81,20 @@ def demonstrations(
         ValueError: a source cannot be read, or a record holds no conversation.
     """
     known = {question_id(one.question): one for one in load(settings, "demonstrations", None, seed)}
-    rows, wanted = answers(), settings.demonstrations
-    kept: list[Demonstration] = []
-    counts: Counter[str] = Counter(kept=0)
+    return keep(_answered(answers(), known, seed), settings.demonstrations, progress)
+
+
+def _answered(
+    rows: Sequence[Mapping[str, Any]], known: Mapping[str, Problem], seed: int
+) -> Iterator[Demonstration | str]:
+    """The records in an order of the seed, each as a demonstration, or why it is none."""
     for place in named(seed, SFT).sample(range(len(rows)), len(rows)):
-        if len(kept) >= wanted:
-            break
         try:
-            made = _demonstration(rows[place], known)
+            yield _demonstration(rows[place], known)
         except ValueError as error:
             raise ValueError(
                 f"Record {place + 1} of {SFT}: {error} Fetch the set again ({SFT_HUB})."
             ) from error
-        if isinstance(made, str):
-            counts[f"dropped: {made}"] += 1
-            continue
-        kept.append(made)
-        counts["kept"] += 1
-        if progress:
-            progress(len(kept), wanted)
-    return kept, dict(counts)
 
 
 def _demonstration(row: Mapping[str, Any], known: Mapping[str, Problem]) -> Demonstration | str:
