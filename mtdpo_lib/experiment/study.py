@@ -2,6 +2,7 @@
 
 Arms of a seed share what they have in common (demonstrations, SFT, iteration 1's samples), because all keep their stages in
 one folder under keys made from content. A study can be stopped and started at any point; seeds and arms can be added later.
+Records stand for their stages: with ``arms/`` of a kept study in its folder, a study adds to it without making them again.
 
     python -m mtdpo_lib study --seeds 0-2 --arms mdpo,fixed --plan     what would be computed, and for how long
     python -m mtdpo_lib study --seeds 0-2 --arms mdpo,fixed            the same, computed
@@ -11,7 +12,6 @@ one folder under keys made from content. A study can be stopped and started at a
 
 from __future__ import annotations
 
-import itertools
 import os
 import statistics
 import time
@@ -26,9 +26,11 @@ from typing import Any
 import torch
 
 from mtdpo_lib.chat import Role
+from mtdpo_lib.common.code_key import code_key
 from mtdpo_lib.common.files import QUESTIONS, UnusableFolder, read_json, write_json
 from mtdpo_lib.common.progress import Say, say
 from mtdpo_lib.common.provenance import versions
+from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.common.stages import Product, StageStore, seconds_by_kind
 from mtdpo_lib.experiment.algorithm1 import DATA_SEED, Experiment, Iteration
 from mtdpo_lib.experiment.arms import PASS_PROBLEMS, PASS_SAMPLES, PASS_SHARE, PASS_TEMPERATURE, Arm, find_arm
@@ -222,21 +224,24 @@ class Plan:
         missing: stages to make, by kind.
         kept: stages that are there.
         seconds: projected, from stages of the same kinds here or in a kept study; None while a kind has never been made.
+        recorded: arms of a seed whose records are there, which need no stage.
 
     >>> Plan(Counter(sft=1, training=3), kept=2, seconds=1200.0).sentence(jobs=2)
-    'To compute: 1 sft, 3 training (2 stages are kept); about 10 min.'
+    'To compute: 1 sft, 3 training (stages kept: 2, records kept: 0); about 10 min.'
     """
 
     missing: Counter[str] = field(default_factory=Counter)
     kept: int = 0
     seconds: float | None = 0.0
+    recorded: int = 0
 
     def sentence(self, jobs: int = 1) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.missing.items()))
+        there = f"stages kept: {self.kept}, records kept: {self.recorded}"
         if not kinds:
-            return f"Nothing to compute: all {self.kept} stages are kept."
+            return f"Nothing to compute; {there}."
         rest = "not projected yet" if self.seconds is None else f"about {self.seconds / 60 / jobs:.0f} min"
-        return f"To compute: {kinds} ({self.kept} stages are kept); {rest}."
+        return f"To compute: {kinds} ({there}); {rest}."
 
 
 # --- The study ---
@@ -307,22 +312,43 @@ class Study:
                 )
         StageStore.of_run(self.out).verify_all()
 
+    def needed(self, task: Task) -> list[Product]:
+        """The stages behind an arm's record."""
+        seed, arm = task[0], find_arm(task[1])
+        planned = Planned(arm.profile(self.settled()), seed, self.out)
+        ArmRun(planned, arm, self.tested)
+        return planned.made
+
+    def made_from(self, task: Task) -> str:
+        """Hash of all that an arm's record comes from: the keys of its stages, and the code that reads them."""
+        return digest(code_key(ArmRun.record), *sorted({one.path.name for one in self.needed(task)}))
+
+    def is_recorded(self, task: Task) -> bool:
+        """Whether the arm's record is there and would be made again as it is: then its stages are not needed."""
+        file = self._file(task)
+        return file.exists() and read_json(file).get("made_from") == self.made_from(task)
+
+    def _file(self, task: Task) -> Path:
+        return self.out / "arms" / f"{find_arm(task[1]).name}-seed{task[0]}.json"
+
     def plan(self) -> Plan:
-        """What is still to compute: every stage that the arms need over the seeds, once."""
-        profile, store, products = self.settled(), StageStore.of_run(self.out), dict[Path, Product]()
-        for seed, arm in itertools.product(self.seeds, map(find_arm, self.arms)):
-            planned = Planned(arm.profile(profile), seed, self.out)
-            ArmRun(planned, arm, self.tested)
-            products |= {product.path: product for product in planned.made}
+        """What is still to compute: every stage that arms without a record need, once."""
+        store, todo = StageStore.of_run(self.out), self.unrecorded()
+        products = {one.path: one for task in todo for one in self.needed(task)}
         missing = Counter(product.kind for product in products.values() if not store.is_kept(product))
         seconds = {**self.known, **seconds_by_kind(store.root)}
         is_known = missing.keys() <= seconds.keys()
         projected = sum(count * seconds[kind] for kind, count in missing.items()) if is_known else None
-        return Plan(missing, len(products) - missing.total(), projected)
+        recorded = len(self.tasks()) - len(todo)
+        return Plan(missing, len(products) - missing.total(), projected, recorded)
 
     def tasks(self) -> list[Task]:
         """A seed and an arm each, in the order in which they are begun."""
         return [(seed, arm) for arm in self.arms for seed in self.seeds]
+
+    def unrecorded(self) -> list[Task]:
+        """The tasks whose records are still to be made."""
+        return [task for task in self.tasks() if not self.is_recorded(task)]
 
     def compute(self, task: Task) -> tuple[Task, Record | None, str]:
         """What a process does: an arm's record, or None and what went wrong."""
@@ -333,7 +359,7 @@ class Study:
         head = {
             "arm": arm.name, "what": arm.what, "against": arm.against, "seed": seed, "profile": profile.name,
             "settings": " ".join(self.settings), "settings_hash": settings_hash(profile, seed), "versions": versions(),
-            "preference": asdict(profile.preference),
+            "preference": asdict(profile.preference), "made_from": self.made_from(task),
         }  # fmt: skip
         try:
             return task, head | ArmRun(Experiment(profile, seed, self.out), arm, self.tested).record(), ""
@@ -347,7 +373,7 @@ class Study:
         StageStore.of_run(self.out)  # a folder with stages is a study's
         (self.out / "arms").mkdir(exist_ok=True)
         write_json(self.out / QUESTIONS, self.questions())
-        tasks, profile = self.tasks(), self.settled()
+        tasks, profile = self.unrecorded(), self.settled()
         if ray:  # machines need not share a folder, so a seed stays on one
             groups = [[task for task in tasks if task[0] == seed] for seed in self.seeds]
             finished = run_on_ray(self.compute, groups, profile, ray)
@@ -355,12 +381,12 @@ class Study:
             finished = run_here(self.compute, tasks, profile, jobs, self.out / "stages" / ".locks")
         start, failed = time.time(), 0
         try:
-            for done, ((seed, arm), record, error) in enumerate(finished, 1):
+            for done, (task, record, error) in enumerate(finished, 1):
                 if record is None:
                     failed += 1
-                    say(f"Arm {arm} of seed {seed} failed:\n{error}")
+                    say(f"Arm {task[1]} of seed {task[0]} failed:\n{error}")
                 else:
-                    write_json(self.out / "arms" / f"{record['arm']}-seed{seed}.json", record)
+                    write_json(self._file(task), record)
                 left = self.plan().seconds
                 rest = "" if left is None else f", about {left / 60 / jobs:.0f} min to go"
                 say(f"{done} of {len(tasks)} arms, {(time.time() - start) / 60:.0f} min{rest}")

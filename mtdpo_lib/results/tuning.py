@@ -78,13 +78,14 @@ def sentences(found: Row) -> Iterator[str]:
 
 
 def keep(out: Path, target: Path = REFERENCE_RUNS) -> Path:
-    """Copy a tuning's ``tune.json`` to ``data/reference_runs/<profile>/tune``.
+    """Copy a tuning's ``tune.json`` and records to ``data/reference_runs/<profile>/tune``.
 
     Raises:
         ValueError: there is nothing to keep, or more was set than a budget.
     """
     found = read_json(summarise(out))
     home = target / report.kept_name(found["profile"], found["settings"]) / "tune"
-    home.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(out / "arms", home / "arms", ignore=shutil.ignore_patterns(".*", "*.tmp"))
     shutil.copy(out / "tune.json", home)
     return home

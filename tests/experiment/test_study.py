@@ -13,7 +13,7 @@ import pytest
 from support import judged, trajectory
 
 from mtdpo_lib.__main__ import main
-from mtdpo_lib.common.files import REFERENCE_RUNS, read_json
+from mtdpo_lib.common.files import REFERENCE_RUNS, read_json, write_json
 from mtdpo_lib.experiment import arms, study
 from mtdpo_lib.experiment.algorithm1 import Experiment
 from mtdpo_lib.experiment.study import Study
@@ -333,6 +333,21 @@ def test_an_arm_that_the_settings_make_impossible_is_refused_before_anything_sta
     assert main([*arguments, "noisy"]) == 0
     assert main([*arguments, "noisy-corrected"]) == 2
     assert "knows no log: set rollout.log_lines=0" in capsys.readouterr().err
+
+
+def test_a_record_stands_for_its_stages_until_what_it_is_made_from_changes(tmp_path, monkeypatch):
+    asked = Study("smoke", SMALLEST, [0], ["mdpo"], tmp_path)
+    assert asked.plan().recorded == 0 and asked.plan().missing["training"] == 1
+    record = {"profile": "smoke", "settings": " ".join(SMALLEST), "made_from": asked.made_from((0, "mdpo"))}
+    (tmp_path / "arms").mkdir()
+    file = write_json(tmp_path / "arms" / "mdpo-seed0.json", record)
+    assert asked.plan().sentence() == "Nothing to compute; stages kept: 0, records kept: 1."
+    assert asked.run(jobs=1) and read_json(file) == record, "nothing was computed"
+    assert asked.unrecorded() == [] and replace(asked, seeds=[1]).unrecorded() == [(1, "mdpo")]
+    assert replace(asked, settings=["preference.eta=0.3"]).unrecorded(), "another setting"
+    assert replace(asked, tested=False).unrecorded(), "other stages"
+    monkeypatch.setattr(study, "code_key", lambda function: "another code")
+    assert asked.unrecorded(), "what a record says may have changed"
 
 
 @pytest.mark.slow
