@@ -4,7 +4,8 @@ A stage is a class derived from `Product`. Its static ``make(folder, **inputs)``
 readers give back what is there. A product's key is a hash of the stage's name, the content of its inputs and the code that
 ``make`` can run (`mtdpo_lib.common.code_key`), so the same inputs give the same folder, in any notebook, after any
 interruption, and a changed setting or function redoes exactly the stages that it can change. A product appears under its
-final name only when it is complete: a killed stage leaves nothing that looks finished.
+final name only when it is complete: a killed stage leaves nothing that looks finished. A stage that takes longer than
+`KEEP_EVERY` writes its state into the folder `UNFINISHED` of its draft; killed, it goes on from there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from mtdpo_lib.common.files import (
     CorruptData,
     UnusableFolder,
     checksum,
-    drafting,
     read_json,
     room_for,
     write_json,
@@ -39,6 +39,8 @@ from mtdpo_lib.common.provenance import MISHAPS
 from mtdpo_lib.common.seeds import digest
 
 MANIFEST = "manifest.json"
+UNFINISHED = "unfinished"
+KEEP_EVERY = 240.0  # seconds of work that a kill may cost, a little more where a piece of it takes long
 
 
 class Manifest(TypedDict):
@@ -101,6 +103,18 @@ def _plain(value: Any) -> Any:
         kept = [item.name for item in dataclasses.fields(value) if item.metadata.get("in_stage_key", True)]
         return {name: getattr(value, name) for name in kept}
     raise TypeError(f"A stage input must be settings, products or plain data, not {type(value).__name__}.")
+
+
+def clear(draft: Path) -> None:
+    """Remove a draft, but for what a stage that was stopped goes on from."""
+    if draft.is_dir():
+        for left in draft.iterdir():
+            if left.is_file():
+                left.unlink()
+            elif left.name != UNFINISHED:
+                shutil.rmtree(left)
+        with contextlib.suppress(OSError):  # it is not empty
+            draft.rmdir()
 
 
 def seconds_by_kind(root: Path) -> dict[str, float]:
@@ -188,7 +202,7 @@ class StageStore:
         """
         for draft in self.root.glob(".*-*"):
             with contextlib.suppress(Timeout), self._lock(draft.with_name(draft.name[1:]), blocking=False):
-                shutil.rmtree(draft)
+                clear(draft)
         for manifest in sorted(self.root.glob(f"*-*/{MANIFEST}")):
             self._verify(manifest.parent)
 
@@ -214,12 +228,13 @@ class StageStore:
 
     def _make(self, product: Product) -> None:
         draft = product.path.with_name(f".{product.path.name}")
-        for left in (draft, product.path):  # by a killed process, or without its manifest; the lock is ours
-            shutil.rmtree(left, ignore_errors=True)
-        draft.mkdir()
-        with drafting(draft):
+        shutil.rmtree(product.path, ignore_errors=True)  # without its manifest; the lock is ours
+        clear(draft)  # left by a killed process
+        draft.mkdir(exist_ok=True)
+        try:
             start, before = time.perf_counter(), MISHAPS.copy()
             product.make(draft, **product.inputs)
+            shutil.rmtree(draft / UNFINISHED, ignore_errors=True)
             written = [file for file in sorted(draft.rglob("*")) if file.is_file()]
             files = {file.relative_to(draft).as_posix(): checksum(file) for file in written}
             inputs = json.loads(json.dumps(product.inputs, default=_plain))
@@ -227,6 +242,11 @@ class StageStore:
             making = {"seconds": round(time.perf_counter() - start, 3), "mishaps": dict(MISHAPS - before)}
             write_json(draft / MANIFEST, origin | making)
             draft.rename(product.path)
+        except OSError:  # a full disk, say: what is unfinished may need the most room
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        finally:
+            clear(draft)
 
     def require[S: Product](self, stage: type[S], name: str, inputs: Mapping[str, Any], notebook: str) -> S:
         """The kept product of `stage`, which `notebook` makes.

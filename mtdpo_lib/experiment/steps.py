@@ -19,14 +19,14 @@ import torch
 from mtdpo_lib.common.files import read_json, read_jsonl, write_json, write_jsonl
 from mtdpo_lib.common.progress import Progress
 from mtdpo_lib.common.seeds import stream, stream31
-from mtdpo_lib.common.stages import Product
+from mtdpo_lib.common.stages import UNFINISHED, Product
 from mtdpo_lib.models.bases import prepare_base
 from mtdpo_lib.models.policy import Policy, load_for_training, load_tokenizer
 from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
 from mtdpo_lib.pairs import Pair, make_pairs, right_trajectories
 from mtdpo_lib.problems import Demonstration, Problem, Questions, load_demonstrations
 from mtdpo_lib.profiles import sections
-from mtdpo_lib.rollout import Trajectory, load_sampler, load_trajectories, rollout, save_trajectories
+from mtdpo_lib.rollout import Journal, Trajectory, load_sampler, load_trajectories, rollout, save_trajectories
 from mtdpo_lib.rollout.evaluate import Outcome, accuracy, evaluate, load_outcomes, save_outcomes
 from mtdpo_lib.sandbox import kept_pool
 
@@ -59,12 +59,13 @@ class Sampling:
         return load_sampler(policy, self.model, self.rollout.sampler), load_tokenizer(policy)
 
     def sample(
-        self, policy: Policy, problems: list[Problem], samples: int, what: str, seed: int, temperature: float | None = None
+        self, policy: Policy, problems: list[Problem], samples: int, what: str, seed: int,
+        temperature: float | None = None, journal: Journal | None = None,
     ) -> list[Trajectory]:  # fmt: skip
         """`samples` trajectories per problem, at the profile's temperature unless one is given; `what` names them."""
         return rollout(
             *self.load(policy), problems, samples, self.rollout, kept_pool(self.sandbox), policy=policy.name, seed=seed,
-            temperature=temperature, progress=Progress(f"{what} of {policy.name}", "trajectories"),
+            temperature=temperature, progress=Progress(f"{what} of {policy.name}", "trajectories"), journal=journal,
         )  # fmt: skip
 
 
@@ -174,7 +175,10 @@ class Rollouts(Product):
     ) -> None:  # fmt: skip
         prompts, trajectories = questions.load(), list[Trajectory]()
         for role, (policy, samples) in zip(ROLES, sources, strict=False):
-            rows = sampling.sample(policy, prompts, samples, "rollouts", stream31(seed, role))
+            journal = Journal(folder / UNFINISHED, role)
+            rows = sampling.sample(
+                policy, prompts, samples, "rollouts", stream31(seed, role), journal=journal
+            )
             trajectories += [replace(row, policy=role) for row in rows]
         save_trajectories(folder / "trajectories.jsonl", trajectories)
 
@@ -278,8 +282,9 @@ class Selection(Product):
         for step in steps:
             loaded = sampling.load(Policy(step, training, step, base))
             outcomes = evaluate(
-                *loaded, prompts, sampling.rollout, evaluation, pool, policy=step, seed=sampling.seed
-            )
+                *loaded, prompts, sampling.rollout, evaluation, pool, policy=step, seed=sampling.seed,
+                journal=Journal(folder / UNFINISHED, step),
+            )  # fmt: skip
             development[step] = round(accuracy(outcomes), 6)
         if choice == "random":
             selected = random.Random(stream(sampling.seed, "checkpoint", training.name)).choice(steps)
@@ -317,7 +322,8 @@ class Evaluation(Product):
         for kind, samples, asked in (("greedy", 0, problems), ("sampled", 1, problems[:sampled])):
             if asked:
                 outcomes = evaluate(
-                    *loaded, asked, sampling.rollout, evaluation, pool, policy=policy.name, seed=seed, samples=samples
+                    *loaded, asked, sampling.rollout, evaluation, pool, policy=policy.name, seed=seed, samples=samples,
+                    journal=Journal(folder / UNFINISHED, kind),
                 )  # fmt: skip
                 save_outcomes(folder / f"{kind}.jsonl", outcomes)
 
@@ -336,8 +342,9 @@ class ManySamples(Product):
     ) -> None:  # fmt: skip
         problems = random.Random(asked).sample(questions.load(), asked)
         rows = sampling.sample(
-            policy, problems, samples, "pass@n", stream31(sampling.seed, "pass"), temperature
-        )
+            policy, problems, samples, "pass@n", stream31(sampling.seed, "pass"), temperature,
+            Journal(folder / UNFINISHED, "samples"),
+        )  # fmt: skip
         right = Counter(row.problem_id for row in rows if row.correct)
         write_json(folder / "right.json", {problem.id: right[problem.id] for problem in problems})
 

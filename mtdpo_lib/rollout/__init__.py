@@ -9,10 +9,10 @@ from mtdpo_lib.rollout.evaluate import (
     outcome_string,
     save_outcomes,
 )
-from mtdpo_lib.rollout.trajectory import Trajectory, Turn, load_trajectories, save_trajectories
+from mtdpo_lib.rollout.trajectory import Journal, Trajectory, Turn, load_trajectories, save_trajectories
 from mtdpo_lib.rollout.vllm import load_sampler
 
 __all__ = [
-    "Outcome", "Trajectory", "Turn", "accuracy", "choose", "evaluate", "extract_code", "load_outcomes", "load_sampler",
-    "load_trajectories", "outcome_string", "rollout", "save_outcomes", "save_trajectories", "uniform",
+    "Journal", "Outcome", "Trajectory", "Turn", "accuracy", "choose", "evaluate", "extract_code", "load_outcomes",
+    "load_sampler", "load_trajectories", "outcome_string", "rollout", "save_outcomes", "save_trajectories", "uniform",
 ]  # fmt: skip

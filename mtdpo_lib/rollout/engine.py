@@ -8,6 +8,7 @@ rows go at once to rows that wait, but for a tiny model (`REFILL_WEIGHTS`).
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections import deque
@@ -19,11 +20,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 import torch
 
 from mtdpo_lib.chat import ChatFormat, Role, RoleTokens, require_padding
-from mtdpo_lib.common.progress import OnProgress
+from mtdpo_lib.common.progress import OnProgress, say
 from mtdpo_lib.common.seeds import stream, stream31
 from mtdpo_lib.problems import Problem, extract_boxed, is_correct
 from mtdpo_lib.profiles.sections import RolloutSettings
-from mtdpo_lib.rollout.trajectory import Trajectory, Turn
+from mtdpo_lib.rollout.trajectory import Journal, Trajectory, Turn
 from mtdpo_lib.rollout.vllm import TurnRequest, TurnSampler
 from mtdpo_lib.sandbox import Calls, SandboxPool, Session, ToolResult
 from mtdpo_lib.sandbox.effects import below_log, disturb
@@ -154,17 +155,25 @@ class _Rollout:
     settings: RolloutSettings
     pool: SandboxPool
     temperature: float
+    policy: str
     rows: list[_Row]
     progress: OnProgress | None
-    done: int = 0
+    journal: Journal | None
+    made: dict[tuple[str, int], Trajectory]  # by problem and sample; at first what the journal has
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def report(self, count: int) -> None:
-        """So many more rows have ended; called by any thread."""
+    def __post_init__(self) -> None:
+        self.total = len(self.made) + len(self.rows)
+
+    def finish(self, rows: Iterable[_Row]) -> None:
+        """These rows have ended; called by any thread."""
+        ended = [row.trajectory(self.policy) for row in rows]
         with self.lock:
-            self.done += count
-            if self.progress and count:
-                self.progress(self.done, len(self.rows))
+            self.made |= {(one.problem_id, one.sample): one for one in ended}
+            if self.journal:
+                self.journal.add(ended)
+            if self.progress and ended:
+                self.progress(len(self.made), self.total)
 
     def advance(self, row: _Row, token: int, nats: float) -> bool:
         """Give `row` its next token: a fed one if any waits, else the sampled one, worth `nats`. True at its turn's end."""
@@ -238,6 +247,7 @@ def rollout(
     seed: int,
     temperature: float | None = None,
     progress: OnProgress | None = None,
+    journal: Journal | None = None,
 ) -> list[Trajectory]:
     """Sample `samples` trajectories per problem (sec. 3.1: at most H rounds, T = 1, no top-k or top-p).
 
@@ -252,6 +262,7 @@ def rollout(
         seed: the sampling seed of a trajectory is hashed from this, the problem and the sample number.
         temperature: instead of the settings'; 0 is greedy.
         progress: called with (trajectories done, all), from any thread, one call at a time.
+        journal: keeps what has ended, and has what an earlier process sampled, which is not sampled again.
 
     Returns:
         Trajectories by problem, then by sample.
@@ -273,7 +284,7 @@ def rollout(
 
     See: notebook 04_rollouts_and_answers.
     """
-    chat = ChatFormat(tokenizer)
+    chat, made = ChatFormat(tokenizer), {} if journal is None else dict(journal.found)
     prompts = [chat.prompt(problem.question) for problem in problems]
     rows = [
         _Row(
@@ -281,15 +292,20 @@ def rollout(
         )
         for problem, prompt in zip(problems, prompts, strict=True)
         for sample in range(samples)
+        if (problem.id, sample) not in made
     ]  # fmt: skip
     temperature = settings.temperature if temperature is None else temperature
-    work = _Rollout(chat, settings, pool, temperature, rows, progress)
+    work = _Rollout(chat, settings, pool, temperature, policy, rows, progress, journal, made)
+    if made:
+        say(
+            f"{len(made):,} of {work.total:,} trajectories of {policy} are kept: sampling goes on from there."
+        )
     if isinstance(model, TurnSampler):
         for start in range(0, len(rows), settings.batch_size):
             _sample_turns(model, work, rows[start : start + settings.batch_size])
-    else:
-        _decode_all(model, work, max(samples, 1))
-    return [row.trajectory(policy) for row in rows]
+    elif rows:
+        _decode_all(model, work)
+    return [work.made[problem.id, sample] for problem in problems for sample in range(samples)]
 
 
 def _sample_turns(sampler: TurnSampler, work: _Rollout, rows: list[_Row]) -> None:
@@ -311,15 +327,15 @@ def _sample_turns(sampler: TurnSampler, work: _Rollout, rows: list[_Row]) -> Non
             for row in asked.rows:
                 row.take_fed(len(row.fed))
         live = [row for row in live if not row.stop]
-    work.report(len(rows))
+    work.finish(rows)
 
 
-def _decode_all(model: PreTrainedModel, work: _Rollout, samples: int) -> None:
-    """Decode all rows, of `samples` per prompt, to their ends, in place: short prompts first, for little padding.
+def _decode_all(model: PreTrainedModel, work: _Rollout) -> None:
+    """Decode all rows to their ends, in place: short prompts first, for little padding.
 
     On a CPU each thread decodes a part of its own, because a step of a small model is too short to be shared.
     """
-    prompts = [work.rows[start : start + samples] for start in range(0, len(work.rows), samples)]
+    prompts = [list(mine) for _, mine in itertools.groupby(work.rows, lambda row: row.problem.id)]
     prompts.sort(key=lambda mine: len(mine[0].ids))
     threads = 1 if model.device.type == "cuda" else min(torch.get_num_threads(), max(len(prompts), 1))
     parts = [deque(row for mine in prompts[number::threads] for row in mine) for number in range(threads)]
@@ -443,7 +459,7 @@ def _decode(
     while not stopped.is_set():
         if finished >= LEAVE_SHARE * (len(batch.rows) or 1):
             running = [index for index, row in enumerate(batch.rows) if not row.stop]
-            work.report(len(batch.rows) - len(running))
+            work.finish(row for row in batch.rows if row.stop)
             if not running:
                 batch = _Batch(model, pad)
             elif len(running) < len(batch.rows):

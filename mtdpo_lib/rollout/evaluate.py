@@ -12,7 +12,7 @@ from mtdpo_lib.common.progress import Progress
 from mtdpo_lib.problems import Problem
 from mtdpo_lib.profiles.sections import EvaluationSettings, RolloutSettings
 from mtdpo_lib.rollout.engine import rollout
-from mtdpo_lib.rollout.trajectory import Trajectory
+from mtdpo_lib.rollout.trajectory import Journal, Trajectory
 from mtdpo_lib.sandbox import SandboxPool
 
 if TYPE_CHECKING:
@@ -59,8 +59,11 @@ def evaluate(
     policy: str,
     seed: int,
     samples: int = 0,
+    journal: Journal | None = None,
 ) -> list[Outcome]:
     """Greedy outcomes (`samples` = 0, the paper's zero-shot pass@1), or `samples` sampled ones at temperature 1.
+
+    All arguments as `mtdpo_lib.rollout.rollout`'s.
 
     Anything that gives turns can be evaluated, here one that knows a single answer:
 
@@ -83,7 +86,7 @@ def evaluate(
     trajectories = rollout(
         model, tokenizer, problems, max(samples, 1), replace(rollout_settings, batch_size=settings.batch_size), pool,
         policy=policy, seed=seed, temperature=temperature,
-        progress=Progress(f"evaluate {policy} ({kind})", "trajectories"),
+        progress=Progress(f"evaluate {policy} ({kind})", "trajectories"), journal=journal,
     )  # fmt: skip
     return [outcome(trajectory) for trajectory in trajectories]
 

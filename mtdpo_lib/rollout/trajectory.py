@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from mtdpo_lib.chat import Role, RoleTokens
 from mtdpo_lib.common.files import read_jsonl, write_jsonl
+from mtdpo_lib.common.stages import KEEP_EVERY
 
 
 @dataclass(frozen=True)
@@ -121,3 +123,37 @@ def load_trajectories(file: Path) -> list[Trajectory]:
     True
     """
     return [Trajectory.from_dict(row) for row in read_jsonl(file)]
+
+
+class Journal:
+    """Trajectories of a sampling that may be stopped: those that have ended are written down every few minutes.
+
+    Args:
+        folder: of the files; made when there is something to write.
+        name: what is sampled; another journal in the same folder has another.
+        every: seconds between two files.
+
+    Attributes:
+        found: what an earlier process wrote, by problem and sample.
+
+    >>> import tempfile
+    >>> one = Trajectory("p", "gsm8k", "2 plus 3?", "5", "sft", 0, [7, 8], [0, 1], [Turn("5")], None, False, "no_action")
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> Journal(folder, "greedy", every=0).add([one])
+    >>> Journal(folder, "greedy").found == {("p", 0): one}, Journal(folder, "sampled").found
+    (True, {})
+    """
+
+    def __init__(self, folder: Path, name: str, every: float = KEEP_EVERY):
+        self.folder, self.name, self.every = folder, name, every
+        files = sorted(folder.glob(f"{name}-*.jsonl"))
+        self.found = {(row.problem_id, row.sample): row for file in files for row in load_trajectories(file)}
+        self._files, self._waiting, self._written = len(files), list[Trajectory](), time.monotonic()
+
+    def add(self, ended: Iterable[Trajectory]) -> None:
+        """Take down what has ended; written when it is time."""
+        self._waiting += ended
+        if self._waiting and time.monotonic() - self._written >= self.every:
+            self.folder.mkdir(exist_ok=True)
+            save_trajectories(self.folder / f"{self.name}-{self._files}.jsonl", self._waiting)
+            self._files, self._waiting, self._written = self._files + 1, [], time.monotonic()

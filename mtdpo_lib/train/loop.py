@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,7 +12,9 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
-from mtdpo_lib.common.progress import Progress
+from mtdpo_lib.common.files import read_json
+from mtdpo_lib.common.progress import Progress, say
+from mtdpo_lib.common.stages import KEEP_EVERY
 from mtdpo_lib.profiles.sections import ModelSettings
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ else:
 
 # Newer versions of transformers renamed this argument, and warn where the old name is used.
 _NAMES = ("activation_checkpointing", "gradient_checkpointing")
+STATE = "state"  # marks a checkpoint of `KeepState`
 CHECKPOINTING = next(name for name in _NAMES if hasattr(TrainingArguments, name))
 
 
@@ -58,6 +63,57 @@ class ProgressCallback(TrainerCallback):
         self.progress(state.global_step, state.max_steps)
 
 
+class KeepState(TrainerCallback):
+    """Every few minutes a checkpoint with all that training goes on from, beside those that are kept anyway.
+
+    It comes after the callbacks that keep those, and the newest of its own replaces the one before.
+    """
+
+    def __init__(self, every: float):
+        self.every, self._written, self._is_ours = every, time.monotonic(), False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        is_last = state.global_step >= state.max_steps
+        if not (control.should_save or is_last) and time.monotonic() - self._written >= self.every:
+            control.should_save = self._is_ours = True
+            args.save_only_model = False
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._is_ours and state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (folder / STATE).touch()  # written last, so it says that the checkpoint is whole
+            forget_states(folder.parent, but=folder)
+        if self._is_ours:
+            args.save_only_model, self._is_ours, self._written = True, False, time.monotonic()
+
+
+def forget_states(trainer: Path, but: Path | None = None) -> None:
+    """Remove the checkpoints that `KeepState` has written."""
+    for mark in trainer.glob(f"checkpoint-*/{STATE}"):
+        if mark.parent != but:
+            shutil.rmtree(mark.parent)
+
+
+def state_of(trainer: Path) -> tuple[str | None, int]:
+    """The newest checkpoint that training can go on from, and its step; what came after it is removed.
+
+    >>> import tempfile
+    >>> trainer = Path(tempfile.mkdtemp())
+    >>> for step, files in ((2, ["adapter"]), (3, ["optimizer", STATE]), (4, ["adapter"]), (5, ["half of it"])):
+    ...     (trainer / f"checkpoint-{step}").mkdir()
+    ...     for file in files:
+    ...         (trainer / f"checkpoint-{step}" / file).touch()
+    >>> state_of(trainer)[1], sorted(folder.name for folder in trainer.iterdir())
+    (3, ['checkpoint-2', 'checkpoint-3'])
+    """
+    steps = {int(folder.name.split("-")[1]): folder for folder in trainer.glob("checkpoint-*")}
+    newest = max((step for step, folder in steps.items() if (folder / STATE).exists()), default=0)
+    for step, folder in steps.items():
+        if step > newest:
+            shutil.rmtree(folder)
+    return (str(steps[newest]), newest) if newest else (None, 0)
+
+
 def training_arguments(folder: Path | str, model: ModelSettings, seed: int) -> dict[str, Any]:
     """Arguments that do not depend on the method: no hub, no reports, everything decided by `seed`.
 
@@ -75,10 +131,23 @@ def training_arguments(folder: Path | str, model: ModelSettings, seed: int) -> d
 
 
 def train_and_log(trainer: Any, label: str, names: Mapping[str, str]) -> list[dict[str, float]]:
-    """Train with progress lines headed `label`; the log under our names for TRL's (`clean_log`)."""
+    """Train with progress lines headed `label`, from where a killed training came to.
+
+    Returns:
+        The log under our names for TRL's (`clean_log`).
+    """
+    folder = Path(trainer.args.output_dir)
+    state, step = state_of(folder)
+    if state:
+        say(f"{label}: {step} steps are kept, training goes on from there.")
+        logged = read_json(Path(state) / "trainer_state.json")["log_history"]
+        trainer._total_train_tokens = logged[-1].get("num_tokens", 0)  # which TRL counts and does not keep
     trainer.add_callback(ProgressCallback(label))
+    trainer.add_callback(KeepState(KEEP_EVERY))
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=state)
+    if trainer.is_world_process_zero():
+        forget_states(folder)
     return clean_log(trainer.state.log_history, names)
 
 

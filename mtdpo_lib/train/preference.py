@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from trl import DPOConfig, KTOConfig, SFTConfig
 
 from mtdpo_lib.common.seeds import stream31
+from mtdpo_lib.common.stages import UNFINISHED
 from mtdpo_lib.models.policy import Policy, load_for_training, load_tokenizer
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles.sections import ModelSettings, PreferenceSettings
@@ -128,7 +129,9 @@ def _training_arguments(job: PreferenceJob) -> dict[str, Any]:
         )
     steps = math.ceil(settings.epochs * (pairs // batch))
     return {
-        **training_arguments(job.folder / "trainer", job.model, stream31(job.seed, "preference")),
+        **training_arguments(
+            job.folder / UNFINISHED / "trainer", job.model, stream31(job.seed, "preference")
+        ),
         "per_device_train_batch_size": batch // processes,
         "dataloader_drop_last": True,
         "max_steps": steps,
@@ -175,12 +178,12 @@ def _trainer(job: PreferenceJob, dataset: Dataset, **common: Any) -> Trainer:
 
 def _keep_adapters(folder: Path) -> None:
     """The adapter of each of the trainer's checkpoints, as ``folder/step-N``; all else is removed."""
-    for checkpoint in sorted((folder / "trainer").glob("checkpoint-*")):
+    for checkpoint in sorted((folder / UNFINISHED / "trainer").glob("checkpoint-*")):
         target = folder / f"step-{checkpoint.name.split('-')[1]}"
         target.mkdir()
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copy(checkpoint / name, target / name)
-    shutil.rmtree(folder / "trainer")
+    shutil.rmtree(folder / UNFINISHED)
 
 
 def train_preference(

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from trl import SFTConfig, SFTTrainer
 
 from mtdpo_lib.chat import ChatFormat, loss_mask
+from mtdpo_lib.common.stages import UNFINISHED
 from mtdpo_lib.problems.base import Demonstration
 from mtdpo_lib.profiles.sections import ModelSettings, SFTSettings
 from mtdpo_lib.train.data import with_labels
@@ -66,18 +67,22 @@ class ShortFirst(Sampler[int]):
 
     def __init__(self, lengths: Sequence[int], seed: int):
         self.lengths = torch.tensor(lengths, dtype=torch.float32)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.passes = 0
+        self.seed, self.epoch = seed, 0
 
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each pass, also when it goes on in the middle of one."""
+        self.epoch = epoch
+
     def __iter__(self) -> Iterator[int]:
-        self.passes += 1
-        if self.passes > 1:
-            return iter(torch.randperm(len(self), generator=self.generator).tolist())
-        noise = torch.randn(len(self), generator=self.generator)
-        return iter((self.lengths * (1 + self.SPREAD * noise)).argsort().tolist())
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(len(self), generator=generator)
+        order = (self.lengths * (1 + self.SPREAD * noise)).argsort()
+        for _ in range(self.epoch):
+            order = torch.randperm(len(self), generator=generator)
+        return iter(order.tolist())
 
 
 class DemonstrationTrainer(FullPrecisionAdapter, SFTTrainer):
@@ -144,7 +149,7 @@ def train_sft(
         for epochs in (settings.underfit_epochs, *range(1, settings.epochs + 1))
     }
     arguments = SFTConfig(
-        **training_arguments(folder / "trainer", model_settings, seed),
+        **training_arguments(folder / UNFINISHED / "trainer", model_settings, seed),
         per_device_train_batch_size=settings.batch_size,
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
@@ -161,7 +166,7 @@ def train_sft(
     log = train_and_log(trainer, "SFT", {"loss": "loss", "learning_rate": "learning_rate"})
     without = shutil.ignore_patterns("training_args.bin", "*.pt", "README.md")
     for name, step in kept.items():
-        shutil.copytree(folder / "trainer" / f"checkpoint-{step}", folder / name, ignore=without)
+        shutil.copytree(Path(arguments.output_dir) / f"checkpoint-{step}", folder / name, ignore=without)
         tokenizer.save_pretrained(folder / name)
-    shutil.rmtree(folder / "trainer")
+    shutil.rmtree(folder / UNFINISHED)
     return log

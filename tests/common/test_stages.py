@@ -15,6 +15,8 @@ import pytest
 from mtdpo_lib.common import stages
 from mtdpo_lib.common.files import FullDisk
 from mtdpo_lib.common.stages import (
+    MANIFEST,
+    UNFINISHED,
     CorruptStage,
     MissingProduct,
     Product,
@@ -55,6 +57,20 @@ class Fails(Product):
     def make(folder, error):
         (folder / "half").write_text("x")
         raise OSError(error, os.strerror(error))
+
+
+class InTwoParts(Product):
+    """Stopped by what its input names after the first part; the second call finds that part."""
+
+    @staticmethod
+    def make(folder, stopped_by):
+        part = folder / UNFINISHED / "part"
+        (folder / "half").write_text("x")
+        if not part.exists():
+            part.parent.mkdir()
+            part.write_text("first")
+            raise {"Ctrl-C": KeyboardInterrupt, "error": ValueError, "full disk": OSError}[stopped_by]
+        (folder / "whole").write_text(part.read_text() + ", second")
 
 
 class HangsAtFirst(Product):
@@ -210,6 +226,26 @@ def test_a_damaged_product_is_named_with_its_remedy(tmp_path, damage):
     for check in (lambda: StageStore(tmp_path).verify_all(), lambda: StageStore(tmp_path).is_made(product)):
         with pytest.raises(CorruptStage, match=r"delete the folder .* and run again"):
             check()
+
+
+@pytest.mark.parametrize("stopped_by", ["Ctrl-C", "error"])
+def test_a_stage_that_was_stopped_goes_on_from_what_it_wrote_down(tmp_path, stopped_by):
+    inputs = {"stopped_by": stopped_by}
+    with pytest.raises((KeyboardInterrupt, ValueError)):
+        StageStore(tmp_path).make(InTwoParts, "a", inputs)
+    StageStore(tmp_path).verify_all()  # clears away all else
+    (draft,) = tmp_path.glob(".a-*")
+    assert [file.name for file in draft.rglob("*")] == [UNFINISHED, "part"]
+    made = StageStore(tmp_path).make(InTwoParts, "a", inputs)
+    assert (made.path / "whole").read_text() == "first, second"
+    assert sorted(file.name for file in made.path.iterdir()) == ["half", MANIFEST, "whole"]
+    assert not draft.exists()
+
+
+def test_a_full_disk_gets_its_room_back(tmp_path):
+    with pytest.raises(OSError):
+        StageStore(tmp_path).make(InTwoParts, "a", {"stopped_by": "full disk"})
+    assert not list(tmp_path.glob(".a-*"))
 
 
 def test_a_missing_product_names_its_notebook(tmp_path):

@@ -129,7 +129,7 @@ class Drawn:
     def __init__(self):
         self.seeds = []
 
-    def sample(self, policy, problems, samples, what, seed, temperature=None):
+    def sample(self, policy, problems, samples, what, seed, temperature=None, journal=None):
         self.seeds.append(seed)
         return [Trajectory("p", "s", "q", "1", policy.name, 0, [1], [1], [], "1", True, "answer")]
 

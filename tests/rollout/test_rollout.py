@@ -15,6 +15,7 @@ from mtdpo_lib.common.files import CorruptData
 from mtdpo_lib.common.seeds import stream
 from mtdpo_lib.problems import extract_boxed
 from mtdpo_lib.rollout import (
+    Journal,
     choose,
     engine,
     extract_code,
@@ -101,6 +102,29 @@ def test_order_and_batch_size_change_nothing(overfit, pool, smoke, monkeypatch, 
     key = {(one.problem_id, one.sample): one.ids for one in backward}
     assert all(key[one.problem_id, one.sample] == one.ids for one in forward)
     assert len({tuple(one.ids) for one in forward}) > 4  # samples of one problem differ
+
+
+def test_sampling_that_was_stopped_goes_on_with_what_is_missing(overfit, pool, smoke, tmp_path, capsys):
+    settings = replace(smoke.rollout, temperature=1.5, max_new_tokens=40, batch_size=2)
+    whole = run(overfit, pool, settings, samples=3)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(done, total):
+        if done >= total // 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(overfit, pool, settings, samples=3, progress=stop, journal=Journal(tmp_path, "greedy", every=0))
+    kept = Journal(tmp_path, "greedy").found
+    assert len(whole) // 2 <= len(kept) < len(whole)
+    counted = []
+    rest = {"progress": lambda done, total: counted.append((done, total))}
+    assert run(overfit, pool, settings, samples=3, journal=Journal(tmp_path, "greedy"), **rest) == whole
+    assert counted[0][0] > len(kept) and counted[-1] == (len(whole), len(whole))
+    said = f"{len(kept)} of {len(whole)} trajectories of p are kept: sampling goes on from there."
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from trl import DPOConfig, KTOConfig, SFTConfig
 
 from mtdpo_lib.chat.roles import RoleTokens, loss_mask
-from mtdpo_lib.common.stages import Product
+from mtdpo_lib.common.stages import UNFINISHED, Product
 from mtdpo_lib.models.policy import Policy, load_for_sampling, load_for_training, load_tokenizer
 from mtdpo_lib.models.tiny import tiny_model
 from mtdpo_lib.pairs import Pair
@@ -23,11 +23,13 @@ from mtdpo_lib.train import (
     PreferenceJob,
     TrajectoryDPOTrainer,
     TrajectoryPairCollator,
+    loop,
     preference_dataset,
     sft_dataset,
     train_preference,
     training_arguments,
 )
+from mtdpo_lib.train.loop import ProgressCallback
 from mtdpo_lib.train.preference import set_reference
 from mtdpo_lib.train.sft import ShortFirst, fast_forward, train_sft
 
@@ -197,6 +199,87 @@ def test_sft_keeps_every_epoch_and_an_underfit_policy_of_one_run(tokenizer, smok
     assert learnt == sorted(learnt) and len(set(learnt)) == 3
 
 
+class Killed(BaseException):
+    """Stands for what ends a process at once."""
+
+
+@pytest.fixture
+def killed_after(monkeypatch):
+    """Lets the next training die after so many steps, its state kept after each."""
+    monkeypatch.setattr(loop, "KEEP_EVERY", 0.0)
+
+    def prepare(steps):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == steps:
+                raise Killed
+
+        monkeypatch.setattr(ProgressCallback, "on_step_end", on_step_end)
+
+    return prepare
+
+
+def files_of(folder):
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*.safetensors")}
+
+
+@pytest.mark.parametrize("method", ["mdpo", "mkto", "raft", "fixed reference"])
+def test_preference_training_that_was_killed_ends_as_if_it_was_not(
+    policy, pairs, tmp_path, smoke, killed_after, capsys, method
+):
+    reference = policy
+    if method == "fixed reference":  # a policy of its own that is an adapter, against the base
+        once = PreferenceSettings(learning_rate=3e-3, batch_size=3, checkpoints=1)
+        train_preference(PreferenceJob(tmp_path / "own", pairs, policy, policy, once, smoke.model, seed=3))
+        policy, method = Policy("own", Product("t", "k", tmp_path / "own"), "step-1", policy), "mdpo"
+    settings = PreferenceSettings(
+        learning_rate=3e-3, batch_size=3 if method == "mkto" else 1, epochs=6 if method == "mkto" else 2,
+        checkpoints=2, method=method,
+    )  # fmt: skip
+    right = [pair.chosen for pair in pairs]
+    logs = {}
+    for name, deaths in (("whole", ()), ("killed", (2, 3, 5))):
+        job = PreferenceJob(
+            tmp_path / name, pairs, policy, reference, settings, smoke.model, seed=0, right=right
+        )
+        for steps in deaths:
+            killed_after(steps)
+            with pytest.raises(Killed):
+                train_preference(job)
+        killed_after(-1)
+        logs[name] = train_preference(job)
+    assert logs["killed"] == logs["whole"] and [row["step"] for row in logs["whole"]] == [1, 2, 3, 4, 5, 6]
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["step-3", "step-6"]
+    said = capsys.readouterr().out
+    assert all(f"{kept} steps are kept, training goes on from there." in said for kept in (1, 2, 4))
+
+
+def test_sft_that_was_killed_ends_as_if_it_was_not(tokenizer, smoke, tmp_path, killed_after):
+    dataset = sft_dataset([multiplication(a, 7) for a in range(2, 18)], tokenizer, 200)
+    settings = replace(smoke.sft, batch_size=4, epochs=2, early_epochs=1, underfit_epochs=0.5)
+    logs = {}
+    for name, deaths in (("whole", ()), ("killed", (3, 7))):
+        for steps in (*deaths, -1):
+            killed_after(steps)
+            model = tiny_model(smoke.model, tokenizer, 200, seed=1)
+            try:
+                logs[name] = train_sft(tmp_path / name, model, tokenizer, dataset, settings, smoke.model, 1)
+            except Killed:
+                continue
+    assert logs["killed"] == logs["whole"] and len(logs["whole"]) == 8
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+def test_a_training_of_minutes_writes_no_state(policy, pairs, tmp_path, smoke, monkeypatch):
+    monkeypatch.setattr(loop, "forget_states", lambda trainer, but=None: None)
+    monkeypatch.setattr("mtdpo_lib.train.preference._keep_adapters", lambda folder: None)
+    settings = PreferenceSettings(learning_rate=3e-3, batch_size=1, epochs=2, checkpoints=1)
+    train_preference(PreferenceJob(tmp_path, pairs, policy, policy, settings, smoke.model, seed=0))
+    assert [path.name for path in (tmp_path / UNFINISHED / "trainer").glob("checkpoint-*")] == [
+        "checkpoint-6"
+    ]
+
+
 def test_a_fixed_reference_stays_the_first_policy(policy, pairs, tmp_path, smoke):
     """Train once, go on from the adapter: the fixed reference is the base, the updated one the adapter."""
     settings = PreferenceSettings(
@@ -279,11 +362,16 @@ def test_the_fast_sft_step_is_trl_s(tokenizer, smoke, tmp_path):
 def test_short_rows_come_first_once(tokenizer, smoke, tmp_path, monkeypatch):
     lengths = [10 * (number + 1) for number in range(200)]
     order = ShortFirst(lengths, seed=3)
-    first, second, third = list(order), list(order), list(order)
+    passes = []
+    for epoch in range(3):
+        order.set_epoch(epoch)
+        passes.append(list(order))
+    first, second, third = passes
     assert sorted(first) == sorted(second) == sorted(third) == list(range(200))
     assert max(first[:20]) < 60 and min(first[-20:]) > 100  # roughly sorted
     assert first != sorted(first) and second != third and min(second[-20:]) < 100
     assert list(ShortFirst(lengths, seed=3)) == first != list(ShortFirst(lengths, seed=4))
+    assert list(order) == third, "an epoch's order does not depend on the passes before"
 
     rows = [multiplication(a, 7, " Show your work." * (a % 8)) for a in range(2, 26)]
     dataset = sft_dataset(rows, tokenizer, 200)
