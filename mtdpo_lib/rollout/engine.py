@@ -31,7 +31,7 @@ from mtdpo_lib.sandbox.effects import below_log, disturb
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 
 _BLOCK = re.compile(r"```python\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -361,7 +361,7 @@ def _decode_all(model: PreTrainedModel, work: _Rollout) -> None:
 class _Batch:
     """Rows that decode in step. The cache holds all but each row's last token, every row ending in the last column."""
 
-    _cache: DynamicCache  # these are there once rows are
+    _cache: Cache  # these are there once rows are
     _mask: Tensor
     _seeds: Tensor
 
@@ -380,7 +380,7 @@ class _Batch:
         nats = torch.nn.functional.cross_entropy(logits.float(), tokens, reduction="none")
         return zip(tokens.tolist(), nats.tolist(), strict=True)
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         output = self._model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
             logits_to_keep=1,
@@ -398,7 +398,7 @@ class _Batch:
 
     def admit(self, rows: list[_Row]) -> None:
         """Take in rows that are still at their prompts; a prompt that several share goes through the model once."""
-        from transformers import DynamicCache
+        from mtdpo_lib.rollout.cache import roomy_cache  # transformers takes seconds to import
 
         device = self._model.device
         prompts = list(dict.fromkeys(tuple(row.ids[:-1]) for row in rows))
@@ -407,7 +407,7 @@ class _Batch:
         padded = [[self._pad] * free + list(prompt) for free, prompt in zip(padding, prompts, strict=True)]
         ids = torch.tensor(padded, device=device)
         mask = torch.tensor([[0] * free + [1] * (width - free) for free in padding], device=device)
-        cache = DynamicCache()
+        cache = roomy_cache()
         self._forward(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
         index = {prompt: index for index, prompt in enumerate(prompts)}
         owner = torch.tensor([index[tuple(row.ids[:-1])] for row in rows], device=device)
@@ -424,7 +424,7 @@ class _Batch:
         self.rows, self._cache, self._mask, self._seeds = [*self.rows, *rows], cache, mask, seeds
 
     @staticmethod
-    def _replace(cache: DynamicCache, change: Callable[[Tensor], Tensor]) -> None:
+    def _replace(cache: Cache, change: Callable[[Tensor], Tensor]) -> None:
         """Change keys and values [rows, heads, columns, D] of every layer."""
         for layer in _layers(cache):
             layer.keys, layer.values = change(layer.keys), change(layer.values)
@@ -437,7 +437,7 @@ class _Layer(Protocol):
     values: Tensor
 
 
-def _layers(cache: DynamicCache) -> list[_Layer]:
+def _layers(cache: Cache) -> list[_Layer]:
     return cast("list[_Layer]", cache.layers)
 
 
