@@ -133,7 +133,19 @@ def tune(options: Namespace) -> int:
     from mtdpo_lib.results import tuning
 
     wanted = get_profile(options.profile, options.settings).tune
-    return compute(options, tuning_arms(options.methods, wanted), tuning, tested=False)
+    code = compute(options, tuning_arms(options.methods, wanted), tuning, tested=False)
+    if code or options.keep or wanted.last_iteration == 1:
+        return code
+    if options.plan:
+        say(f"Then the best {wanted.finalists} of each method, through iteration {wanted.last_iteration}.")
+        return code
+    return compute(options, tuning.finalists(folder(options), wanted), tuning, tested=False)
+
+
+def folder(options: Namespace) -> Path:
+    """Where a study or a tuning keeps its stages and records."""
+    own = default_folder(f"{options.command}-{options.profile}", " ".join(options.settings))
+    return (options.out or own).expanduser().resolve()
 
 
 def compute(options: Namespace, arms: Sequence[str], results: Any, tested: bool = True) -> int:
@@ -142,8 +154,7 @@ def compute(options: Namespace, arms: Sequence[str], results: Any, tested: bool 
     from mtdpo_lib.experiment.study import Study
     from mtdpo_lib.results import study_metrics
 
-    own = default_folder(f"{options.command}-{options.profile}", " ".join(options.settings))
-    out = (options.out or own).expanduser().resolve()
+    out = folder(options)
     if options.keep:
         need_checkout(f"The command {options.command} --keep")
         say_where("Kept", results.keep(out))

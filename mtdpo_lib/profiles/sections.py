@@ -222,9 +222,10 @@ class TuneSettings:
     )
     etas: Numbers = "0.1,0.5"  # sec. 3.1: 0.01, 0.1 and 0.5; a 1M model's best lies higher
     raft_rows: Numbers = "1,2"  # of RAFT, which has no eta; 2: as many trajectories as in its rivals' pairs
-    last_iteration: Count = (
-        2  # whose policies are compared; sec. 3.1: the first, but a rate may win there and lose later
-    )
+    # Of each method the best so many after iteration 1 are compared after the last one: sec. 3.1 stops at the first, but a
+    # rate may win there and lose later
+    finalists: Count = field(default=2, metadata=YOUNGER)
+    last_iteration: Count = 2
 
 
 @dataclass(frozen=True, config=CHECKED)

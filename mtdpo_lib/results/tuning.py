@@ -10,14 +10,15 @@ from typing import Any
 
 from mtdpo_lib.common.files import REFERENCE_RUNS, read_json, write_json
 from mtdpo_lib.common.progress import say
-from mtdpo_lib.experiment.tune import RATE, second_setting
+from mtdpo_lib.experiment.tune import RATE, second_setting, tuning_arm
 from mtdpo_lib.problems.supply import fitted
-from mtdpo_lib.profiles import get_profile
+from mtdpo_lib.profiles import TuneSettings, get_profile
 from mtdpo_lib.results import figures, report, study_metrics
 
 RULE = (
-    "The best mean accuracy on the development problems over the seeds, after the last iteration; of equals the smaller "
-    "rate, then the smaller second setting. A setting that lacks a seed is not chosen."
+    "The best mean accuracy on the development problems over the seeds, after the last iteration, into which the best few "
+    "after the first one go; of equals the smaller rate, then the smaller second setting. A setting that lacks a seed is "
+    "not chosen."
 )
 
 Row = dict[str, Any]
@@ -41,12 +42,13 @@ def summarise(out: Path) -> Path:
 
 
 def _row(records: Sequence[Row]) -> Row:
-    """One setting of one method: for every seed the accuracies of SFT and after each iteration, and the last ones' mean."""
+    """One setting and number of iterations: for every seed the accuracies of SFT and after each, and the last ones' mean."""
     preference, method = records[0]["preference"], records[0]["preference"]["method"]
     curves = [list(record["validation"].values()) for record in records]
     return {
         "method": method,
         "setting": {name: preference[name] for name in (RATE, second_setting(method))},
+        "iterations": len(curves[0]) - 1,
         "mean": round(mean(curve[-1] for curve in curves), 6),
         "seeds": [record["seed"] for record in records],
         "development": curves,
@@ -54,17 +56,35 @@ def _row(records: Sequence[Row]) -> Row:
     }
 
 
-def chosen(rows: Sequence[Row]) -> dict[str, Row]:
-    """By method the row that `RULE` chooses.
+def ranked(rows: Sequence[Row], method: str, iterations: int) -> list[Row]:
+    """A method's settings after so many iterations, as `RULE` orders them; those that lack a seed are left out.
 
     Args:
-        rows: each with ``method``, ``setting`` (rate first), ``mean`` and ``seeds``.
+        rows: each with ``method``, ``setting`` (rate first), ``iterations``, ``mean`` and ``seeds``.
     """
-    seeds, best = max(len(row["seeds"]) for row in rows), dict[str, Row]()
-    for row in sorted(rows, key=lambda row: tuple(row["setting"].values())):
-        rival = best.get(row["method"])
-        if len(row["seeds"]) == seeds and (rival is None or row["mean"] > rival["mean"]):
-            best[row["method"]] = row
+    seeds = max(len(row["seeds"]) for row in rows)
+    mine = (row for row in rows if (row["method"], row["iterations"]) == (method, iterations))
+    whole = (row for row in mine if len(row["seeds"]) == seeds)
+    return sorted(whole, key=lambda row: (-row["mean"], *row["setting"].values()))
+
+
+def finalists(out: Path, tune: TuneSettings) -> list[str]:
+    """The arms of the second round: the best few settings of each method after the first iteration, through the last."""
+    rows = [_row(list(records.values())) for records in study_metrics.read_arms(out)[0].values()]
+    return [
+        tuning_arm(method, row["setting"], tune.last_iteration)
+        for method in dict.fromkeys(row["method"] for row in rows)
+        for row in ranked(rows, method, 1)[: tune.finalists]
+    ]
+
+
+def chosen(rows: Sequence[Row]) -> dict[str, Row]:
+    """By method the row that `RULE` chooses."""
+    best = dict[str, Row]()
+    for method in dict.fromkeys(row["method"] for row in rows):
+        last = max(row["iterations"] for row in rows if row["method"] == method)
+        if whole := ranked(rows, method, last):
+            best[method] = whole[0]
     return best
 
 

@@ -195,7 +195,7 @@ def test_a_tuning_makes_its_start_once_and_asks_no_test_problem(tmp_path):
     assert len(names) == 5 * 4 * 2, "every method has as many settings"
     plan = Study("smoke", SMALLEST, [900], names, tmp_path, tested=False).plan()
     assert dict(plan.missing) == {
-        "demonstrations": 1, "sft": 1, "rollouts": 41, "pairs": 41, "training": 80, "selection": 80, "evaluation": 1,
+        "demonstrations": 1, "sft": 1, "rollouts": 1, "pairs": 1, "training": 40, "selection": 40, "evaluation": 1,
     }  # fmt: skip
 
 
@@ -416,7 +416,7 @@ def test_a_study_that_is_killed_three_times_goes_on_to_the_same_records(tmp_path
 
 @pytest.mark.slow
 def test_a_small_tuning_from_start_to_end_and_again(tmp_path, capsys):
-    grid = "tune.rates=1e-4,1e-3 tune.etas=0.5 tune.raft_rows=1 tune.last_iteration=1"
+    grid = "tune.rates=1e-4,1e-3 tune.etas=0.5 tune.raft_rows=1 tune.finalists=1"
     options = [part for setting in grid.split() for part in ("--set", setting)]
     command = [
         "tune",
@@ -434,8 +434,8 @@ def test_a_small_tuning_from_start_to_end_and_again(tmp_path, capsys):
     assert "4 training" in capsys.readouterr().out
     assert main(command) == 0
     found = read_json(tmp_path / "tune.json")
-    assert found["chosen"].keys() == {"mdpo", "raft"} and len(found["tried"]) == 4
-    assert all(len(curve) == 2 for row in found["tried"] for curve in row["development"])
+    assert found["chosen"].keys() == {"mdpo", "raft"} and len(found["tried"]) == 6
+    assert sorted(row["iterations"] for row in found["tried"]) == [1, 1, 1, 1, 2, 2]
     assert not any(read_json(file)["outcomes"] for file in (tmp_path / "arms").glob("*.json"))
     assert main([*command, "--plan"]) == 0
     assert "Nothing to compute" in capsys.readouterr().out

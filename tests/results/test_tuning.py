@@ -4,16 +4,20 @@ import json
 
 import pytest
 
+from mtdpo_lib.experiment.arms import find_arm
 from mtdpo_lib.lessons import publish
+from mtdpo_lib.profiles import TuneSettings, get_profile
 from mtdpo_lib.results import figures, tuning
 
 
 def record(out, method, rate, second, seed, *development):
+    """A record after as many iterations as `development` has numbers beyond the first, which is SFT's."""
     name = "raft_rows" if method == "raft" else "eta"
     preference = {"method": method, "learning_rate": rate, "eta": 0.5, "raft_rows": 1, name: second}
     facts = {
-        "arm": f"{method}-{rate}-{second}", "seed": seed, "profile": "cpu", "settings": "", "preference": preference,
-        "validation": {f"policy-{number}": value for number, value in enumerate(development)}, "seconds": 2.0,
+        "arm": f"{method}-{rate}-{second}-{len(development)}", "seed": seed, "profile": "cpu", "settings": "",
+        "preference": preference, "seconds": 2.0,
+        "validation": {f"policy-{number}": value for number, value in enumerate(development)},
     }  # fmt: skip
     (out / "arms").mkdir(exist_ok=True, parents=True)
     (out / "arms" / f"{facts['arm']}-seed{seed}.json").write_text(json.dumps(facts))
@@ -23,13 +27,25 @@ def record(out, method, rate, second, seed, *development):
 def swept(tmp_path):
     """M-DPO's middle rate is best in the end, and its largest after the first iteration; RAFT's two best are equal."""
     for seed, more in ((900, 0.0), (901, 0.02)):
-        for rate, first, last in ((1e-4, 0.5, 0.55), (3e-4, 0.55, 0.62), (1e-3, 0.6, 0.5)):
-            record(tmp_path, "mdpo", rate, 0.5, seed, 0.5, round(first + more, 6), round(last + more, 6))
-            record(tmp_path, "mdpo", rate, 0.1, seed, 0.5, first, 0.4)
+        for rate, first, last in ((1e-4, 0.5, None), (3e-4, 0.55, 0.62), (1e-3, 0.6, 0.5)):
+            record(tmp_path, "mdpo", rate, 0.5, seed, 0.5, round(first + more, 6))
+            record(tmp_path, "mdpo", rate, 0.1, seed, 0.5, first - 0.2)
+            if last:
+                record(tmp_path, "mdpo", rate, 0.5, seed, 0.5, round(first + more, 6), round(last + more, 6))
         for rate in (3e-4, 1e-3):
+            record(tmp_path, "raft", rate, 1, seed, 0.5, 0.6)
             record(tmp_path, "raft", rate, 1, seed, 0.5, 0.6, 0.6)
-    record(tmp_path, "raft", 3e-3, 1, 900, 0.5, 0.9, 0.9)  # its other seed has failed
+    record(tmp_path, "raft", 3e-3, 1, 900, 0.5, 0.9)  # its other seed has failed
     return tmp_path
+
+
+def test_the_best_after_one_iteration_go_on(swept):
+    arms = tuning.finalists(swept, TuneSettings(finalists=2, last_iteration=3))
+    assert [arm.partition(":")[0] for arm in arms] == [
+        "mdpo-0.001-0.5-3", "mdpo-0.0003-0.5-3", "raft-0.0003-1-3", "raft-0.001-1-3"
+    ]  # fmt: skip
+    arm = find_arm(arms[0]).profile(get_profile("cpu"))
+    assert (arm.iterations, arm.preference.learning_rate, arm.preference.eta) == (3, 1e-3, 0.5)
 
 
 def test_the_setting_follows_from_the_rule(swept, capsys):
@@ -43,7 +59,7 @@ def test_the_setting_follows_from_the_rule(swept, capsys):
     }
     (row,) = (row for row in found["tried"] if row["method"] == "mdpo" and row["mean"] == 0.63)
     assert row["seeds"] == [900, 901] and row["development"] == [[0.5, 0.55, 0.62], [0.5, 0.57, 0.64]]
-    assert len(found["tried"]) == 9 and (swept / "figures" / "tuning.png").exists()
+    assert len(found["tried"]) == 13 and (swept / "figures" / "tuning.png").exists()
     said = capsys.readouterr().out
     assert "mdpo: learning_rate 0.0003, eta 0.5 (63.0 % of 240 development problems)" in said
     assert (
@@ -72,6 +88,6 @@ def test_the_figure_has_a_line_for_each_method_at_its_best_second_setting(swept)
     lines = {
         line.get_label(): line for line in figure.axes[0].get_lines() if not line.get_label().startswith("_")
     }
-    assert list(lines["mdpo"].get_ydata()) == pytest.approx([56, 63, 51])
+    assert list(lines["mdpo"].get_ydata()) == pytest.approx([51, 56, 61])
     assert list(lines["mdpo"].get_xdata()) == pytest.approx([1e-4, 3e-4, 1e-3])
     assert figure.headline.replace("\n", " ").endswith("mdpo 0.0003, raft 0.0003")

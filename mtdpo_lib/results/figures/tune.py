@@ -14,15 +14,16 @@ def tuning(found: dict[str, Any]) -> Figure:
         found: as ``tune.json`` holds it. At each rate the second setting that is best there is drawn.
     """
     seeds = ", ".join(map(str, sorted({seed for row in found["tried"] for seed in row["seeds"]})))
-    fig = Figure(f"n = {found['n']:,} development problems, seeds {seeds}. Dots: each seed. Rings: chosen.")
+    fig = Figure(
+        f"After iteration 1; n = {found['n']:,} development problems, seeds {seeds}. Dots: each seed. Rings: chosen."
+    )
     axes = fig.panel("learning rate", "accuracy on development problems (%)")
     words = []
     for method, setting in found["chosen"].items():
         colour, marker = style_of(method)
         best: dict[float, dict[str, Any]] = {}
-        for row in sorted(
-            (row for row in found["tried"] if row["method"] == method), key=lambda row: row["mean"]
-        ):
+        tried = (row for row in found["tried"] if row["method"] == method and row["iterations"] == 1)
+        for row in sorted(tried, key=lambda row: row["mean"]):
             best[row["setting"]["learning_rate"]] = row
         line = {rate: 100 * best[rate]["mean"] for rate in sorted(best)}
         axes.plot(list(line), list(line.values()), color=colour, marker=marker, label=method)
