@@ -37,7 +37,7 @@ def eta_effect(etas: Sequence[float], first_turn: Rows, gain: Rows, kl: Rows) ->
         gain: share of the attainable gain in E[u] over the reference, a fraction; rows are processes, columns etas.
         kl: of the same, sum_h KL in nats.
     """
-    fig = Figure(_over_processes(gain, "middle and right"), size=(8.0, 3.2))
+    fig = Figure(_over_processes(gain, "middle and right"), size=(6.5, 3.2))
     words = ["π₁(a | x), one process", "attainable gain in E[u] (%)", "KL to the reference (nats)"]
     left, middle, right = fig.row(3, ylabel=words, xlabel="η (units of u)", xscale="log")
     styles = zip((BLUE, ORANGE, GREEN, RED), ("-", "--", ":", "-."))
@@ -64,8 +64,8 @@ def identity_scatter(panels: Mapping[str, tuple[Sequence[float], Sequence[float]
         limits = [min(*utility, *known) - 0.05, max(*utility, *known) + 0.05]
         axes.plot(limits, limits, color=GREY, linewidth=0.8)
         axes.plot(utility, known, linestyle="", marker="s", markersize=3.5, color=BLUE)
-        misses.append(f"{title}: {max(abs(a - b) for a, b in zip(utility, known)):.0e}")
-    return fig.titled(f"A + B misses u by at most ... {'; '.join(misses)}")
+        misses.append(f"{title} {max(abs(a - b) for a, b in zip(utility, known)):.2g}")
+    return fig.titled(f"Largest distance of A + B from u, in units of u: {', '.join(misses)}")
 
 
 def sample_error(
@@ -79,7 +79,7 @@ def sample_error(
         slope: of log error on log n in the first panel, with its interval.
     """
     first = next(iter(next(iter(panels.values())).values()))
-    fig = Figure(_over_processes(first, log=True) + " Dotted: slope -1/2.", size=(7.5, 3.5))
+    fig = Figure(_over_processes(first, log=True) + " Dotted: slope -1/2.", size=(6.5, 3.5))
     words = {"xlabel": "sampled pairs n", "ylabel": "total variation from π*"}
     row = fig.row(panels, sharey=True, xscale="log", yscale="log", **words)
     for axes, methods in zip(row, panels.values()):
@@ -88,7 +88,7 @@ def sample_error(
     end = _column(first, -1, log=True)[0]
     row[0].plot(n, [end * (n[-1] / size) ** 0.5 for size in n], color=GREY, linestyle=":")
     interval = f"(95% interval {slope[1]:.2f} to {slope[2]:.2f})"
-    return fig.titled(f"With a deterministic tool the error falls as n^{slope[0]:.2f} {interval}")
+    return fig.titled(f"{next(iter(panels))}: the error goes with n^{slope[0]:.2f} {interval}")
 
 
 def gamble_policies(jackpots: Sequence[float], chosen: Mapping[str, Sequence[float]], eta: float) -> Figure:
@@ -110,7 +110,7 @@ def gamble_policies(jackpots: Sequence[float], chosen: Mapping[str, Sequence[flo
         axes.plot(jackpots, [100 * value for value in values], label=METHOD_NAMES[method], **style)
     best, masked, scored = (100 * chosen[method][-1] for method in ("optimum", "mdpo", "unmasked"))
     shares = f"the optimum gambles {best:.0f} %, M-DPO {masked:.0f} %, single-turn {scored:.0f} %"
-    return fig.titled(f"Same mean, prize {jackpots[-1]:g}: {shares}", size=9.5, outside=True)
+    return fig.titled(f"Same mean, prize {jackpots[-1]:g}: {shares}", above=True)
 
 
 def bias_by_randomness(
@@ -123,7 +123,7 @@ def bias_by_randomness(
         bias: "bound", "quantile" and "rms" of |C|, in units of u.
         error: method to total variation from the optimum.
     """
-    fig = Figure(_over_processes(bias["rms"]), size=(7.5, 3.5))
+    fig = Figure(_over_processes(bias["rms"]), size=(6.5, 3.5))
     left, right = fig.row(2, xlabel=RANDOMNESS, ylabel=["size of C (units of u)", DISTANCE])
     _mean_line(left, randomness, bias["bound"], (GREY, "^"), "paper: 4 (Σ σ²)^½, mean")
     _mean_line(left, randomness, bias["quantile"], (ORANGE, "D"), "90% of |C| lie below")
@@ -132,7 +132,7 @@ def bias_by_randomness(
     moved, low, high = (100 * part for part in _column(error["mdpo"], -1))
     left_over = 100 * _column(error["exact-v"], -1)[0]
     title = f"A random tool moves M-DPO's optimum by {moved:.1f} % (95% interval {low:.1f} to {high:.1f})"
-    return fig.titled(f"{title}; the margin leaves {left_over:.0e} %", size=9.5)
+    return fig.titled(f"{title}; the margin leaves {left_over:.2g} %")
 
 
 def value_samples(samples: Sequence[int], errors: Mapping[str, Rows], plain: Sequence[float]) -> Figure:
@@ -153,9 +153,9 @@ def value_samples(samples: Sequence[int], errors: Mapping[str, Rows], plain: Seq
         _mean_line(axes, samples, rows, method, labels[method])
         helps = _shown_less(samples, rows, without)
         name, _, _ = labels[method].partition(",")
-        words.append(name + (f" from K = {min(helps)} on" if helps else " at no K"))
+        words.append(name + (f" at K = {', '.join(f'{k:g}' for k in helps)}" if helps else " at no K"))
     _mean_line(axes, samples, without, "mdpo", "M-DPO, no margin")
-    return fig.titled("The margin is shown to help:\n" + "; ".join(words))
+    return fig.titled(f"The margin is shown to help: {'; '.join(words)}")
 
 
 def observation_scoring(randomness: Sequence[float], panels: Mapping[str, Mapping[str, Rows]]) -> Figure:
@@ -166,14 +166,16 @@ def observation_scoring(randomness: Sequence[float], panels: Mapping[str, Mappin
         panels: title to method ("mdpo", "unmasked", ...) to total variation from the optimum.
     """
     first = next(iter(next(iter(panels.values())).values()))
-    fig = Figure(_over_processes(first), size=(7.5, 3.5))
+    fig = Figure(_over_processes(first), size=(6.5, 3.5))
     row = fig.row(panels, sharey=True, xlabel=RANDOMNESS, ylabel=DISTANCE)
     words = []
     for axes, (title, methods) in zip(row, panels.items()):
         _distances(axes, randomness, methods)
         better = _shown_less(randomness, methods["mdpo"], methods["unmasked"])
-        words.append(f"{title}: at ε ≤ {max(better):g}" if better else f"{title}: nowhere")
-    return fig.titled("Where masking is shown to be nearer to π*: " + "; ".join(words), size=9.5)
+        words.append(
+            f"{title}: {'at ε = ' + ', '.join(f'{one:g}' for one in better) if better else 'nowhere'}"
+        )
+    return fig.titled(f"Where masking is shown to be nearer to π*: {'; '.join(words)}")
 
 
 def reference_iterations(updated: Rows, fixed: Rows, bound: Rows) -> Figure:
@@ -208,9 +210,9 @@ def coverage_and_error(
         arms: "onpolicy" and "mdpo" (mixture): E[u] after each iteration, as a share of the best.
         pairs: sampled, in the middle panel and in each iteration on the right.
     """
-    counts = f"Pairs: {pairs[0]:,} (middle), {pairs[1]:,} an iteration (right)."
-    fig = Figure(f"{_over_processes(error)} {counts}", (8.5, 3.3))
-    words = ["coverage cost (1 = target's own data)", DISTANCE, "E[u] (% of the best)"]
+    counts = f"Pairs: {pairs[0]:,} (middle), {pairs[1]:,} per iteration (right)."
+    fig = Figure(f"{_over_processes(error)} {counts}", (6.5, 3.3))
+    words = ["coverage cost\n(1 = target's own data)", DISTANCE, "E[u] (% of the best)"]
     share = "share of the older policy (%)"
     left, middle, right = fig.row(3, xlabel=[share, share, "iteration t"], ylabel=words)
     left.set_yscale("log")
@@ -222,12 +224,13 @@ def coverage_and_error(
     for method, label in (("mdpo", "mixture 2:1"), ("onpolicy", "on-policy")):
         _mean_line(right, range(len(arms[method][0])), _percent(arms[method]), method, label)
     right.whole_steps()
-    third = shares.index(1 / 3) if 1 / 3 in shares else -1
-    before, after = (100 * _column(error, column)[0] for column in (0, third))
+    middle_share = len(shares) - 2 if len(shares) > 2 else -1
+    before, after = (100 * _column(error, column)[0] for column in (0, middle_share))
     gaps = [100 * (own[-1] - other[-1]) for own, other in zip(arms["mdpo"], arms["onpolicy"])]
     ahead, low, high = mean_interval(gaps)
-    title = f"A third of older data cuts the error from {before:.0f} to {after:.0f} %; at the last iteration the mixture "
-    return fig.titled(f"{title}is {ahead:+.1f} points ahead ({low:+.1f} to {high:+.1f})", size=9.5)
+    part = f"{100 * shares[0]:.0f} % of older data, {after:.0f} % with {100 * shares[middle_share]:.0f} %"
+    gap = f"mixture minus on-policy at the last iteration: {ahead:+.1f} points ({low:+.1f} to {high:+.1f})"
+    return fig.titled(f"The error is {before:.0f} % with {part}; {gap}")
 
 
 def kto_path(steps: Sequence[int], distance: Mapping[str, Rows], utility: Mapping[str, Rows]) -> Figure:
@@ -238,7 +241,7 @@ def kto_path(steps: Sequence[int], distance: Mapping[str, Rows], utility: Mappin
         distance: method to total variation from the optimum.
         utility: method to E[u].
     """
-    fig = Figure(_over_processes(distance["mdpo"]), size=(7.5, 3.3))
+    fig = Figure(_over_processes(distance["mdpo"]), size=(6.5, 3.3))
     words = [DISTANCE, "E[u] (units of u)"]
     left, right = fig.row(2, xlabel="gradient step", ylabel=words, xscale="symlog")
     _distances(left, steps, distance)
@@ -247,9 +250,7 @@ def kto_path(steps: Sequence[int], distance: Mapping[str, Rows], utility: Mappin
     for axes in (left, right):
         axes.set_xlim(left=0)
     mdpo, mkto = (100 * _column(distance[method], -1)[0] for method in ("mdpo", "mkto"))
-    return fig.titled(
-        f"M-DPO ends {mdpo:.1f} % from the optimum of (5), M-KTO {mkto:.0f} %: it aims elsewhere"
-    )
+    return fig.titled(f"At the last step M-DPO is {mdpo:.1f} % from the optimum of (5), M-KTO {mkto:.1f} %")
 
 
 def _percent(rows: Rows) -> Rows:
