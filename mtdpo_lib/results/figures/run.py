@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from mtdpo_lib.results.figures.style import SMALL, SUITE_STYLES, Figure, Panel, percent, policy_in_words
+from mtdpo_lib.results.figures.style import SMALL, SUITE_STYLES, Figure, Panel, policy_in_words
 from mtdpo_lib.results.metric import Metrics
 
 Log = Sequence[Mapping[str, Any]]
 
-ENDS = {  # why a trajectory ended, in words
-    "answer": "gave an answer", "length": "ran into the token limit", "rounds": "used up its turns",
-    "no_action": "neither answered\nnor called the tool",
-}  # fmt: skip
+ENDS = {"answer": "gave an answer", "length": "ran out of tokens", "rounds": "ran out of turns",
+        "no_action": "neither answered\nnor called the tool"}  # fmt: skip
 
 
 def accuracy_by_iteration(metrics: Metrics, paper: Mapping[int, Mapping[str, Any]] | None = None) -> Figure:
@@ -81,8 +79,9 @@ def sft_curve(log: Log) -> Figure:
         return fig.titled("SFT: nothing was logged")
     axes.set_yscale("log")
     first, last = _thirds(losses)
-    ends = f"{first:.2g} in the first third of the steps, {last:.2g} in the last"
-    return fig.titled(f"The mean SFT loss, in nats per token: {ends}")
+    return fig.titled(
+        f"Mean SFT loss in the first third of the steps: {first:.2g} nats per token; in the last: {last:.2g}"
+    )
 
 
 def comparison(
@@ -120,13 +119,10 @@ def pair_yield(passports: Sequence[Mapping[str, Any]]) -> Figure:
     """
     fates = [passport["prompts by fate"] for passport in passports]
     kept, asked = [one.get("paired", 0) for one in fates], [sum(one.values()) for one in fates]
-    fig = Figure(
-        f"n = {', '.join(f'{count:,}' for count in asked) or 0} prompts.", (6.5, 2 + 0.4 * len(fates))
-    )
+    caption = f"n = {', '.join(f'{count:,}' for count in asked) or 0} prompts."
+    fig = Figure(caption, (6.5, 2 + 0.4 * len(fates)))
     reasons = sorted({reason for one in fates for reason, count in one.items() if count} - {"paired"})
-    looks = zip(
-        ["paired", *reasons], cycle((BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY)), cycle(("", "..", "//"))
-    )
+    looks = zip(["paired", *reasons], cycle((BLUE, ORANGE, GREEN, RED, PURPLE, SKY)), cycle(("", "..", "//")))
     parts = []
     for fate, colour, hatch in looks:
         counts = [one.get(fate, 0) for one in fates]
@@ -160,7 +156,7 @@ def coverage_curve(
     axes.whole_steps()
     if not most:
         return fig.titled("No coverage measured yet")
-    return fig.titled(f"With {most} samples {percent(coverage[most])} % of the prompts can yield a pair")
+    return fig.titled(f"With {most} samples {100 * coverage[most]:.1f} % of the prompts can yield a pair")
 
 
 def outcome_mix(
@@ -187,33 +183,31 @@ def outcome_mix(
     axes.stacked(labels, parts, height=0.7)
     axes.set_xlim(0, 100)
     if any("tool error" in row for row in counts.values()):
-        style: dict[str, Any] = {"color": BLACK, "marker": "o", "linestyle": "none", "clip_on": False}
-        axes.plot(shares("tool error"), range(len(counts)), label="met a tool error", **style)
+        axes.plot(shares("tool error"), range(len(counts)), "ko", label="met a tool error", clip_on=False)
     right = sum(row.get("right", 0) for row in counts.values())
-    title = f"{percent(right / n)} % of the trajectories end right" if n else "No trajectories yet"
+    title = f"{100 * right / n:.1f} % of the trajectories end right" if n else "No trajectories yet"
     return fig.titled(title, above=True)
 
 
-def histogram(values: Sequence[float], xlabel: str, title: str = "") -> Figure:
+def histogram(values: Sequence[float], xlabel: str) -> Figure:
     """How values are spread, with their median; counts on a logarithmic axis where one bar is far above most others.
 
     Args:
         values: one per trajectory, pair or question.
         xlabel: what they are, with the unit in parentheses.
-        title: the finding; quantiles when empty.
     """
     fig = Figure(f"n = {len(values):,}.")
     axes = fig.panel(xlabel, "count")
     if not values:
-        return fig.titled(title or "No values yet")
+        return fig.titled("No values yet")
     median, upper, most = np.quantile(values, (0.5, 0.75, 0.95))
     bins = min(30, max(5, round(len(values) ** 0.5)))
-    heights, _, _ = axes.hist(sorted(values), bins=bins, color=BLUE, edgecolor="white")
-    if max(heights) > 10 * np.median(heights[heights > 0]):
+    heights = np.asarray(axes.hist(sorted(values), bins=bins, color=BLUE, edgecolor="white")[0])
+    if heights.max() > 10 * np.median(heights[heights > 0]):
         axes.set_yscale("log")
     axes.axvline(median, color=RED, linestyle="--", label=f"median {median:.3g}")
     told = f"Half are at most {median:.3g}, three quarters at most {upper:.3g}, 95 % at most {most:.3g}"
-    return fig.titled(title or told, above=True)
+    return fig.titled(told, above=True)
 
 
 def memory_by_part(needs: Mapping[str, Mapping[str, float]], cards: Mapping[str, float]) -> Figure:
@@ -225,13 +219,11 @@ def memory_by_part(needs: Mapping[str, Mapping[str, float]], cards: Mapping[str,
     """
     fig = Figure("By arithmetic, not measured; 1 pair of full length at a time.")
     axes = fig.panel("memory of one M-DPO step (GiB)")
-    looks = zip((GREY, BLUE, SKY, ORANGE, GREEN), ("", "//", "", "..", ""))
-    parts = zip(next(iter(needs.values()), {}), looks, strict=False)
-    ends = axes.stacked(
-        list(needs), ((part, [row[part] for row in needs.values()], *look) for part, look in parts)
-    )
-    for bars in axes.containers[-1:]:
-        axes.bar_label(bars, [f"{end:.1f}" for end in ends], padding=3, fontsize=SMALL)
+    looks = zip(next(iter(needs.values()), {}), (GREY, BLUE, SKY, ORANGE, GREEN), ("", "//", "", "..", ""))
+    parts = ((part, [row[part] for row in needs.values()], colour, hatch) for part, colour, hatch in looks)
+    ends = axes.stacked(list(needs), parts)
+    for row, end in enumerate(ends):
+        axes.text(end, row, f" {end:.1f}", va="center", fontsize=SMALL)
     for name, size in cards.items():
         axes.axvline(size, color=BLACK, linestyle="--", linewidth=1)
         axes.annotate(name, (size, 1), xycoords=("data", "axes fraction"), xytext=(-3, -4),
@@ -261,8 +253,9 @@ def _logged(log: Log, key: str) -> list[float]:
 def _curve(axes: Panel, log: Log, key: str, colour: str, **style: Any) -> None:
     if values := _logged(log, key):
         steps = [row["step"] for row in log if row.get(key) is not None]
-        marker = "." if len(steps) < 100 else ""
-        axes.plot(steps, values, color=colour, marker=marker, markersize=3, linewidth=1, **style)
+        axes.plot(
+            steps, values, color=colour, marker="." if len(steps) < 100 else "", markersize=3, lw=1, **style
+        )
     axes.whole_steps(4)
 
 
@@ -282,15 +275,12 @@ def _gain_sentence(metrics: Metrics) -> str:
         policy = f"M-DPO iteration {last}" if last else "SFT"
         return f"{policy} answers {steps[last].value_in_words()} % right"
     gain = metrics.by_iteration("gain").get(last)
-    if not gain:  # nothing was compared on the same problems
+    if not gain or gain.low is None or gain.high is None:  # nothing was compared on the same problems
         return f"Accuracy: SFT {steps[0].value_in_words()} %, M-DPO {last} {steps[last].value_in_words()} %"
     sentence = f"{'rises' if gain.value > 0 else 'falls'} by {abs(100 * gain.value):.1f} points"
-    interval = ""
-    if gain.low is not None and gain.high is not None:
-        interval = f" (95% interval {gain.interval_in_words(sign=True)})"
-        if gain.low <= 0 <= gain.high:
-            sentence = f"is not shown to change: it moves by {gain.value_in_words(sign=True)} points"
-    return f"Accuracy {sentence} from SFT to M-DPO {last}{interval}"
+    if gain.low <= 0 <= gain.high:
+        sentence = f"is not shown to change: it moves by {gain.value_in_words(sign=True)} points"
+    return f"Accuracy {sentence} from SFT to M-DPO {last} (95% interval {gain.interval_in_words(sign=True)})"
 
 
 def _training_sentence(log: Log) -> str:

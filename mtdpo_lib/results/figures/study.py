@@ -11,19 +11,22 @@ from matplotlib.lines import Line2D
 
 from mtdpo_lib.experiment.arms import ARMS, PASS_AT, known_arm
 from mtdpo_lib.results.claims import MARGIN, JudgedClaim
-from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREY, ORANGE, SKY
-from mtdpo_lib.results.figures.style import (
-    DOTS,
-    FACT_WORDS,
-    SMALL,
-    METHOD_WORDS,
-    VERDICT_STYLES,
-    Figure,
-    Panel,
-    style_of,
-)
+from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY
+from mtdpo_lib.results.figures.style import DOTS, METHOD_WORDS, Figure, Panel, style_of
 from mtdpo_lib.results.metric import Metric, Metrics
 
+FACT_WORDS = {
+    "accuracy": "greedy accuracy", "right": "right samples of the current policy",
+    "right_despite_error": "right samples whose tool failed", "distinct": "two samples of a prompt differ",
+    "distinct_right": "two right samples of a prompt differ", "covered": "prompts that give a pair",
+    "entropy": "-log π of the current policy's samples, per token",
+    "pass_64": "problems solved by one of 64 samples", "right_nats": "-log π of its right samples",
+    "chosen_ratio": "chosen: log-ratio to the reference", "rejected_ratio": "rejected: log-ratio to the reference",
+}  # fmt: skip
+VERDICT_STYLES = {
+    "agrees": (BLUE, "s"), "leans towards": (SKY, "s"), "no effect": (GREEN, "D"), "inconclusive": (GREY, "o"),
+    "leans against": (ORANGE, "X"), "disagrees": (RED, "X"),
+}  # fmt: skip
 NOTHING = "Nothing measured yet"
 CLAIM_UNITS = {"fraction": "difference (points)", "nats": "log-ratio to the reference (nats)"}
 
@@ -46,9 +49,8 @@ def arms(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
     right.stacked([""] * len(shown), parts, height=0.3)
     fig.across([_in_full(name, labels[name]) for name in shown], shown.values())
     middle.zero_line(across=False)
-    right.key(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     gained = sum(gain is not None and (gain.low or 0) > 0 for _, gain in shown.values())
-    return fig.titled(f"{gained} of {len(shown)} are shown to gain over their SFT policy")
+    return fig.titled(f"{gained} of {len(shown)} are shown to gain over their SFT policy", above=True)
 
 
 def claims(judged: Sequence[JudgedClaim], theme: str) -> Figure:
@@ -113,24 +115,19 @@ def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str])
     panels = fig.grid(rows, 2)
     fig.panels, spare = panels[: len(levels)], panels[len(levels) :]
     for axes, (fact, own) in zip(fig.panels, levels.items(), strict=True):
-        subject, (unit, *_) = _fact_in_words(fact), [metric.unit for metric in own.values()]
+        unit = own[min(own)].unit
         values = ", ".join(metric.value_in_words() for metric in own.values())
-        axes.set_title(f"{subject}\n{_short(base)}: {values} {unit.replace('fraction', '%')}", fontsize=SMALL)
+        axes.title.set_text(f"{FACT_WORDS[fact]}\n{_short(base)}: {values} {unit.replace('fraction', '%')}")
         axes.set(xlabel="iteration", ylabel=f"difference ({unit.replace('fraction', 'points')})")
         _differences(axes, metrics, fact, [arm for arm in arms if arm != base])
     for axes in spare:
         axes.axis("off")
     handles, names = fig.panels[0].get_legend_handles_labels()
-    spare[0].key(handles=handles, labels=[textwrap.fill(name, 36) for name in names], loc="upper left")
+    spare[0].key(handles=handles, labels=[textwrap.fill(name, 32) for name in names], loc="upper left")
     fact, last = next((fact, max(own)) for fact, own in levels.items())
-    ends = [
-        f"{_minus(arm)} {end.in_words(sign=True)}"
-        for arm in arms
-        if (end := metrics.get(fact, policy=arm, iteration=last, against=known_arm(arm).against))
-    ]
-    return fig.titled(
-        f"After iteration {last}, {_fact_in_words(fact)}, paired: {'; '.join(ends)}", keys=False
-    )
+    paired = (metrics.get(fact, policy=arm, iteration=last, against=known_arm(arm).against) for arm in arms)
+    ends = "; ".join(f"{_minus(one.arm)} {one.in_words(sign=True)}" for one in paired if one)
+    return fig.titled(f"After iteration {last}, {FACT_WORDS[fact]}, paired: {ends or 'nothing'}", keys=False)
 
 
 def _differences(axes: Panel, metrics: Metrics, fact: str, arms: Sequence[str]) -> None:
@@ -139,9 +136,8 @@ def _differences(axes: Panel, metrics: Metrics, fact: str, arms: Sequence[str]) 
     for position, arm in enumerate(arms):
         if found := _by_iteration(metrics, fact, arm, known_arm(arm).against):
             aside = 0.08 * (position - (len(arms) - 1) / 2)
-            axes.line(
-                {number + aside: metric for number, metric in found.items()}, style_of(arm), _minus(arm)
-            )
+            points = {number + aside: metric for number, metric in found.items()}
+            axes.line(points, style_of(arm), _minus(arm))
             sizes.append(max(abs(metric.scale * metric.value) for metric in found.values()))
     if "nats" in axes.get_ylabel() and max(sizes, default=0) > 5:
         axes.set_yscale("symlog", linthresh=1)  # tenths of a nat stay apart beside tens
@@ -165,10 +161,6 @@ def _minus(arm: str) -> str:
     return f"{_short(arm)}, minus {_short(known_arm(arm).against)}"
 
 
-def _fact_in_words(fact: str) -> str:
-    return FACT_WORDS.get(fact, fact.replace("_", " "))
-
-
 def _by_iteration(metrics: Metrics, fact: str, arm: str, against: str = "") -> dict[int, Metric]:
     found = metrics.select(kind=fact, split="", policy=arm, since=None, against=against)
     return {metric.iteration: metric for metric in found if metric.iteration}
@@ -182,17 +174,17 @@ def pass_at_n(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
         labels: policy (``arm`` or ``arm/sft``) to its words.
     """
     curves = {
-        _short(label): points
-        for name, label in labels.items()
+        name: points
+        for name in labels
         if (points := {n: metric for n in PASS_AT if (metric := metrics.get("pass", str(n), name))})
     }
     fig = Figure.of([metric for points in curves.values() for metric in points.values()])
     axes = fig.panel("samples per question (n)", "pass@n (%)")
     ends = []
-    for number, (label, points) in enumerate(curves.items()):
-        policy = points[min(points)].policy
+    for number, (name, points) in enumerate(curves.items()):
         aside = {n * 1.06**number: metric for n, metric in points.items()}  # intervals side by side
-        axes.line(aside, style_of("sft" if policy.endswith("/sft") else policy), label)
+        label = _short(labels[name])
+        axes.line(aside, style_of(name.rpartition("/")[2]), label)
         first, last = (points[n].value_in_words() for n in (min(points), max(points)))
         ends.append(f"{label} {first} to {last} %")
     if curves:
@@ -247,11 +239,7 @@ def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
     masked, scored = "log-{}", "log-{}-dpo"
     differences = by_dose(scored, "difference", against=masked, split="test")
     fig = Figure.of(list(differences.values()), (6.5, 3.2))
-    words = [
-        "tool tokens' share of the\ngradient, if scored (%)",
-        "gain over SFT (points)",
-        "scored minus masked (points)",
-    ]
+    words = ["tool's share of the\ngradient, if scored (%)", "gain over SFT (points)", "difference (points)"]
     left, middle, right = fig.row(3, ylabel=words, xlabel="lines of a log\nabove each result")
     for arm, label, style in ((masked, "masked (M-DPO)", (BLUE, "s")), (scored, "scored", (SKY, "v"))):
         shares = by_dose(arm, "tool_gradient_share", iteration=1)

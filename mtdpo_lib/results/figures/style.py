@@ -46,23 +46,9 @@ METHOD_STYLES: dict[str, Style] = {
 SUITE_STYLES = {
     "gsm-like": (GREEN, "D"), "gsm8k": (GREEN, "D"), "math-like": (PURPLE, "^"), "math": (PURPLE, "^"),
 }  # fmt: skip
-VERDICT_STYLES = {
-    "agrees": (BLUE, "s"), "leans towards": (SKY, "s"), "no effect": (GREEN, "D"), "inconclusive": (GREY, "o"),
-    "leans against": (ORANGE, "X"), "disagrees": (RED, "X"),
-}  # fmt: skip
 DOTS: dict[str, Any] = {"marker": ".", "color": GREY, "alpha": 0.6, "markersize": 5, "linestyle": ""}
-FACT_WORDS = {
-    "accuracy": "greedy accuracy", "right": "right samples of the current policy",
-    "right_despite_error": "right samples whose tool failed", "distinct": "two samples of a prompt differ",
-    "distinct_right": "two right samples of a prompt differ", "covered": "prompts that give a pair",
-    "entropy": "-log π of the current policy's samples, per token",
-    "pass_64": "problems solved by one of 64 samples", "right_nats": "-log π of its right samples",
-    "chosen_ratio": "chosen: log-ratio to the reference at the end",
-    "rejected_ratio": "rejected: log-ratio to the reference at the end",
-}  # fmt: skip
-METHOD_WORDS = {
-    "sft": "SFT", "mdpo": "M-DPO", "mkto": "M-KTO", "raft": "RAFT", "dpo": "single-turn DPO", "kto": "single-turn KTO",
-}  # fmt: skip
+METHOD_WORDS = {"sft": "SFT", "mdpo": "M-DPO", "mkto": "M-KTO", "raft": "RAFT",
+                "dpo": "single-turn DPO", "kto": "single-turn KTO"}  # fmt: skip
 
 
 class Panel(Axes):
@@ -110,9 +96,10 @@ class Panel(Axes):
                       transform=self.get_yaxis_transform())  # fmt: skip
 
     def in_words(self) -> str:
-        """What stands on the axes."""
+        """What stands on the axes, and the panel's title."""
         words = self.get_ylabel(), self.get_xlabel()
-        return (" by " if self.rows else " over ").join(filter(None, words[::-1] if self.rows else words))
+        axes = (" by " if self.rows else " over ").join(filter(None, words[::-1] if self.rows else words))
+        return " in: ".join(filter(None, (axes, self.get_title())))
 
     def zero_line(self, across: bool = True) -> None:
         """Where nothing changes."""
@@ -138,11 +125,9 @@ class Figure(figure.Figure):
             self.supxlabel(textwrap.fill(caption, LINE + 10), fontsize=LABEL, x=0.01, ha="left")
 
     @classmethod
-    def of(
-        cls, metrics: Sequence[Metric], size: tuple[float, float] = SIZE, bars: str = BARS, **rest: Any
-    ) -> Figure:
+    def of(cls, metrics: Sequence[Metric], size: tuple[float, float] = SIZE, bars: str = BARS) -> Figure:
         """A figure whose caption says what metrics rest on; see `mtdpo_lib.results.metric.rests_on`."""
-        return cls(rests_on(metrics, bars=bars, **rest), size)
+        return cls(rests_on(metrics, bars=bars), size)
 
     def panel(self, xlabel: str = "", ylabel: str = "") -> Panel:
         """The only panel."""
@@ -159,9 +144,9 @@ class Figure(figure.Figure):
         titles = [""] * panels if isinstance(panels, int) else list(panels)
         row = self.grid(1, len(titles), sharey=sharey, width_ratios=properties.pop("width_ratios", None))
         for number, (axes, title) in enumerate(zip(row, titles, strict=True)):
-            axes.set_title(title, fontsize=LABEL)
             own = {key: value[number] for key, value in properties.items() if isinstance(value, list)}
             axes.set(**properties | own)
+            axes.title.set_text(title)
         return row
 
     def grid(self, rows: int, columns: int, **how: Any) -> list[Panel]:
@@ -200,13 +185,14 @@ class Figure(figure.Figure):
     @property
     def alt(self) -> str:
         """The figure for who cannot see it: title, what each panel shows, and what it rests on."""
-        names = [name for axes in self.panels for name in axes.rows or axes.get_legend_handles_labels()[1]]
-        shown = [
-            f"{f'Panel {number}' if len(self.panels) > 1 else 'It'} shows {axes.in_words()}{' in: ' * bool(title)}{title}."
-            for number, axes in enumerate(self.panels, 1)
-            for title in (axes.get_title(),)
-        ]
-        named = f"It is drawn for: {'; '.join(filter(None, dict.fromkeys(names)))}." if any(names) else ""
+        names = [name for axes in self.panels for name in (*axes.rows, *axes.get_legend_handles_labels()[1])]
+        panels = enumerate((axes.in_words() for axes in self.panels), 1)
+        shown = [f"{f'Panel {one}' if self.panels[1:] else 'It'} shows {words}." for one, words in panels]
+        named = (
+            f"Its rows, lines and bars are: {'; '.join(filter(None, dict.fromkeys(names)))}."
+            if any(names)
+            else ""
+        )
         return " ".join(" ".join([f"{self.headline}.", *shown, named, self.get_supxlabel()]).split())
 
     def __repr__(self) -> str:
@@ -241,11 +227,6 @@ def policy_in_words(policy: str) -> str:
     """``M-DPO 2 fixed`` for ``mdpo-2-fixed``: a policy of a run."""
     method, *rest = policy.split("-")
     return " ".join([METHOD_WORDS.get(method, method), *rest])
-
-
-def percent(fraction: float) -> str:
-    """``61.2``: a fraction in per cent, without the sign."""
-    return f"{100 * fraction:.1f}"
 
 
 def _interval_widths(metrics: Sequence[Metric]) -> list[list[float]]:

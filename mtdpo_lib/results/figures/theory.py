@@ -17,14 +17,9 @@ from mtdpo_lib.results.stats import Estimate, mean_interval
 Rows = Sequence[Sequence[float]]
 
 METHOD_NAMES = {
-    "optimum": "optimum π*",
-    "mdpo": "M-DPO (observations masked)",
-    "unmasked": "single-turn (observations scored)",
-    "exact-v": "with margin, exact V",
-    "learned-v": "with margin, learned V",
-    "sampled-v": "with margin, V from K draws",
-    "mkto": "M-KTO",
-}
+    "optimum": "optimum π*", "mdpo": "M-DPO (observations masked)", "unmasked": "single-turn (observations scored)",
+    "exact-v": "with margin, exact V", "learned-v": "with margin, learned V", "mkto": "M-KTO",
+}  # fmt: skip
 RANDOMNESS, DISTANCE = "randomness ε of the tool", "total variation from π* (%)"
 
 
@@ -224,11 +219,10 @@ def coverage_and_error(
     for method, label in (("mdpo", "mixture 2:1"), ("onpolicy", "on-policy")):
         _mean_line(right, range(len(arms[method][0])), _percent(arms[method]), method, label)
     right.whole_steps()
-    middle_share = len(shares) - 2 if len(shares) > 2 else -1
-    before, after = (100 * _column(error, column)[0] for column in (0, middle_share))
+    before, after = (100 * _column(error, column)[0] for column in (0, -2))
     gaps = [100 * (own[-1] - other[-1]) for own, other in zip(arms["mdpo"], arms["onpolicy"])]
     ahead, low, high = mean_interval(gaps)
-    part = f"{100 * shares[0]:.0f} % of older data, {after:.0f} % with {100 * shares[middle_share]:.0f} %"
+    part = f"{100 * shares[0]:.0f} % of older data, {after:.0f} % with {100 * shares[-2]:.0f} %"
     gap = f"mixture minus on-policy at the last iteration: {ahead:+.1f} points ({low:+.1f} to {high:+.1f})"
     return fig.titled(f"The error is {before:.0f} % with {part}; {gap}")
 
@@ -289,9 +283,8 @@ def _mean_line(axes: Panel, x: Sequence[float], rows: Rows, method: str | Style,
     points = [_column(rows, column, axes.get_yscale() == "log") for column in range(len(x))]
     middle = [value for value, _, _ in points]
     bars = [[value - low for value, low, _ in points], [high - value for value, _, high in points]]
-    hollow: dict[str, Any] = {"markersize": 4.5}
-    if method == "learned-v":
-        hollow = {"markerfacecolor": "none", "markersize": 8}
+    hollow = method == "learned-v"
+    look: dict[str, Any] = {"markersize": 8, "mfc": "none"} if hollow else {"markersize": 4.5}
     axes.errorbar(
-        x, middle, yerr=bars, color=colour, marker=marker, capsize=2.5, linewidth=1.2, label=label or None, **hollow
+        x, middle, yerr=bars, color=colour, marker=marker, capsize=2.5, linewidth=1.2, label=label or None, **look
     )  # fmt: skip

@@ -20,9 +20,8 @@ def tuning(found: dict[str, Any]) -> Figure:
     for method, setting in found["chosen"].items():
         colour, marker = style_of(method)
         best: dict[float, dict[str, Any]] = {}
-        for row in sorted(
-            (row for row in found["tried"] if row["method"] == method), key=lambda row: row["mean"]
-        ):
+        tried = [row for row in found["tried"] if row["method"] == method]
+        for row in sorted(tried, key=lambda row: row["mean"]):
             best[row["setting"]["learning_rate"]] = row
         line = {rate: 100 * best[rate]["mean"] for rate in sorted(best)}
         axes.plot(list(line), list(line.values()), color=colour, marker=marker, label=policy_in_words(method))
