@@ -242,7 +242,7 @@ def test_no_title_tells_a_trend_from_two_minibatches():
     assert title(figures.sft_curve(falling)) == (
         "Mean SFT loss in the first third of the steps: 0.83 nats per token; in the last: 0.4"
     )
-    assert "no log-ratios" in title(FIGURES["training, partial"]())
+    assert "nothing logged yet" in title(FIGURES["training, partial"]())
 
 
 def test_policies_are_compared_by_paired_differences_and_without_any_only_described():

@@ -63,7 +63,10 @@ def training_curves(log: Log, name: str = "M-DPO") -> Figure:
     _curve(margin, log, "margin", PURPLE)
     for axes in (ratios, margin):
         axes.zero_line()
-    return fig.titled(f"{policy_in_words(name)}: {_training_sentence(log)}")
+    sides = {side: _logged(log, f"{side}_ratio") for side in ("chosen", "rejected")}
+    ends = ", ".join(f"{side} {_thirds(values)[1]:+.2f}" for side, values in sides.items() if values)
+    told = f"mean of the last third of the steps: {ends} nats" if ends else "nothing logged yet"
+    return fig.titled(f"{policy_in_words(name)}: log-ratios to the reference, {told}")
 
 
 def sft_curve(log: Log) -> Figure:
@@ -154,9 +157,10 @@ def coverage_curve(
             axes.plot(sorted(points), [100 * points[n] for n in sorted(points)], **style)
     axes.set_ylim(0, 100)
     axes.whole_steps()
-    if not most:
-        return fig.titled("No coverage measured yet")
-    return fig.titled(f"With {most} samples {100 * coverage[most]:.1f} % of the prompts can yield a pair")
+    title = (
+        f"With {most} samples {100 * coverage[most]:.1f} % of the prompts can yield a pair" if most else ""
+    )
+    return fig.titled(title or "No coverage measured yet")
 
 
 def outcome_mix(
@@ -271,24 +275,16 @@ def _gain_sentence(metrics: Metrics) -> str:
     if not steps:
         return "Nothing measured yet"
     last = max(steps)
-    if last == 0 or 0 not in steps:
-        policy = f"M-DPO iteration {last}" if last else "SFT"
-        return f"{policy} answers {steps[last].value_in_words()} % right"
     gain = metrics.by_iteration("gain").get(last)
     if not gain or gain.low is None or gain.high is None:  # nothing was compared on the same problems
-        return f"Accuracy: SFT {steps[0].value_in_words()} %, M-DPO {last} {steps[last].value_in_words()} %"
+        told = (
+            f"{f'M-DPO {step}' if step else 'SFT'} {steps[step].value_in_words()} %" for step in sorted(steps)
+        )
+        return f"Accuracy: {', '.join(told)}"
     sentence = f"{'rises' if gain.value > 0 else 'falls'} by {abs(100 * gain.value):.1f} points"
     if gain.low <= 0 <= gain.high:
         sentence = f"is not shown to change: it moves by {gain.value_in_words(sign=True)} points"
     return f"Accuracy {sentence} from SFT to M-DPO {last} (95% interval {gain.interval_in_words(sign=True)})"
-
-
-def _training_sentence(log: Log) -> str:
-    sides = {side: _logged(log, f"{side}_ratio") for side in ("chosen", "rejected")}
-    if not all(sides.values()):
-        return "no log-ratios logged yet"
-    words = ", ".join(f"{side} {_thirds(values)[1]:+.2f}" for side, values in sides.items())
-    return f"log-ratios to the reference, mean of the last third of the steps: {words} nats"
 
 
 def _paired_sentence(metrics: Metrics, words: Mapping[str, str]) -> str:

@@ -27,9 +27,8 @@ SIZE = (
     3.5,
 )  # inches; none is wider, so that a page of 650 pixels shows words in the size that they have here
 DPI = 100
-TITLE, LABEL, SMALL = 10, 9, 8.5  # points
+TITLE, LABEL, SMALL, LINE = 10, 9, 8.5, 86  # points, and the letters of the title in a line
 WORDS = {"axes.labelsize": LABEL, "axes.titlesize": LABEL, "xtick.labelsize": SMALL, "ytick.labelsize": SMALL}
-LINE = 86  # letters of the title in a line
 BARS = "Bars: 95% intervals."
 
 Points = Mapping[float, Metric] | Mapping[int, Metric]  # by their x

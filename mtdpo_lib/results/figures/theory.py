@@ -15,6 +15,7 @@ from mtdpo_lib.results.figures.style import Figure, Panel, style_of
 from mtdpo_lib.results.stats import Estimate, mean_interval
 
 Rows = Sequence[Sequence[float]]
+ByMethod = Mapping[str, Rows]
 
 METHOD_NAMES = {
     "optimum": "optimum π*", "mdpo": "M-DPO (observations masked)", "unmasked": "single-turn (observations scored)",
@@ -63,9 +64,7 @@ def identity_scatter(panels: Mapping[str, tuple[Sequence[float], Sequence[float]
     return fig.titled(f"Largest distance of A + B from u, in units of u: {', '.join(misses)}")
 
 
-def sample_error(
-    n: Sequence[int], panels: Mapping[str, Mapping[str, Rows]], slope: Sequence[float]
-) -> Figure:
+def sample_error(n: Sequence[int], panels: Mapping[str, ByMethod], slope: Sequence[float]) -> Figure:
     """Distance from the optimum by number of sampled pairs.
 
     Args:
@@ -108,9 +107,7 @@ def gamble_policies(jackpots: Sequence[float], chosen: Mapping[str, Sequence[flo
     return fig.titled(f"Same mean, prize {jackpots[-1]:g}: {shares}", above=True)
 
 
-def bias_by_randomness(
-    randomness: Sequence[float], bias: Mapping[str, Rows], error: Mapping[str, Rows]
-) -> Figure:
+def bias_by_randomness(randomness: Sequence[float], bias: ByMethod, error: ByMethod) -> Figure:
     """Term C and the paper's bound on it, and what C does to the policy, as the tool becomes random.
 
     Args:
@@ -130,7 +127,7 @@ def bias_by_randomness(
     return fig.titled(f"{title}; the margin leaves {left_over:.2g} %")
 
 
-def value_samples(samples: Sequence[int], errors: Mapping[str, Rows], plain: Sequence[float]) -> Figure:
+def value_samples(samples: Sequence[int], errors: ByMethod, plain: Sequence[float]) -> Figure:
     """What a margin is worth whose expectations are means of K draws.
 
     Args:
@@ -153,7 +150,7 @@ def value_samples(samples: Sequence[int], errors: Mapping[str, Rows], plain: Seq
     return fig.titled(f"The margin is shown to help: {'; '.join(words)}")
 
 
-def observation_scoring(randomness: Sequence[float], panels: Mapping[str, Mapping[str, Rows]]) -> Figure:
+def observation_scoring(randomness: Sequence[float], panels: Mapping[str, ByMethod]) -> Figure:
     """Masking and scoring the observations, as the tool becomes random.
 
     Args:
@@ -194,7 +191,7 @@ def reference_iterations(updated: Rows, fixed: Rows, bound: Rows) -> Figure:
 
 
 def coverage_and_error(
-    shares: Sequence[float], cost: Rows, error: Rows, arms: Mapping[str, Rows], pairs: Sequence[int]
+    shares: Sequence[float], cost: Rows, error: Rows, arms: ByMethod, pairs: Sequence[int]
 ) -> Figure:
     """Mixture data: what the share of an older policy does to coverage, to the error, and over iterations.
 
@@ -227,7 +224,7 @@ def coverage_and_error(
     return fig.titled(f"The error is {before:.0f} % with {part}; {gap}")
 
 
-def kto_path(steps: Sequence[int], distance: Mapping[str, Rows], utility: Mapping[str, Rows]) -> Figure:
+def kto_path(steps: Sequence[int], distance: ByMethod, utility: ByMethod) -> Figure:
     """M-DPO and M-KTO on exact preferences, by gradient step.
 
     Args:
@@ -271,7 +268,7 @@ def _shown_less(x: Sequence[float], ours: Rows, theirs: Rows) -> list[float]:
     return [value for column, value in enumerate(x) if _column(paired, column)[2] < 0]
 
 
-def _distances(axes: Panel, x: Sequence[float], methods: Mapping[str, Rows]) -> None:
+def _distances(axes: Panel, x: Sequence[float], methods: ByMethod) -> None:
     """A line for each method's distance, in per cent."""
     for method, rows in methods.items():
         _mean_line(axes, x, _percent(rows), method, METHOD_NAMES[method])
