@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-ROLE_COLOURS = dict(zip(Role, ("#e8e8e8", "#9fd3c7", "#f6c28b", "#f7f7f7"), strict=True))
+# Of different lightness, so that they can be told apart in grey too.
+ROLE_COLOURS = dict(zip(Role, ("#c8c8c8", "#6fae9b", "#ffd98a", "#fafafa"), strict=True))
 TERMINAL_COLOURS = dict(zip(Role, ("90", "32", "33", "2"), strict=True))
 
 
 def _runs(
-    tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase, mask: Sequence[int] | None
-) -> Iterator[tuple[Role, int, int, str]]:
-    """Neighbours alike as one: who wrote them, whether the loss looks, how many tokens, their text."""
+    tokens: RoleTokens, tokenizer: PreTrainedTokenizerBase, mask: Sequence[int] | None, mark: int | None
+) -> Iterator[tuple[Role, int, int, str, bool]]:
+    """Neighbours alike as one: who wrote them, whether the loss looks, how many tokens, their text, if it is `mark`."""
     mask, start = loss_mask(tokens.roles) if mask is None else mask, 0
-    for (role, scored), run in groupby(zip(tokens.roles, mask, strict=True)):
+    marked = (place == mark for place in range(len(tokens)))
+    for (role, scored, found), run in groupby(zip(tokens.roles, mask, marked, strict=True)):
         end = start + len(list(run))
-        yield Role(role), scored, end - start, decode(tokenizer, tokens.ids[start:end])
+        yield Role(role), scored, end - start, decode(tokenizer, tokens.ids[start:end]), found
         start = end
 
 
@@ -39,8 +41,11 @@ def _printable(text: str) -> str:
     return "".join(one + "\n" if one == "\\n" else one for one in spelt)
 
 
+# A page may set tables to the right and break words anywhere; a trajectory keeps its lines, spaces and words.
+PAGE = "text-align:left;white-space:pre-wrap;word-break:normal;overflow-wrap:break-word"
 LEGEND = (
-    "<p><b>[in brackets]</b> who wrote what follows, and how many tokens; <ins>underlined</ins> what the loss sees: "
+    "<p><b>[in brackets]</b> who wrote what follows, and how many tokens; <ins>underlined</ins> what the loss sees; "
+    "<mark>here</mark> one token to look at: "
     + " ".join(_block(role, f"<b>[{role.name.lower()}]</b>") for role in Role)
     + "</p>"
 )
@@ -51,29 +56,33 @@ def to_html(
     tokenizer: PreTrainedTokenizerBase,
     mask: Sequence[int] | None = None,
     legend: bool = True,
+    mark: int | None = None,
 ) -> str:
     """A trajectory as HTML: who wrote each run of tokens, in brackets and as background, underlined where the loss looks.
 
-    It says the same where styles are taken out. What the trajectory holds is text here whatever it is: it is escaped.
+    Each run begins a line, and nothing is lost where styles are taken out. What the trajectory holds is
+    text here whatever it is: it is escaped.
 
     Args:
         tokens: T tokens with their roles.
         tokenizer: to show them.
         mask: 0 or 1 for each token, `loss_mask` of the roles unless given.
         legend: begin with what the signs mean.
+        mark: a token to point at by its place, e.g. the one where a pair parts.
 
     >>> from mtdpo_lib.models import train_tokenizer
     >>> tokenizer = train_tokenizer(["2 plus 3?"], 400)
     >>> tokens = RoleTokens.of(tokenizer("2 < 3").input_ids, Role.ASSISTANT)
     >>> to_html(tokens, tokenizer, legend=False)  # doctest: +ELLIPSIS
-    '<pre style="white-space:pre-wrap"><span style="..."><b>[assistant 5]</b> <ins>2 &lt; 3</ins></span></pre>'
+    '<pre style="..."><span style="..."><b>[assistant 5]</b> <ins>2 &lt; 3</ins></span></pre>'
     """
     blocks = []
-    for role, scored, count, text in _runs(tokens, tokenizer, mask):
+    for role, scored, count, text, marked in _runs(tokens, tokenizer, mask, mark):
         shown = html.escape(_printable(text))
         shown = f"<ins>{shown}</ins>" if scored else shown
-        blocks.append(_block(role, f"<b>[{role.name.lower()} {count}]</b> {shown}"))
-    return f'{LEGEND if legend else ""}<pre style="white-space:pre-wrap">{"".join(blocks)}</pre>'
+        here, shown = (", here", f"<mark>{shown}</mark>") if marked else ("", shown)
+        blocks.append(_block(role, f"<b>[{role.name.lower()} {count}{here}]</b> {shown}"))
+    return f'{LEGEND if legend else ""}<pre style="{PAGE}">{"\n".join(blocks)}</pre>'
 
 
 def to_text(
@@ -81,8 +90,9 @@ def to_text(
     tokenizer: PreTrainedTokenizerBase,
     mask: Sequence[int] | None = None,
     colour: bool = False,
+    mark: int | None = None,
 ) -> str:
-    """The same for a terminal: one line per run of tokens alike, ``*`` where the loss looks, in `colour` if wanted.
+    """The same for a terminal: one line per run, ``*`` where the loss looks, ``>`` at `mark`, in `colour` if wanted.
 
     >>> from mtdpo_lib.chat import ChatFormat
     >>> from mtdpo_lib.models import train_tokenizer
@@ -93,7 +103,7 @@ def to_text(
     * assistant    2  '5<|end|>'
     """
     lines = []
-    for role, scored, count, text in _runs(tokens, tokenizer, mask):
-        line = f"{'*' if scored else ' '} {role.name.lower():<9} {count:>4}  {text!r}"
+    for role, scored, count, text, marked in _runs(tokens, tokenizer, mask, mark):
+        line = f"{'*' if scored else ' '}{'>' if marked else ' '}{role.name.lower():<9} {count:>4}  {text!r}"
         lines.append(f"\033[{TERMINAL_COLOURS[role]}m{line}\033[0m" if colour else line)
     return "\n".join(lines)

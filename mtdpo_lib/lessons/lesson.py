@@ -167,6 +167,12 @@ def pipeline_map(here: str) -> HTML:
     return HTML(f"{row}<p><small>{html.escape(measured_cost(here))}</small></p>")
 
 
-def show_tokens(tokens: Any, tokenizer: Any, mask: Sequence[int] | None = None) -> HTML:
-    """A trajectory coloured by who wrote each token, underlined where the loss looks: at `mask`, where it is given."""
-    return HTML(to_html(tokens, tokenizer, mask))
+def show_tokens(
+    tokens: Any, tokenizer: Any, mask: Sequence[int] | None = None, mark: int | None = None
+) -> HTML:
+    """A trajectory coloured by who wrote each token, underlined where the loss looks: at `mask`, where it is given.
+
+    Args:
+        mark: place of a token that is pointed out.
+    """
+    return HTML(to_html(tokens, tokenizer, mask, mark=mark))

@@ -171,7 +171,6 @@ def rests_on(
     questions: str = "problems",
     intervals: str = "95% intervals",
     bars: str = "",
-    over_seeds: bool = False,
 ) -> str:
     """What numbers rest on: how many questions, which seeds, and the word for one seed.
 
@@ -180,13 +179,12 @@ def rests_on(
         questions: what `n` counts.
         intervals: as the sentence calls them.
         bars: for the caption of a figure: what it shows of the intervals.
-        over_seeds: say only the seeds, as for metrics with one number per seed.
     """
     if not metrics:
         return "Nothing measured yet."
     seeds, most = Metrics(metrics).seeds(), max(metric.n for metric in metrics)
     named, one = ", ".join(map(str, seeds)), len(seeds) < 2
-    if bars and (over_seeds or all(metric.n == len(metric.seeds) for metric in metrics)):
+    if bars and all(metric.n == len(metric.seeds) for metric in metrics):
         return f"Seeds {named}. Bars: 95% intervals over seeds."
     if bars:
         over = "one seed: indicative" if one else "over seeds and questions"

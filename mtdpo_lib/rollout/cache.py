@@ -31,13 +31,13 @@ class RoomyLayer(DynamicLayer):
         self.values = self._appended("values", self.values, value_states)
         return self.keys, self.values
 
-    def _appended(self, name: str, held: Tensor, new: Tensor) -> Tensor:
-        before = held.shape[-2] if held.numel() else 0
+    def _appended(self, name: str, held: Tensor | None, new: Tensor) -> Tensor:
+        before = 0 if held is None or not held.numel() else held.shape[-2]
         after = before + new.shape[-2]
         room, view = self._rooms.get(name, (new, new))
         if view is not held or after > room.shape[-2]:
             room = new.new_empty(*new.shape[:-2], after + ROOM, new.shape[-1])
-            if before:
+            if held is not None and before:
                 room[..., :before, :] = held
         room[..., before:after, :] = new
         self._rooms[name] = room, room[..., :after, :]

@@ -148,8 +148,9 @@ def train_sft(
         f"epoch-{epochs:g}": min(max(round(epochs * steps), 1), settings.epochs * steps)
         for epochs in (settings.underfit_epochs, *range(1, settings.epochs + 1))
     }
+    trained = folder / UNFINISHED / "trainer"
     arguments = SFTConfig(
-        **training_arguments(folder / UNFINISHED / "trainer", model_settings, seed),
+        **training_arguments(trained, model_settings, seed),
         per_device_train_batch_size=settings.batch_size,
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
@@ -166,7 +167,7 @@ def train_sft(
     log = train_and_log(trainer, "SFT", {"loss": "loss", "learning_rate": "learning_rate"})
     without = shutil.ignore_patterns("training_args.bin", "*.pt", "README.md")
     for name, step in kept.items():
-        shutil.copytree(Path(arguments.output_dir) / f"checkpoint-{step}", folder / name, ignore=without)
+        shutil.copytree(trained / f"checkpoint-{step}", folder / name, ignore=without)
         tokenizer.save_pretrained(folder / name)
     shutil.rmtree(folder / UNFINISHED)
     return log

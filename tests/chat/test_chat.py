@@ -1,8 +1,12 @@
 """Roles and masks, written out row by row."""
 
+import itertools
+import re
+
 import pytest
 
 from mtdpo_lib.chat import ChatFormat, ChatTemplateError, Role, RoleTokens, loss_mask, to_html, to_text
+from mtdpo_lib.chat.show import ROLE_COLOURS
 
 MESSAGES = [
     {"role": "user", "content": "3*4?"},
@@ -129,3 +133,45 @@ def test_the_viewers_name_every_role(tokenizer):
     page = to_html(tokens, tokenizer)
     assert page.count("</b> <ins>") == sum(line.startswith("*") for line in lines)
     assert "&lt;|user|&gt;" in page  # template tokens are shown, not interpreted
+
+
+def test_the_viewers_mark_one_token_with_and_without_styles(tokenizer):
+    tokens = ChatFormat(tokenizer).encode(MESSAGES)
+    place = tokens.roles.index(Role.ASSISTANT) + 1
+    token = tokenizer.decode([tokens.ids[place]])
+    plain = re.sub(r' style="[^"]*"', "", to_html(tokens, tokenizer, legend=False, mark=place))
+    assert f"<b>[assistant 1, here]</b> <mark><ins>{token}</ins></mark>" in plain.replace("\\n\n", "\n")
+    assert plain.count("<mark>") == plain.count("here]") == 1
+    (line,) = [line for line in to_text(tokens, tokenizer, mark=place).splitlines() if line[1] == ">"]
+    assert line == f"*>assistant    1  {token!r}"
+    assert not any(
+        "<mark>" in to_html(tokens, tokenizer, legend=False, mark=mark) for mark in (None, len(tokens))
+    )
+
+
+def test_the_viewer_keeps_lines_indents_and_words_on_any_page(tokenizer):
+    code = "```python\nfor i in range(3):\n    print(i)\n```"
+    page = to_html(ChatFormat(tokenizer).assistant(code), tokenizer, legend=False)
+    assert "range(3):\\n\n    print(i)" in page
+    (style,) = re.findall('<pre style="([^"]*)"', page)
+    rules = dict(rule.split(":") for rule in style.split(";"))
+    assert rules["text-align"] == "left" and rules["white-space"] == "pre-wrap"
+    assert rules["word-break"] == "normal" and rules["overflow-wrap"] == "break-word"
+    runs = to_html(ChatFormat(tokenizer).encode(MESSAGES), tokenizer, legend=False).split("\n<span")
+    assert len(runs) == len(to_text(ChatFormat(tokenizer).encode(MESSAGES), tokenizer).splitlines())
+
+
+def test_no_two_writers_have_a_colour_of_one_lightness_and_words_stand_out_from_all():
+    def lightness(colour):
+        """Relative luminance as WCAG 2 defines it."""
+        parts = [int(colour[one : one + 2], 16) / 255 for one in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    def contrast(one, other):
+        low, high = sorted((lightness(one), lightness(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    assert contrast("#9fd3c7", "#f6c28b") < 1.1  # green and orange as they once were
+    assert all(contrast(one, other) > 1.2 for one, other in itertools.combinations(ROLE_COLOURS.values(), 2))
+    assert all(contrast(colour, "#222222") > 4.5 for colour in ROLE_COLOURS.values())

@@ -716,10 +716,10 @@ def test_the_html_viewer_writes_this(chatml):
     tokens = RoleTokens(chatml("1<|im_end|>\n").input_ids, [Role.TOOL, Role.ASSISTANT, Role.TEMPLATE])
     page = to_html(tokens, chatml)
     assert page == LEGEND + (
-        '<pre style="white-space:pre-wrap">'
-        '<span style="background:#f6c28b;color:#222"><b>[tool 1]</b> 1</span>'
-        '<span style="background:#9fd3c7;color:#222"><b>[assistant 1]</b> <ins>&lt;|im_end|&gt;</ins></span>'
-        '<span style="background:#f7f7f7;color:#222"><b>[template 1]</b> \\n\n</span></pre>'
+        '<pre style="text-align:left;white-space:pre-wrap;word-break:normal;overflow-wrap:break-word">'
+        '<span style="background:#ffd98a;color:#222"><b>[tool 1]</b> 1</span>\n'
+        '<span style="background:#6fae9b;color:#222"><b>[assistant 1]</b> <ins>&lt;|im_end|&gt;</ins></span>\n'
+        '<span style="background:#fafafa;color:#222"><b>[template 1]</b> \\n\n</span></pre>'
     )
     other = to_html(tokens, chatml, mask=[1, 0, 0], legend=False)
     assert re.findall("<ins>.*?</ins>", other) == ["<ins>1</ins>"] and other.startswith("<pre")

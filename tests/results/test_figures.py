@@ -1,8 +1,10 @@
 """Figures: each is drawn from full and from partial data, small enough, and says in its title what the numbers say."""
 
+import base64
 import io
 
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from mtdpo_lib.results import JudgedClaim, Metric, Metrics, figures
@@ -43,8 +45,8 @@ LOG = [
     {
         "step": step,
         "loss": 0.7 / step,
-        "chosen_logp": -9.0 - step / 10,
-        "rejected_logp": -11.0 - step,
+        "chosen_ratio": -step / 100,
+        "rejected_ratio": -step / 10,
         "margin": step / 5,
     }
     for step in range(1, 30)
@@ -70,7 +72,10 @@ STUDY = Metrics([
     *[of_arm(fact, arm, value + number / 10, value, 0.9, 2, split="", iteration=number, unit=unit)
       for fact, unit in (("right", "fraction"), ("chosen_ratio", "nats"))
       for number in (1, 2, 3) for arm, value in (("mdpo", 0.1), ("fixed", 0.2))],
-    of_arm("right", "mdpo", 0.2, -0.05, 0.45, 2, split="", iteration=3, since=1),
+    *[of_arm(fact, arm, size * number, size * number - 0.05, size * number + 0.05, 2, split="", iteration=number,
+             unit=unit, against=rival)
+      for fact, unit in (("right", "fraction"), ("chosen_ratio", "nats"))
+      for number in (1, 2, 3) for arm, rival, size in (("fixed", "mdpo", 0.02), ("kto", "mkto", 4.0))],
 ])  # fmt: skip
 
 STARTS = Metrics([
@@ -112,7 +117,7 @@ FIGURES = {
     "accuracy, SFT only": lambda: figures.accuracy_by_iteration(Metrics([SFT])),
     "accuracy, nothing": lambda: figures.accuracy_by_iteration(Metrics()),
     "training": lambda: figures.training_curves(LOG),
-    "training, partial": lambda: figures.training_curves([{"step": 1, "loss": 0.7, "chosen_logp": None}]),
+    "training, partial": lambda: figures.training_curves([{"step": 1, "loss": 0.7, "chosen_ratio": None}]),
     "training, nothing": lambda: figures.training_curves([]),
     "sft": lambda: figures.sft_curve(LOG),
     "sft, nothing": lambda: figures.sft_curve([]),
@@ -193,7 +198,7 @@ def test_figure_is_drawn_small_titled_and_the_same_each_time(name):
 @pytest.mark.parametrize("name", [name for name in FIGURES if "," not in name])
 def test_axes_have_labels_and_the_caption_says_how_many(name):
     figure = FIGURES[name]()
-    assert all(axes.get_xlabel() for axes in figure.axes)
+    assert all(axes.get_xlabel() for axes in figure.panels)
     assert any(character.isdigit() for character in figure.get_supxlabel())
 
 
@@ -205,41 +210,132 @@ def test_titles_follow_the_numbers():
     assert "not shown to change" in title(figures.accuracy_by_iteration(unsure))
     worse = Metrics([SFT, metric("accuracy", "mdpo-1", 0.50), metric("gain", "mdpo-1", -0.10, -0.12, -0.08)])
     assert "falls by 10.0 points" in title(figures.accuracy_by_iteration(worse))
-    assert title(FIGURES["comparison"]()) == "Reference: updated is 6.0 points above fixed"
-    near = Metrics([SFT, metric("accuracy", "raft", 0.62, 0.59, 0.65)])
-    assert title(figures.comparison(near, ["sft", "raft"])).endswith(
-        "2.0 points above sft, within the intervals"
-    )
-    assert title(FIGURES["yield by fate"]()) == "30 % of the prompts give a pair"
+    assert title(FIGURES["comparison"]()) == "Reference: updated 70.0 %, fixed 64.0 %"
+    assert title(FIGURES["yield by fate"]()) == "30.0 % of the prompts give a pair"
     assert title(FIGURES["coverage"]()) == "With 3 samples 41.0 % of the prompts can yield a pair"
     assert title(FIGURES["draws"]()).endswith("V itself from K draws at no K")
     better = {"learned-v": [[0.3, 0.01, 0.01]] * 3}
     assert title(figures.value_samples([1, 4, 16], better, [0.2, 0.2, 0.2])).endswith(
-        "learned V from K = 4 on"
+        "learned V at K = 4, 16"
     )
     assert title(FIGURES["samples"]()).endswith("n^-0.50 (95% interval -0.60 to -0.40)")
     assert "M-DPO 40 %, single-turn 90 %" in title(FIGURES["gamble"]())
-    assert "does not fall" in title(figures.sft_curve([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]))
+
+
+def log_of(**columns):
+    """A training log, row by row."""
+    return [{"step": step, **dict(zip(columns, row))} for step, row in enumerate(zip(*columns.values()), 1)]
+
+
+def test_no_title_tells_a_trend_from_two_minibatches():
+    """The last step's pairs lie above the first one's, and yet training pushed both sides down: the log is noise."""
+    falling = log_of(
+        loss=[0.5, 1.0, 1.0, 0.6, 0.6, 0.6, 0.2, 0.2, 0.8],
+        chosen_ratio=[0.0, 0.1, 0.2, -0.3, -0.2, -0.4, -0.6, -0.9, 0.3],
+        rejected_ratio=[0.0, 0.2, 0.1, -1.0, -1.2, -1.1, -3.0, -3.5, 0.5],
+        chosen_logp=[-9.0, -1, -1, -1, -1, -1, -1, -1, -1],
+        rejected_logp=[-20.0, -1, -1, -1, -1, -1, -1, -1, -1],
+    )
+    assert title(figures.training_curves(falling, "mdpo-1")) == (
+        "M-DPO 1: log-ratios to the reference, mean of the last third of the steps: chosen -0.40, rejected -2.00 nats"
+    )
+    assert title(figures.sft_curve(falling)) == (
+        "Mean SFT loss in the first third of the steps: 0.83 nats per token; in the last: 0.4"
+    )
+    assert "nothing logged yet" in title(FIGURES["training, partial"]())
+
+
+def test_policies_are_compared_by_paired_differences_and_without_any_only_described():
+    apart = [
+        metric("accuracy", "mdpo-2", 0.62, 0.59, 0.65),
+        metric("accuracy", "mdpo-2-fixed", 0.60, 0.57, 0.63),
+    ]
+    names = ["mdpo-2", "mdpo-2-fixed"]
+    assert (
+        title(figures.comparison(Metrics(apart), names)) == "Accuracy: M-DPO 2 62.0 %, M-DPO 2 fixed 60.0 %"
+    )
+    fields = {"split": "test", "arm": "mdpo", "policy": "mdpo-2", "against": "mdpo-2-fixed"}
+    paired = Metric("difference", 0.02, 0.01, 0.03, 1200, seeds=(0,), **fields)
+    told = title(figures.comparison(Metrics([*apart, paired, paired]), names, ["updated", "fixed"]))
+    assert (
+        told == "Accuracy: updated minus fixed +2.0 (+1.0 to +3.0) points"
+    )  # though their own intervals overlap
+    unpaired = Metrics([SFT, metric("accuracy", "mdpo-1", 0.70, 0.67, 0.73)])
+    assert title(figures.accuracy_by_iteration(unpaired)) == "Accuracy: SFT 60.0 %, M-DPO 1 70.0 %"
+
+
+def test_titles_of_the_theory_list_where_something_is_shown_and_claim_no_direction():
+    """Shown at K = 4 alone, at randomness 0.5 alone; and more older data, a larger slope, levels far from the weights."""
+    plain = [0.2, 0.2, 0.2]
+    at_four = figures.value_samples([1, 4, 16], {"sampled-v": [[0.3, 0.01, 0.3]] * 3}, plain)
+    assert title(at_four) == "The margin is shown to help: V itself from K draws at K = 4"
+    methods = {"mdpo": [[0.3, 0.1, 0.3]] * 3, "unmasked": [[0.2, 0.2, 0.2]] * 3}
+    shown = title(figures.observation_scoring([0, 0.5, 1], {"half guessing": methods}))
+    assert shown == "Where masking is shown to be nearer to π*: half guessing: at ε = 0.5"
+    rising = {"sure": {"mdpo": [row[::-1] for row in WORLDS]}}
+    assert "falls" not in title(figures.sample_error([10, 100, 1000], rising, (0.5, 0.4, 0.6)))
+    worse = [[0.1, 0.4, 0.5]] * 3
+    told = title(
+        figures.coverage_and_error([0, 1 / 3, 1], WORLDS, worse, {"mdpo": WORLDS, "onpolicy": WORLDS}, [9, 5])
+    )
+    assert told.startswith("The error is 10 % with 0 % of older data, 40 % with 33 %")
+    assert "dense" not in title(figures.quantized_weights([0.0] * 9, [-1.0, 0.9, 1.0]))
+
+
+def test_a_histogram_tells_quantiles_and_shows_the_few_beside_the_many():
+    many = figures.histogram([0] * 350 + list(range(12, 80)), "tokens until they part")
+    assert title(many) == "Half are at most 0, three quarters at most 0, 95 % at most 58.1"
+    assert many.axes[0].get_yscale() == "log"
+    assert figures.histogram([1, 2, 2, 3, 9], "length (tokens)").axes[0].get_yscale() == "linear"
+
+
+def test_prompts_and_ends_are_named_and_counted_and_what_never_happened_is_left_out():
+    (passport,) = [{"iteration": 1, "prompts by fate": {"paired": 467, "all right": 0, "all wrong": 13}}]
+    assert figures.pair_yield([passport]).axes[0].get_legend_handles_labels()[1] == [
+        "gave a pair: 467", "all wrong: 13",
+    ]  # fmt: skip
+    ended = figures.outcome_mix({"no_action": {"no answer": 2}, "3": {"right": 1}}, "how it ended")
+    assert [text.get_text() for text in ended.axes[0].get_yticklabels()] == [
+        "neither answered\nnor called the tool (n = 2)", "3 (n = 1)",
+    ]  # fmt: skip
 
 
 def test_gains_are_drawn_over_where_each_seed_started():
-    (axes,) = figures.gain_by_start(STARTS, ["mdpo", "raft"]).axes
-    line = axes.get_lines()[0]
+    figure = figures.gain_by_start(STARTS, ["mdpo", "raft"])
+    line = figure.axes[0].get_lines()[0]
     assert list(line.get_xdata()) == pytest.approx([55, 70])
     assert list(line.get_ydata()) == pytest.approx([5, 20])
-    assert axes.get_title() == "mdpo: +5.0 points from 55.0 %, +20.0 points from 70.0 %"
+    assert title(figure) == "M-DPO: gains of +5.0 to +20.0 points from SFT policies of 55.0 to 70.0 %"
 
 
 def test_a_study_counts_the_arms_whose_interval_lies_above_zero():
-    assert title(FIGURES["arms"]()).startswith("1 of 2 arms")  # 0.02 - 0.03 is below zero
+    assert title(FIGURES["arms"]()).startswith("1 of 2 are shown")  # 0.02 - 0.03 is below zero
     assert "SFT 40.5 to 72.0 %" in title(FIGURES["pass"]())
 
 
-def test_changes_over_iterations_and_doses_are_told_with_their_paired_intervals():
-    assert title(FIGURES["over iterations"]()) == (
-        "Change from the first to the last iteration, right samples of the current policy (%): mdpo +20.0 (-5.0 to +45.0)"
+def test_iterations_and_doses_are_told_by_their_paired_differences():
+    figure = FIGURES["over iterations"]()
+    assert title(figure) == (
+        "After iteration 3, right samples of the current policy, paired: the SFT policy stays the reference, minus M-DPO "
+        "+6.0 (+1.0 to +11.0); single-turn KTO, minus M-KTO +1,200.0 (+1,195.0 to +1,205.0)"
     )
-    assert "-5.0 (-7.0 to -3.0) at 0 lines" in " ".join(title(FIGURES["doses"]()).split())
+    assert [axes.get_title().split("\n")[1] for axes in figure.panels] == [
+        "M-DPO: 20.0, 30.0, 40.0 %",
+        "M-DPO: 0.20, 0.30, 0.40 nats",
+    ]
+    assert [axes.get_yscale() for axes in figure.panels] == [
+        "linear",
+        "symlog",
+    ]  # tenths of a nat beside tens
+    assert "-5.0 (-7.0 to -3.0) at 0 lines" in title(FIGURES["doses"]())
+
+
+def test_arms_are_named_in_words_that_stand_alone():
+    arm = [of_arm("accuracy", name, 0.6, 0.5, 0.7) for name in ("underfit-nll", "own-arm")]
+    words = {"underfit-nll": "the same with the NLL term", "own-arm": "M-DPO with settings of one's own"}
+    assert figures.arms(Metrics(arm), words).panels[0].rows == [
+        "one iteration from an SFT that was stopped early with the NLL term", words["own-arm"],
+    ]  # fmt: skip
 
 
 def dots(axes):
@@ -252,23 +348,65 @@ def test_every_seed_is_a_dot_in_every_figure_of_a_claim():
     first, _ = FIGURES["primary claims"]().panels
     assert dots(first) == pytest.approx([10, 0.22, 30, 0.22, 10, 1.22, 30, 1.22, 10, 2.22, 30, 2.22])
     each = (0.5, 0.7)
-    step = [of_arm("right", "mdpo", 0.6, 0.5, 0.7, 2, split="", iteration=one, each=each) for one in (1, 2)]
-    (panel,) = figures.over_iterations(Metrics(step), ["right"], ["mdpo"]).panels
+    step = [
+        of_arm("right", arm, 0.6, 0.5, 0.7, 2, split="", iteration=one, each=each, against=rival)
+        for one in (1, 2) for arm, rival in (("mdpo", ""), ("fixed", "mdpo"))
+    ]  # fmt: skip
+    (panel,) = figures.over_iterations(Metrics(step), ["right"], ["mdpo", "fixed"]).panels
     assert dots(panel) == pytest.approx([1, 50, 1, 70, 2, 50, 2, 70])
     arm = [of_arm(kind, "mdpo", 0.6, 0.5, 0.7, each=each) for kind in ("accuracy", "gain")]
     accuracy, gain, _ = figures.arms(Metrics(arm), {"mdpo": "M-DPO"}).panels
     assert dots(accuracy) == dots(gain) == pytest.approx([50, 0.22, 70, 0.22])
 
 
-def test_a_figure_says_in_words_what_it_shows():
-    figure = FIGURES["primary claims"]()
-    assert figure.alt.startswith(
-        "Claims of the paper (primary): 4 agrees, 2 leans against. n = 1,008 problems"
-    )
+@pytest.mark.parametrize("name", [name for name in FIGURES if "," not in name])
+def test_every_figure_says_in_sentences_its_title_its_axes_its_lines_and_what_it_rests_on(name):
+    figure = FIGURES[name]()
+    assert figure.alt.startswith(f"{title(figure)}. ") and figure.alt.endswith(".")
+    assert figure.alt.endswith(" ".join(figure.get_supxlabel().split()))
+    for axes in figure.panels:
+        named = [
+            axes.get_xlabel(),
+            axes.get_ylabel(),
+            axes.get_title(),
+            *axes.get_legend_handles_labels()[1],
+            *axes.rows,
+        ]
+        assert all(" ".join(words.split()) in figure.alt for words in named)
+    assert "\n" not in figure.alt and repr(figure) == figure.alt
     with Image.open(io.BytesIO(figure.png())) as image:
         assert image.text["Description"] == figure.alt
-    wrapped = FIGURES["doses"]()
-    assert "\n" in title(wrapped) and "\n" not in wrapped.alt
+
+
+def test_a_saved_notebook_and_its_page_carry_the_words():
+    """The output's metadata, where nbconvert looks for it; its plain text holds them for pages that do not."""
+    from IPython.core.formatters import DisplayFormatter
+    from nbconvert import HTMLExporter
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    figure = FIGURES["sft"]()
+    data, metadata = DisplayFormatter().format(figure)
+    data["image/png"] = base64.b64encode(data["image/png"]).decode()
+    output = new_output("display_data", data=data, metadata=metadata)
+    notebook = new_notebook(cells=[new_code_cell("figure", outputs=[output])])
+    page, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
+    assert f'alt="{figure.alt}"' in page and data["text/plain"] == figure.alt
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_words_are_large_enough_on_a_page_of_650_pixels_and_none_is_cut(name):
+    figure = FIGURES[name]()
+    figure.savefig(io.BytesIO(), dpi=100)
+    assert figure.get_figwidth() <= 6.5
+    legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    texts = [one for one in figure.findobj(Text) if one.get_text().strip() and one.get_visible()]
+    inside = [one for legend in legends for one in legend.get_texts()]
+    assert all(one.get_fontsize() >= 8.5 for one in (*texts, *inside))
+    assert figure._supxlabel is None or figure._supxlabel.get_fontsize() >= 9
+    titles = [axes.title for axes in figure.axes]
+    for one in (figure._suptitle, *filter(None, [figure._supxlabel]), *titles, *inside):
+        box = one.get_window_extent()
+        assert not one.get_text() or (box.x0 >= -1 and box.x1 <= 651), one.get_text()
 
 
 def test_intervals_are_drawn_to_scale():
@@ -294,11 +432,3 @@ def test_one_seed_is_called_indicative_and_several_are_not():
     over_seeds = Metrics([metric("accuracy", "sft", 0.6, seeds=(0, 1, 2))])
     several = figures.accuracy_by_iteration(over_seeds).get_supxlabel()
     assert "seeds 0, 1, 2" in several and "indicative" not in several
-
-
-def test_a_figure_shows_itself_once_in_a_notebook_with_its_words():
-    from IPython.core.formatters import DisplayFormatter
-
-    figure = FIGURES["sft"]()
-    data, about = DisplayFormatter().format(figure)
-    assert data["image/png"] == figure.png() and about["image/png"] == {"alt": figure.alt}

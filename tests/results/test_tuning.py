@@ -88,6 +88,6 @@ def test_the_figure_has_a_line_for_each_method_at_its_best_second_setting(swept)
     lines = {
         line.get_label(): line for line in figure.axes[0].get_lines() if not line.get_label().startswith("_")
     }
-    assert list(lines["mdpo"].get_ydata()) == pytest.approx([51, 56, 61])
-    assert list(lines["mdpo"].get_xdata()) == pytest.approx([1e-4, 3e-4, 1e-3])
-    assert figure.headline.replace("\n", " ").endswith("mdpo 0.0003, raft 0.0003")
+    assert list(lines["M-DPO"].get_ydata()) == pytest.approx([51, 56, 61])
+    assert list(lines["M-DPO"].get_xdata()) == pytest.approx([1e-4, 3e-4, 1e-3])
+    assert figure.headline.replace("\n", " ").endswith("M-DPO 0.0003, RAFT 0.0003")

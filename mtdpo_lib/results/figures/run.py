@@ -7,11 +7,16 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
+import numpy as np
+
 from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from mtdpo_lib.results.figures.style import SUITE_STYLES, Figure, Panel, percent
-from mtdpo_lib.results.metric import Metric, Metrics
+from mtdpo_lib.results.figures.style import SMALL, SUITE_STYLES, Figure, Panel, policy_in_words
+from mtdpo_lib.results.metric import Metrics
 
 Log = Sequence[Mapping[str, Any]]
+
+ENDS = {"answer": "gave an answer", "length": "ran out of tokens", "rounds": "ran out of turns",
+        "no_action": "neither answered\nnor called the tool"}  # fmt: skip
 
 
 def accuracy_by_iteration(metrics: Metrics, paper: Mapping[int, Mapping[str, Any]] | None = None) -> Figure:
@@ -37,25 +42,31 @@ def accuracy_by_iteration(metrics: Metrics, paper: Mapping[int, Mapping[str, Any
     last = max([0, 3 if paper else 0, *(step for found in lines.values() for step in found)])
     axes.set_xticks(range(last + 1), ["SFT", *(f"M-DPO {i}" for i in range(1, last + 1))])
     axes.set_xlim(-0.3, last + 0.3)
-    return fig.titled(_gain_sentence(metrics), wrap=80, outside=True)
+    return fig.titled(_gain_sentence(metrics), above=True)
 
 
 def training_curves(log: Log, name: str = "M-DPO") -> Figure:
-    """Loss, log-probabilities of chosen and rejected trajectories, and their margin, by optimiser step.
+    """Loss, both sides' log-ratios to the reference, and their margin, by optimiser step.
 
     Args:
-        log: rows with ``step``, ``loss``, ``chosen_logp``, ``rejected_logp`` and ``margin`` (nats, summed over trained
-            tokens); values may be missing from some rows.
-        name: what was trained, for the title.
+        log: rows with ``step``, ``loss``, ``chosen_ratio``, ``rejected_ratio`` and ``margin`` (nats, summed over trained
+            tokens); values may be missing from some rows. A ratio compares a step's own pairs with the reference;
+            log-probabilities would tell more of the pairs that a step happens to hold than of the training.
+        name: the policy that was trained, for the title.
     """
-    fig = Figure(_steps_caption(log), size=(7.5, 3.2))
-    loss, probabilities, margin = fig.row(3, ylabel=["loss", "log-probability (nats)", "margin (nats)"])
+    fig = Figure(_steps_caption(log), size=(6.5, 3.2))
+    words = ["loss (nats)", "log-ratio to the reference (nats)", "margin (nats)"]
+    loss, ratios, margin = fig.row(3, xlabel="optimiser step", ylabel=words)
     _curve(loss, log, "loss", BLACK)
-    _curve(probabilities, log, "chosen_logp", BLUE, label="chosen")
-    _curve(probabilities, log, "rejected_logp", RED, label="rejected", linestyle="--")
+    _curve(ratios, log, "chosen_ratio", BLUE, label="chosen")
+    _curve(ratios, log, "rejected_ratio", RED, label="rejected", linestyle="--")
     _curve(margin, log, "margin", PURPLE)
-    margin.zero_line()
-    return fig.titled(_training_sentence(log, name))
+    for axes in (ratios, margin):
+        axes.zero_line()
+    sides = {side: _logged(log, f"{side}_ratio") for side in ("chosen", "rejected")}
+    ends = ", ".join(f"{side} {_thirds(values)[1]:+.2f}" for side, values in sides.items() if values)
+    told = f"mean of the last third of the steps: {ends} nats" if ends else "nothing logged yet"
+    return fig.titled(f"{policy_in_words(name)}: log-ratios to the reference, {told}")
 
 
 def sft_curve(log: Log) -> Figure:
@@ -65,12 +76,15 @@ def sft_curve(log: Log) -> Figure:
         log: rows with ``step`` and ``loss`` (nats per trained token).
     """
     fig = Figure(_steps_caption(log))
-    _curve(fig.panel(ylabel="loss (nats a trained token)"), log, "loss", BLACK)
-    losses = _logged(log, "loss")
-    if not losses:
+    axes = fig.panel("optimiser step", "loss (nats per trained token)")
+    _curve(axes, log, "loss", BLACK)
+    if not (losses := _logged(log, "loss")):
         return fig.titled("SFT: nothing was logged")
-    verb = "falls" if losses[-1] < losses[0] else "does not fall"
-    return fig.titled(f"The SFT loss {verb} from {losses[0]:.2f} to {losses[-1]:.2f} nats a token")
+    axes.set_yscale("log")
+    first, last = _thirds(losses)
+    return fig.titled(
+        f"Mean SFT loss in the first third of the steps: {first:.2g} nats per token; in the last: {last:.2g}"
+    )
 
 
 def comparison(
@@ -84,21 +98,20 @@ def comparison(
     Args:
         metrics: of a run or a study.
         names: policies, e.g. ``["mdpo-2", "mdpo-2-fixed"]``; those without an accuracy are left out.
-        labels: one for each name; the names themselves when missing.
+        labels: one for each name; the names in words when missing.
         title_subject: what the comparison is about, e.g. "Updated against fixed reference".
     """
-    words = dict(zip(names, labels or names, strict=True))
+    labels = labels if labels and list(labels) != list(names) else [policy_in_words(name) for name in names]
+    words = dict(zip(names, labels, strict=True))
     shown = {words[name]: both for name, both in metrics.with_gains(names).items()}
-    fig = Figure.of([accuracy for accuracy, _ in shown.values()])
+    fig = Figure.of([accuracy for accuracy, _ in shown.values()], (6.5, 1.3 + 0.6 * max(len(shown), 1)))
     gained = any(gain for _, gain in shown.values())
     xlabels = ["greedy accuracy (%)", "paired gain over SFT (points)"]
     panels = fig.row(2 if gained else 1, sharey=True, xlabel=xlabels)
-    fig.across(shown.values())
-    panels[0].name_rows(list(shown))
+    fig.across(list(shown), shown.values())
     if gained:
         panels[1].zero_line(across=False)
-    order = _order_sentence({label: accuracy for label, (accuracy, _) in shown.items()})
-    return fig.titled(f"{title_subject}: {order}", wrap=88)
+    return fig.titled(f"{title_subject}: {_paired_sentence(metrics, words)}")
 
 
 def pair_yield(passports: Sequence[Mapping[str, Any]]) -> Figure:
@@ -109,15 +122,20 @@ def pair_yield(passports: Sequence[Mapping[str, Any]]) -> Figure:
     """
     fates = [passport["prompts by fate"] for passport in passports]
     kept, asked = [one.get("paired", 0) for one in fates], [sum(one.values()) for one in fates]
-    fig = Figure(f"n = {', '.join(f'{count:,}' for count in asked) or 0} prompts.")
-    reasons = sorted({reason for one in fates for reason in one} - {"paired"})
-    looks = zip(reasons, cycle((ORANGE, GREEN, RED, PURPLE, SKY, GREY, BLACK)), cycle(("..", "//")))
-    parts = [(fate, [one.get(fate, 0) for one in fates], colour, hatch) for fate, colour, hatch in looks]
-    labels = [passport.get("policy", f"iteration {passport['iteration']}") for passport in passports]
-    fig.panel("prompts").stacked(labels, [("gave a pair", kept, BLUE, ""), *parts], linewidth=0.5)
-    shares = [f"{100 * count / max(total, 1):.0f} %" for count, total in zip(kept, asked, strict=True)]
+    caption = f"n = {', '.join(f'{count:,}' for count in asked) or 0} prompts."
+    fig = Figure(caption, (6.5, 2 + 0.4 * len(fates)))
+    reasons = sorted({reason for one in fates for reason, count in one.items() if count} - {"paired"})
+    looks = zip(["paired", *reasons], cycle((BLUE, ORANGE, GREEN, RED, PURPLE, SKY)), cycle(("", "..", "//")))
+    parts = []
+    for fate, colour, hatch in looks:
+        counts = [one.get(fate, 0) for one in fates]
+        told = f"{'gave a pair' if fate == 'paired' else fate}: {', '.join(f'{count:,}' for count in counts)}"
+        parts.append((told, counts, colour, hatch))
+    names = [passport.get("policy", f"iteration {passport['iteration']}") for passport in passports]
+    fig.panel("prompts").stacked([policy_in_words(name) for name in names], parts)
+    shares = [f"{100 * count / max(total, 1):.1f} %" for count, total in zip(kept, asked, strict=True)]
     title = f"{', then '.join(shares)} of the prompts give a pair" if shares else "No pairs yet"
-    return fig.titled(title, outside=True)
+    return fig.titled(title, above=True)
 
 
 def coverage_curve(
@@ -130,8 +148,8 @@ def coverage_curve(
         paper_coverage: the paper's, drawn dashed beside ours.
     """
     most = max(coverage, default=0)
-    fig = Figure(f"One run, up to {most} samples a prompt; expectation over draws without replacement.")
-    axes = fig.panel("samples a prompt (N)", "prompts with right and wrong (%)")
+    fig = Figure(f"One run, up to {most} samples per prompt; expectation over draws without replacement.")
+    axes = fig.panel("samples per prompt (N)", "prompts with right and wrong (%)")
     ours: dict[str, Any] = {"color": BLUE, "marker": "s", "markersize": 4, "label": "ours"}
     theirs: dict[str, Any] = {"color": GREY, "marker": "x", "linestyle": "--", "label": "paper, Gemma-1.1-7B"}
     for points, style in ((coverage, ours), (paper_coverage, theirs)):
@@ -139,9 +157,10 @@ def coverage_curve(
             axes.plot(sorted(points), [100 * points[n] for n in sorted(points)], **style)
     axes.set_ylim(0, 100)
     axes.whole_steps()
-    if not most:
-        return fig.titled("No coverage measured yet")
-    return fig.titled(f"With {most} samples {percent(coverage[most])} % of the prompts can yield a pair")
+    title = (
+        f"With {most} samples {100 * coverage[most]:.1f} % of the prompts can yield a pair" if most else ""
+    )
+    return fig.titled(title or "No coverage measured yet")
 
 
 def outcome_mix(
@@ -161,36 +180,38 @@ def outcome_mix(
     def shares(kind: str) -> list[float]:
         return [100 * row.get(kind, 0) / max(size, 1) for row, size in zip(counts.values(), sizes)]
 
-    fig = Figure(f"n = {n:,} trajectories; below each bar, how many.")
-    axes = fig.panel(xlabel, "share (%)")
-    labels = [f"{group}\n{max(size, 1):,}" for group, size in zip(counts, sizes, strict=True)]
+    fig = Figure(f"n = {n:,} trajectories.", (6.5, 1.7 + 0.42 * len(counts)))
+    axes = fig.panel("share (%)", xlabel)
+    labels = [f"{ENDS.get(group, group)} (n = {size:,})" for group, size in zip(counts, sizes, strict=True)]
     parts = [(kind, shares(kind), colour, hatch) for kind, (colour, hatch) in kinds.items()]
-    axes.stacked(labels, parts, upright=True, width=0.7)
+    axes.stacked(labels, parts, height=0.7)
+    axes.set_xlim(0, 100)
     if any("tool error" in row for row in counts.values()):
-        style = {"color": BLACK, "marker": "o", "linestyle": "none"}
-        axes.plot(range(len(counts)), shares("tool error"), label="met a tool error", **style)
+        axes.plot(shares("tool error"), range(len(counts)), "ko", label="met a tool error", clip_on=False)
     right = sum(row.get("right", 0) for row in counts.values())
-    title = f"{percent(right / n)} % of the trajectories end right" if n else "No trajectories yet"
-    return fig.titled(title, outside=True)
+    title = f"{100 * right / n:.1f} % of the trajectories end right" if n else "No trajectories yet"
+    return fig.titled(title, above=True)
 
 
-def histogram(values: Sequence[float], xlabel: str, title: str = "") -> Figure:
-    """How values are spread, with their median.
+def histogram(values: Sequence[float], xlabel: str) -> Figure:
+    """How values are spread, with their median; counts on a logarithmic axis where one bar is far above most others.
 
     Args:
         values: one per trajectory, pair or question.
         xlabel: what they are, with the unit in parentheses.
-        title: the finding; the median when empty.
     """
     fig = Figure(f"n = {len(values):,}.")
     axes = fig.panel(xlabel, "count")
-    if values:
-        median = statistics.median(values)
-        bins = min(30, max(5, round(len(values) ** 0.5)))
-        axes.hist(sorted(values), bins=bins, color=BLUE, edgecolor="white")
-        axes.axvline(median, color=RED, linestyle="--", label=f"median {median:.3g}")
-        title = title or f"The median is {median:.3g}"
-    return fig.titled(title or "No values yet")
+    if not values:
+        return fig.titled("No values yet")
+    median, upper, most = np.quantile(values, (0.5, 0.75, 0.95))
+    bins = min(30, max(5, round(len(values) ** 0.5)))
+    heights = np.asarray(axes.hist(sorted(values), bins=bins, color=BLUE, edgecolor="white")[0])
+    if heights.max() > 10 * np.median(heights[heights > 0]):
+        axes.set_yscale("log")
+    axes.axvline(median, color=RED, linestyle="--", label=f"median {median:.3g}")
+    told = f"Half are at most {median:.3g}, three quarters at most {upper:.3g}, 95 % at most {most:.3g}"
+    return fig.titled(told, above=True)
 
 
 def memory_by_part(needs: Mapping[str, Mapping[str, float]], cards: Mapping[str, float]) -> Figure:
@@ -202,14 +223,17 @@ def memory_by_part(needs: Mapping[str, Mapping[str, float]], cards: Mapping[str,
     """
     fig = Figure("By arithmetic, not measured; 1 pair of full length at a time.")
     axes = fig.panel("memory of one M-DPO step (GiB)")
-    parts = zip(next(iter(needs.values()), {}), (GREY, BLUE, SKY, ORANGE, GREEN), strict=False)
-    widths = ((part, [row[part] for row in needs.values()], colour, "") for part, colour in parts)
-    ends = axes.stacked(list(needs), widths)
+    looks = zip(next(iter(needs.values()), {}), (GREY, BLUE, SKY, ORANGE, GREEN), ("", "//", "", "..", ""))
+    parts = ((part, [row[part] for row in needs.values()], colour, hatch) for part, colour, hatch in looks)
+    ends = axes.stacked(list(needs), parts)
+    for row, end in enumerate(ends):
+        axes.text(end, row, f" {end:.1f}", va="center", fontsize=SMALL)
     for name, size in cards.items():
         axes.axvline(size, color=BLACK, linestyle="--", linewidth=1)
         axes.annotate(name, (size, 1), xycoords=("data", "axes fraction"), xytext=(-3, -4),
-                      textcoords="offset points", rotation=90, ha="right", va="top", fontsize=7.5)  # fmt: skip
-    return fig.titled(f"The largest needs {max(ends):.1f} GiB" if needs else "No model yet", outside=True)
+                      textcoords="offset points", rotation=90, ha="right", va="top", fontsize=SMALL)  # fmt: skip
+    title = f"{max(zip(ends, needs))[1]} needs the most: {max(ends):.1f} GiB" if needs else "No model yet"
+    return fig.titled(title, above=True)
 
 
 def quantized_weights(weights: Sequence[float], levels: Sequence[float]) -> Figure:
@@ -219,7 +243,7 @@ def quantized_weights(weights: Sequence[float], levels: Sequence[float]) -> Figu
     axes.hist(weights, bins=81, color=SKY, label="weights")
     for number, level in enumerate(levels):
         axes.axvline(level, color=RED, linewidth=0.8, label=None if number else "levels")
-    return fig.titled(f"{len(levels)} levels, dense where the weights are")
+    return fig.titled(f"{len(levels)} levels stand for {len(weights):,} weights", above=True)
 
 
 def _steps_caption(log: Log) -> str:
@@ -233,9 +257,16 @@ def _logged(log: Log, key: str) -> list[float]:
 def _curve(axes: Panel, log: Log, key: str, colour: str, **style: Any) -> None:
     if values := _logged(log, key):
         steps = [row["step"] for row in log if row.get(key) is not None]
-        axes.plot(steps, values, color=colour, marker=".", markersize=3, **style)
-    axes.set_xlabel("optimiser step")
-    axes.whole_steps(5)
+        axes.plot(
+            steps, values, color=colour, marker="." if len(steps) < 100 else "", markersize=3, lw=1, **style
+        )
+    axes.whole_steps(4)
+
+
+def _thirds(values: Sequence[float]) -> tuple[float, float]:
+    """Means of the first and the last third: one step's pairs are others than the next one's."""
+    third = max(1, len(values) // 3)
+    return statistics.fmean(values[:third]), statistics.fmean(values[-third:])
 
 
 def _gain_sentence(metrics: Metrics) -> str:
@@ -244,35 +275,24 @@ def _gain_sentence(metrics: Metrics) -> str:
     if not steps:
         return "Nothing measured yet"
     last = max(steps)
-    if last == 0 or 0 not in steps:
-        policy = f"M-DPO iteration {last}" if last else "SFT"
-        return f"{policy} answers {steps[last].value_in_words()} % right"
     gain = metrics.by_iteration("gain").get(last)
-    change = gain.value if gain else steps[last].value - steps[0].value
-    sentence = f"{'rises' if change > 0 else 'falls'} by {abs(100 * change):.1f} points"
-    interval = ""
-    if gain and gain.low is not None and gain.high is not None:
-        interval = f" (95% interval {gain.interval_in_words(sign=True)})"
-        if gain.low <= 0 <= gain.high:
-            sentence = f"is not shown to change: it moves by {gain.value_in_words(sign=True)} points"
-    return f"Accuracy {sentence} from SFT to M-DPO {last}{interval}"
+    if not gain or gain.low is None or gain.high is None:  # nothing was compared on the same problems
+        told = (
+            f"{f'M-DPO {step}' if step else 'SFT'} {steps[step].value_in_words()} %" for step in sorted(steps)
+        )
+        return f"Accuracy: {', '.join(told)}"
+    sentence = f"{'rises' if gain.value > 0 else 'falls'} by {abs(100 * gain.value):.1f} points"
+    if gain.low <= 0 <= gain.high:
+        sentence = f"is not shown to change: it moves by {gain.value_in_words(sign=True)} points"
+    return f"Accuracy {sentence} from SFT to M-DPO {last} (95% interval {gain.interval_in_words(sign=True)})"
 
 
-def _training_sentence(log: Log, name: str) -> str:
-    chosen, rejected, margin = (_logged(log, key) for key in ("chosen_logp", "rejected_logp", "margin"))
-    if not chosen or not rejected:
-        return f"{name}: no log-probabilities logged yet"
-    words = [f"chosen {chosen[-1] - chosen[0]:+.1f} nats", f"rejected {rejected[-1] - rejected[0]:+.1f} nats"]
-    if margin:
-        words.append(f"margin {margin[-1] - margin[0]:+.2f}")
-    return f"{name}: {', '.join(words)}"
-
-
-def _order_sentence(accuracies: Mapping[str, Metric]) -> str:
-    if len(accuracies) < 2:
-        return "nothing to compare yet"
-    ranked = sorted(accuracies.items(), key=lambda item: -item[1].value)
-    (first, best), (second, next_best) = ranked[:2]
-    sentence = f"{first} is {percent(best.value - next_best.value)} points above {second}"
-    apart = best.low is not None and next_best.high is not None and best.low > next_best.high
-    return sentence if apart else f"{sentence}, within the intervals"
+def _paired_sentence(metrics: Metrics, words: Mapping[str, str]) -> str:
+    """The differences that were measured in pairs; without any, the accuracies as they are."""
+    found = {one.name: one for one in metrics.select(kind="difference", split="test")}.values()
+    paired = [one for one in found if {one.policy, one.against} <= words.keys()]
+    if paired:
+        told = (f"{words[one.policy]} minus {words[one.against]} {one.in_words(sign=True)}" for one in paired)
+        return f"{', '.join(told)} points"
+    accuracies = ((words[name], one) for name, (one, _) in metrics.with_gains(words).items())
+    return ", ".join(f"{name} {one.value_in_words()} %" for name, one in accuracies) or "nothing measured yet"

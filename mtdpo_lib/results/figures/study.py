@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,12 +9,24 @@ from typing import Any
 
 from matplotlib.lines import Line2D
 
-from mtdpo_lib.experiment.arms import PASS_AT
+from mtdpo_lib.experiment.arms import ARMS, PASS_AT, known_arm
 from mtdpo_lib.results.claims import MARGIN, JudgedClaim
-from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREY, ORANGE, SKY
-from mtdpo_lib.results.figures.style import DOTS, FACT_WORDS, VERDICT_STYLES, Figure, style_of
+from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY
+from mtdpo_lib.results.figures.style import DOTS, METHOD_WORDS, Figure, Panel, style_of
 from mtdpo_lib.results.metric import Metric, Metrics
 
+FACT_WORDS = {
+    "accuracy": "greedy accuracy", "right": "right samples of the current policy",
+    "right_despite_error": "right samples whose tool failed", "distinct": "two samples of a prompt differ",
+    "distinct_right": "two right samples of a prompt differ", "covered": "prompts that give a pair",
+    "entropy": "-log π of the current policy's samples, per token",
+    "pass_64": "problems solved by one of 64 samples", "right_nats": "-log π of its right samples",
+    "chosen_ratio": "chosen: log-ratio to the reference", "rejected_ratio": "rejected: log-ratio to the reference",
+}  # fmt: skip
+VERDICT_STYLES = {
+    "agrees": (BLUE, "s"), "leans towards": (SKY, "s"), "no effect": (GREEN, "D"), "inconclusive": (GREY, "o"),
+    "leans against": (ORANGE, "X"), "disagrees": (RED, "X"),
+}  # fmt: skip
 NOTHING = "Nothing measured yet"
 CLAIM_UNITS = {"fraction": "difference (points)", "nats": "log-ratio to the reference (nats)"}
 
@@ -28,21 +39,18 @@ def arms(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
         labels: arm to its words, in the order shown; arms without an accuracy are left out.
     """
     shown = metrics.with_gains(labels)
-    fig = Figure.of([accuracy for accuracy, _ in shown.values()], (9.5, 1.5 + 0.34 * len(shown)))
+    fig = Figure.of([accuracy for accuracy, _ in shown.values()], (6.5, 1.5 + 0.6 * len(shown)))
     words = ["greedy accuracy (%)", "gain over SFT (points)", "million tokens"]
-    left, middle, right = fig.row(3, True, xlabel=words, width_ratios=(3, 3, 2))
-    fig.across(shown.values())
+    _, middle, right = fig.row(3, True, xlabel=words, width_ratios=(3, 3, 2))
     parts = []
     for label, colour, hatch in (("sampled", SKY, ""), ("trained", ORANGE, "//")):
         costs = (metrics.get("cost", f"{label}-tokens", name) for name in shown)
         parts.append((label, [cost.value / 1e6 if cost else 0.0 for cost in costs], colour, hatch))
-    rows = [textwrap.fill(f"{name}: {labels[name]}", 46) for name in shown]
-    right.stacked(rows, parts)
-    left.name_rows(rows, above=0.7, fontsize=8)
+    right.stacked([""] * len(shown), parts, height=0.3)
+    fig.across([_in_full(name, labels[name]) for name in shown], shown.values())
     middle.zero_line(across=False)
-    right.key(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     gained = sum(gain is not None and (gain.low or 0) > 0 for _, gain in shown.values())
-    return fig.titled(f"{gained} of {len(shown)} arms are shown to gain over their SFT policy")
+    return fig.titled(f"{gained} of {len(shown)} are shown to gain over their SFT policy", above=True)
 
 
 def claims(judged: Sequence[JudgedClaim], theme: str) -> Figure:
@@ -59,21 +67,21 @@ def claims(judged: Sequence[JudgedClaim], theme: str) -> Figure:
         for unit, words in CLAIM_UNITS.items()
         if (own := [(metric, row) for metric, row in measured if metric.unit == unit])
     }
-    fig = Figure.of([metric for metric, _ in measured], (9.5, 1.6 + 0.62 * len(measured)))
+    fig = Figure.of([metric for metric, _ in measured], (6.5, 1.6 + 0.7 * max(len(measured), 1)))
     counts = [len(own) for own in by_unit.values()] or [1]
-    panels = fig.grid(len(counts), 1, height_ratios=counts)
+    panels = fig.grid(len(counts), 1, height_ratios=[count + 0.5 for count in counts])
     hollow: dict[str, Any] = {"marker": "d", "color": BLACK, "markerfacecolor": "none", "linestyle": ""}
     for axes, (words, own) in zip(panels, by_unit.items(), strict=False):
         for position, (metric, row) in enumerate(own):
             axes.across(position, metric, VERDICT_STYLES.get(row.verdict, (GREY, "o")))
             if row.claim.paper is not None:
                 axes.plot([row.claim.paper], [position], **hollow)
-        labels = [textwrap.fill(f"{row.claim.statement}: {row.verdict_in_words}", 62) for _, row in own]
-        axes.name_rows(labels, below=0.4, above=0.7, fontsize=8)
+        axes.name_rows([f"{row.claim.statement}: {row.verdict_in_words}" for _, row in own])
         axes.zero_line(across=False)
         margin = own[0][0].scale * MARGIN[own[0][0].unit]
-        axes.axvspan(-margin, margin, color=GREY, alpha=0.15, label="too small to count")
+        band = axes.axvspan(-margin, margin, color=GREY, alpha=0.15)
         axes.set_xlabel(words)
+        band.set_label("too small to count" if axes is panels[0] else "")
     handles = [
         *panels[0].patches,
         Line2D([], [], marker="s", color=GREY, linestyle="-", label="mean and 95% interval"),
@@ -82,51 +90,80 @@ def claims(judged: Sequence[JudgedClaim], theme: str) -> Figure:
     ]
     panels[0].key(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4)
     verdicts = Counter(row.verdict for _, row in measured)
-    summary = ", ".join(f"{count} {word}" for word, count in verdicts.items())
-    return fig.titled(f"Claims of the paper ({theme}): {summary}" if summary else NOTHING)
+    summary = ", ".join(f"{word} {count}" for word, count in verdicts.items())
+    return fig.titled(f"The study on the paper's claims ({theme}): {summary}" if summary else NOTHING)
 
 
 def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str]) -> Figure:
-    """What changed from one iteration to the next: a panel for each fact, a line for each arm.
+    """How arms differ from one iteration to the next: a panel for each fact that was measured, a line for each arm.
+
+    A line is an arm minus its rival, paired: minus the first arm, where the key does not say another. The zero line is the
+    first arm, and its own values stand above it.
 
     Args:
         metrics: of a study.
         facts: of `mtdpo_lib.experiment.study.iteration_facts`, e.g. ``["right", "distinct"]``.
-        arms: in the order of the legend.
+        arms: in the order of the key; the first is what the others are compared with.
     """
-    columns = min(len(facts), 3)
-    rows = math.ceil(len(facts) / columns)
-    series = {(fact, arm): _by_iteration(metrics, fact, arm) for fact in facts for arm in arms}
-    first = [found[1] for found in series.values() if 1 in found]
-    fig = Figure.of(first, (9.5, 0.9 + 2.7 * rows), over_seeds=True)
-    panels = fig.grid(rows, columns)
-    for axes, fact in zip(panels, facts, strict=False):
-        for position, arm in enumerate(arms):
-            if found := series[fact, arm]:
-                aside = 0.06 * (position - (len(arms) - 1) / 2)  # intervals side by side
-                axes.line({number + aside: metric for number, metric in found.items()}, style_of(arm), arm)
-        axes.set_ylabel(FACT_WORDS.get(fact, fact), fontsize=8.5)
-        axes.set_xlabel("iteration")
-        axes.whole_steps()
-    for axes in panels[len(facts) :]:
-        axes.remove()
-    handles, names = panels[0].get_legend_handles_labels()
-    if handles:
-        fig.legend(handles, names, fontsize=8, frameon=False, loc="outside right center")
-    changes = []
-    for arm in arms:
-        last = max(series[facts[0], arm], default=0)
-        if change := metrics.get(facts[0], policy=arm, iteration=last, since=1):
-            changes.append(f"{arm} {change.in_words(sign=True)}")
-    subject = " ".join(FACT_WORDS.get(facts[0], facts[0]).split())
-    title = f"Change from the first to the last iteration, {subject}: {', '.join(changes)}"
-    fig.suptitle(textwrap.fill(title, 115) if changes else NOTHING, fontsize=10)
-    return fig
+    base = next(iter(arms), "")
+    levels = {fact: own for fact in facts if (own := _by_iteration(metrics, fact, base))}
+    if not levels:
+        return Figure.of([]).titled(NOTHING)
+    rows = len(levels) // 2 + 1  # with a place for the key
+    bars = "Bars: 95% intervals of paired differences, dots: each seed."
+    fig = Figure.of([one for own in levels.values() for one in own.values()], (6.5, 1 + 2.3 * rows), bars)
+    panels = fig.grid(rows, 2)
+    fig.panels, spare = panels[: len(levels)], panels[len(levels) :]
+    for axes, (fact, own) in zip(fig.panels, levels.items(), strict=True):
+        unit = own[min(own)].unit
+        values = ", ".join(metric.value_in_words() for metric in own.values())
+        axes.title.set_text(f"{FACT_WORDS[fact]}\n{_short(base)}: {values} {unit.replace('fraction', '%')}")
+        axes.set(xlabel="iteration", ylabel=f"difference ({unit.replace('fraction', 'points')})")
+        _differences(axes, metrics, fact, [arm for arm in arms if arm != base])
+    for axes in spare:
+        axes.axis("off")
+    handles, names = fig.panels[0].get_legend_handles_labels()
+    spare[0].key(handles=handles, labels=[textwrap.fill(name, 32) for name in names], loc="upper left")
+    fact, last = next((fact, max(own)) for fact, own in levels.items())
+    paired = (metrics.get(fact, policy=arm, iteration=last, against=known_arm(arm).against) for arm in arms)
+    ends = "; ".join(f"{_minus(one.arm)} {one.in_words(sign=True)}" for one in paired if one)
+    return fig.titled(f"After iteration {last}, {FACT_WORDS[fact]}, paired: {ends or 'nothing'}", keys=False)
 
 
-def _by_iteration(metrics: Metrics, fact: str, arm: str) -> dict[int, Metric]:
-    found = metrics.select(kind=fact, split="", policy=arm, since=None, against="")
-    return {metric.iteration: metric for metric in found if metric.iteration is not None}
+def _differences(axes: Panel, metrics: Metrics, fact: str, arms: Sequence[str]) -> None:
+    """A line for each arm minus its rival, intervals side by side; a logarithmic axis where they span decades."""
+    sizes = []
+    for position, arm in enumerate(arms):
+        if found := _by_iteration(metrics, fact, arm, known_arm(arm).against):
+            aside = 0.08 * (position - (len(arms) - 1) / 2)
+            points = {number + aside: metric for number, metric in found.items()}
+            axes.line(points, style_of(arm), _minus(arm))
+            sizes.append(max(abs(metric.scale * metric.value) for metric in found.values()))
+    if "nats" in axes.get_ylabel() and max(sizes, default=0) > 5:
+        axes.set_yscale("symlog", linthresh=1)  # tenths of a nat stay apart beside tens
+    axes.zero_line()
+    axes.whole_steps()
+
+
+def _in_full(arm: str, words: str) -> str:
+    """An arm's words without "the same", which means the arm that it is compared with."""
+    rival = known_arm(arm).against
+    return words.replace("the same", known_arm(rival).what, 1) if rival in ARMS else words
+
+
+def _short(arm: str) -> str:
+    """What an arm is, in few words."""
+    full = _in_full(arm, ARMS[arm].what).partition(":")[0] if arm in ARMS else arm
+    return METHOD_WORDS.get(arm, full)
+
+
+def _minus(arm: str) -> str:
+    return f"{_short(arm)}, minus {_short(known_arm(arm).against)}"
+
+
+def _by_iteration(metrics: Metrics, fact: str, arm: str, against: str = "") -> dict[int, Metric]:
+    found = metrics.select(kind=fact, split="", policy=arm, since=None, against=against)
+    return {metric.iteration: metric for metric in found if metric.iteration}
 
 
 def pass_at_n(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
@@ -137,21 +174,23 @@ def pass_at_n(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
         labels: policy (``arm`` or ``arm/sft``) to its words.
     """
     curves = {
-        label: points
-        for name, label in labels.items()
+        name: points
+        for name in labels
         if (points := {n: metric for n in PASS_AT if (metric := metrics.get("pass", str(n), name))})
     }
     fig = Figure.of([metric for points in curves.values() for metric in points.values()])
-    axes = fig.panel("samples a question (n)", "pass@n (%)")
+    axes = fig.panel("samples per question (n)", "pass@n (%)")
     ends = []
-    for label, points in curves.items():
-        axes.line(points, style_of(label.lower()), label)
+    for number, (name, points) in enumerate(curves.items()):
+        aside = {n * 1.06**number: metric for n, metric in points.items()}  # intervals side by side
+        label = _short(labels[name])
+        axes.line(aside, style_of(name.rpartition("/")[2]), label)
         first, last = (points[n].value_in_words() for n in (min(points), max(points)))
         ends.append(f"{label} {first} to {last} %")
     if curves:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-    return fig.titled("From one sample to many: " + ", ".join(ends) if ends else "No pass@n yet", size=9)
+    return fig.titled(f"From one sample to many: {', '.join(ends)}" if ends else "No pass@n yet")
 
 
 def gain_by_start(metrics: Metrics, arms: Sequence[str]) -> Figure:
@@ -159,7 +198,7 @@ def gain_by_start(metrics: Metrics, arms: Sequence[str]) -> Figure:
 
     Args:
         metrics: of a study, ``accuracy/test/<arm>`` and ``gain/test/<arm>`` among them, with a value for each seed.
-        arms: in the order of the legend; the title tells of the first.
+        arms: in the order of the key; the title tells of the first.
     """
     gains, points = [], {}
     for arm in arms:
@@ -168,17 +207,18 @@ def gain_by_start(metrics: Metrics, arms: Sequence[str]) -> Figure:
             gains.append(gain)
             pairs = zip(accuracy.each, gain.each, strict=True)
             points[arm] = sorted((100 * (end - gained), 100 * gained) for end, gained in pairs)
-    fig = Figure.of(gains, bars="A point a seed.")
+    fig = Figure.of(gains, bars="One point per seed.")
     axes = fig.panel("SFT policy, greedy accuracy (%)", "gain after the last iteration (points)")
     for arm, pairs in points.items():
         colour, marker = style_of(arm)
-        axes.plot(*zip(*pairs, strict=True), color=colour, marker=marker, linestyle=":", label=arm)
+        axes.plot(*zip(*pairs, strict=True), color=colour, marker=marker, linestyle="", label=_short(arm))
     axes.zero_line()
     title = "No seeds yet"
     for arm, pairs in list(points.items())[:1]:
-        ends = (f"{gained:+.1f} points from {start:.1f} %" for start, gained in (pairs[0], pairs[-1]))
-        title = f"{arm}: {', '.join(ends)}"
-    return fig.titled(title, outside=True)
+        start, gain = zip(*pairs, strict=True)
+        spread = f"gains of {min(gain):+.1f} to {max(gain):+.1f} points"
+        title = f"{_short(arm)}: {spread} from SFT policies of {min(start):.1f} to {max(start):.1f} %"
+    return fig.titled(title, above=True)
 
 
 def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
@@ -198,9 +238,9 @@ def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
 
     masked, scored = "log-{}", "log-{}-dpo"
     differences = by_dose(scored, "difference", against=masked, split="test")
-    fig = Figure.of(list(differences.values()), (9.5, 3.4))
-    words = [FACT_WORDS["tool_gradient_share"], "gain over SFT (points)", "scored minus masked (points)"]
-    left, middle, right = fig.row(3, ylabel=words, xlabel="lines of a log above each result")
+    fig = Figure.of(list(differences.values()), (6.5, 3.2))
+    words = ["tool's share of the\ngradient, if scored (%)", "gain over SFT (points)", "difference (points)"]
+    left, middle, right = fig.row(3, ylabel=words, xlabel="lines of a log\nabove each result")
     for arm, label, style in ((masked, "masked (M-DPO)", (BLUE, "s")), (scored, "scored", (SKY, "v"))):
         shares = by_dose(arm, "tool_gradient_share", iteration=1)
         gains = by_dose(arm, "gain", split="test")
@@ -214,4 +254,4 @@ def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
         axes.set_xticks(list(differences))
     ends = (f"{metric.in_words(sign=True)} at {dose} lines" for dose, metric in differences.items())
     title = f"Scoring the tool's output instead of masking it, in points: {', '.join(ends)}"
-    return fig.titled(title if differences else NOTHING, wrap=115)
+    return fig.titled(title if differences else NOTHING)

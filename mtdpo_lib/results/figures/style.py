@@ -1,7 +1,7 @@
 """How all figures are drawn: one panel or several, and the few ways in which numbers stand in them.
 
-Intervals are drawn, axes carry units, the caption says what the figure rests on, and the title states the finding,
-worded from the numbers it is drawn from.
+Intervals are drawn, axes carry units, and the caption says what the figure rests on. The title states what was found, made
+from the numbers that are drawn: policies are compared by differences that were measured in pairs, or only described.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import figure
+from matplotlib import figure, rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -22,8 +22,13 @@ from mtdpo_lib.common.files import whole
 from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Style
 from mtdpo_lib.results.metric import Metric, rests_on
 
-SIZE = (6.5, 3.5)  # inches
+SIZE = (
+    6.5,
+    3.5,
+)  # inches; none is wider, so that a page of 650 pixels shows words in the size that they have here
 DPI = 100
+TITLE, LABEL, SMALL, LINE = 10, 9, 8.5, 86  # points, and the letters of the title in a line
+WORDS = {"axes.labelsize": LABEL, "axes.titlesize": LABEL, "xtick.labelsize": SMALL, "ytick.labelsize": SMALL}
 BARS = "Bars: 95% intervals."
 
 Points = Mapping[float, Metric] | Mapping[int, Metric]  # by their x
@@ -40,27 +45,15 @@ METHOD_STYLES: dict[str, Style] = {
 SUITE_STYLES = {
     "gsm-like": (GREEN, "D"), "gsm8k": (GREEN, "D"), "math-like": (PURPLE, "^"), "math": (PURPLE, "^"),
 }  # fmt: skip
-VERDICT_STYLES = {
-    "agrees": (BLUE, "s"), "leans towards": (SKY, "s"), "no effect": (GREEN, "D"), "inconclusive": (GREY, "o"),
-    "leans against": (ORANGE, "X"), "disagrees": (RED, "X"),
-}  # fmt: skip
 DOTS: dict[str, Any] = {"marker": ".", "color": GREY, "alpha": 0.6, "markersize": 5, "linestyle": ""}
-FACT_WORDS = {
-    "accuracy": "greedy accuracy (%)",
-    "right": "right samples of the\ncurrent policy (%)",
-    "distinct": "two samples of a prompt\ndiffer (%)",
-    "distinct_right": "two right samples of a prompt\ndiffer (%)",
-    "covered": "prompts that give a pair (%)",
-    "entropy": "-log pi of the current policy's\nsamples (nats per token)",
-    "pass_64": "solved by one of 64 samples (%)",
-    "chosen_ratio": "chosen: log-ratio to the reference\nat the end (nats)",
-    "rejected_ratio": "rejected: log-ratio to the reference\nat the end (nats)",
-    "tool_gradient_share": "tool tokens' share of the gradient,\nif scored (%)",
-}
+METHOD_WORDS = {"sft": "SFT", "mdpo": "M-DPO", "mkto": "M-KTO", "raft": "RAFT",
+                "dpo": "single-turn DPO", "kto": "single-turn KTO"}  # fmt: skip
 
 
 class Panel(Axes):
     """One panel of a figure, and the ways in which numbers are drawn in it."""
+
+    rows: Sequence[str] = ()  # the labels of its rows
 
     def line(self, points: Points, style: Style, label: str = "", line: str = "-") -> None:
         """A line through metrics, with their intervals and a dot for every seed; fractions in per cent or points."""
@@ -76,32 +69,36 @@ class Panel(Axes):
         value, (colour, marker) = metric.scale * metric.value, style
         self.errorbar([value], [row], xerr=_interval_widths([metric]),
                       color=colour, marker=marker, capsize=3, linestyle="")  # fmt: skip
-        self.annotate(metric.value_in_words(), (value, row), (0, 7), textcoords="offset points", ha="center",
-                      fontsize=8)  # fmt: skip
+        self.annotate(metric.value_in_words(), (value, row), (0, 5), textcoords="offset points", ha="center",
+                      fontsize=SMALL)  # fmt: skip
         self.plot([metric.scale * one for one in metric.each], [row + 0.22] * len(metric.each), **DOTS)
-        self.margins(x=0.25)
+        self.margins(x=0.1)
 
-    def stacked(
-        self, labels: Sequence[str], parts: Iterable[Part], upright: bool = False, **style: Any
-    ) -> list[float]:
-        """A bar for each label, across from the top down or upright, its parts one after the other; gives the ends."""
-        bar, begin = (self.bar, "bottom") if upright else (self.barh, "left")
+    def stacked(self, labels: Sequence[str], parts: Iterable[Part], **style: Any) -> list[float]:
+        """A bar for each label, from the top down, its parts one after the other; gives where they end."""
         rows, ends = range(len(labels)), [0.0] * len(labels)
         for name, lengths, colour, hatch in parts:
-            style |= {begin: ends, "color": colour, "hatch": hatch, "edgecolor": "white", "label": name}
-            bar(rows, lengths, **style)
+            self.barh(rows, lengths, left=ends, color=colour, hatch=hatch, ec="white", label=name, **style)
             ends = [start + length for start, length in zip(ends, lengths, strict=True)]
-        if upright:
-            self.set_xticks(rows, labels)
-        else:
-            self.set_yticks(rows, labels)
-            self.invert_yaxis()
+        self.set_yticks(rows, labels)
+        self.set_ylim(max(len(labels), 1) - 0.5, -0.5)
+        self.rows = list(labels)
         return ends
 
-    def name_rows(self, labels: Sequence[str], below: float = 0.5, above: float = 0.5, **style: Any) -> None:
-        """Rows from the top down, each with its label, and room `above` the first and `below` the last."""
-        self.set_yticks(range(len(labels)), labels, **style)
-        self.set_ylim(max(len(labels), 1) - below, -above)
+    def name_rows(self, labels: Sequence[str]) -> None:
+        """Rows from the top down, each below its label, which has the width of the whole figure."""
+        self.rows = list(labels)
+        self.set_yticks([])
+        self.set_ylim(max(len(labels), 1) - 0.6, -1)
+        for row, label in enumerate(labels):
+            self.text(0.01, row - 0.36, textwrap.fill(label, LINE + 10), fontsize=LABEL, va="bottom", in_layout=False,
+                      transform=self.get_yaxis_transform())  # fmt: skip
+
+    def in_words(self) -> str:
+        """What stands on the axes, and the panel's title."""
+        words = self.get_ylabel(), self.get_xlabel()
+        axes = (" by " if self.rows else " over ").join(filter(None, words[::-1] if self.rows else words))
+        return " in: ".join(filter(None, (axes, self.get_title())))
 
     def zero_line(self, across: bool = True) -> None:
         """Where nothing changes."""
@@ -114,7 +111,7 @@ class Panel(Axes):
     def key(self, **where: Any) -> None:
         """What the lines mean, where any line has a name."""
         if "handles" in where or self.get_legend_handles_labels()[0]:
-            self.legend(fontsize=7.5, frameon=False, **where)
+            self.legend(fontsize=SMALL, frameon=False, **where)
 
 
 class Figure(figure.Figure):
@@ -123,21 +120,17 @@ class Figure(figure.Figure):
     def __init__(self, caption: str = "", size: tuple[float, float] = SIZE):
         super().__init__(figsize=size, dpi=DPI, layout="constrained")
         self.panels: list[Panel] = []
-        self.alone: Panel | None = None
         if caption:
-            self.supxlabel(caption, fontsize=7.5, x=0.01, ha="left", color=GREY)
+            self.supxlabel(textwrap.fill(caption, LINE + 10), fontsize=LABEL, x=0.01, ha="left")
 
     @classmethod
-    def of(
-        cls, metrics: Sequence[Metric], size: tuple[float, float] = SIZE, bars: str = BARS, **rest: Any
-    ) -> Figure:
+    def of(cls, metrics: Sequence[Metric], size: tuple[float, float] = SIZE, bars: str = BARS) -> Figure:
         """A figure whose caption says what metrics rest on; see `mtdpo_lib.results.metric.rests_on`."""
-        return cls(rests_on(metrics, bars=bars, **rest), size)
+        return cls(rests_on(metrics, bars=bars), size)
 
     def panel(self, xlabel: str = "", ylabel: str = "") -> Panel:
-        """The only panel, over which the title stands."""
-        (self.alone,) = self.row(1, xlabel=xlabel, ylabel=ylabel)
-        return self.alone
+        """The only panel."""
+        return self.row(1, xlabel=xlabel, ylabel=ylabel)[0]
 
     def row(self, panels: int | Iterable[str], sharey: bool = False, **properties: Any) -> list[Panel]:
         """Panels side by side.
@@ -150,43 +143,59 @@ class Figure(figure.Figure):
         titles = [""] * panels if isinstance(panels, int) else list(panels)
         row = self.grid(1, len(titles), sharey=sharey, width_ratios=properties.pop("width_ratios", None))
         for number, (axes, title) in enumerate(zip(row, titles, strict=True)):
-            axes.set_title(title, fontsize=9)
             own = {key: value[number] for key, value in properties.items() if isinstance(value, list)}
             axes.set(**properties | own)
+            axes.title.set_text(title)
         return row
 
     def grid(self, rows: int, columns: int, **how: Any) -> list[Panel]:
         """Panels in rows and columns, row by row."""
         how["subplot_kw"] = {"axes_class": Panel}
-        self.panels = list(self.subplots(rows, columns, squeeze=False, **how).flat)
+        with rc_context(WORDS):
+            self.panels = list(self.subplots(rows, columns, squeeze=False, **how).flat)
         return self.panels
 
-    def across(self, rows: Iterable[Sequence[Metric | None]]) -> None:
+    def across(self, labels: Sequence[str], rows: Iterable[Sequence[Metric | None]]) -> None:
         """A row of all panels for the metrics of a policy, one in each panel, where they were measured."""
         for row, metrics in enumerate(rows):
             for axes, metric in zip(self.panels, metrics, strict=False):
                 if metric:
                     axes.across(row, metric, style_of(metric.policy))
+        for axes in self.panels:  # no frame stands in the way of a row's label
+            axes.spines[["left", "top", "right"]].set_visible(False)
+            axes.patch.set_visible(False)
+        self.panels[0].name_rows(labels)
 
-    def titled(self, title: str, size: float = 10, wrap: int = 0, outside: bool = False) -> Figure:
-        """The figure with its title, in lines of `wrap` characters, and with a key in every panel that has none yet."""
-        title = textwrap.fill(title, wrap) if wrap else title
-        (self.alone.set_title if self.alone else self.suptitle)(title, fontsize=size)
-        where = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if outside else {}
-        for axes in self.panels:
+    def titled(self, title: str, above: bool = False, keys: bool = True) -> Figure:
+        """The figure with its title, and with `keys` inside or `above` the panels that have none yet."""
+        self.suptitle(textwrap.fill(title, LINE), fontsize=TITLE, x=0.01, ha="left")
+        where: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1)} if above else {}
+        for axes in self.panels if keys else ():
             if not axes.get_legend():
-                axes.key(**where)
+                short = len("".join(axes.get_legend_handles_labels()[1])) < 45
+                axes.key(**where, ncols=(5 if short else 2) if above else 1)
         return self
 
     @property
     def headline(self) -> str:
-        """What the figure's title says."""
-        return self.get_suptitle() or self.axes[0].get_title()
+        """What the figure's title says, in one line."""
+        return " ".join(self.get_suptitle().split())
 
     @property
     def alt(self) -> str:
-        """The figure for who cannot see it: title and caption."""
-        return " ".join(f"{self.headline}. {self.get_supxlabel()}".split())
+        """The figure for who cannot see it: title, what each panel shows, and what it rests on."""
+        names = [name for axes in self.panels for name in (*axes.rows, *axes.get_legend_handles_labels()[1])]
+        panels = enumerate((axes.in_words() for axes in self.panels), 1)
+        shown = [f"{f'Panel {one}' if self.panels[1:] else 'It'} shows {words}." for one, words in panels]
+        named = (
+            f"Its rows, lines and bars are: {'; '.join(filter(None, dict.fromkeys(names)))}."
+            if any(names)
+            else ""
+        )
+        return " ".join(" ".join([f"{self.headline}.", *shown, named, self.get_supxlabel()]).split())
+
+    def __repr__(self) -> str:
+        return self.alt  # so that an output's plain text tells it where alternative texts are not read
 
     def png(self) -> bytes:
         """The figure as a PNG of at most 256 colours, a third of the size; the same bytes for the same data."""
@@ -213,9 +222,10 @@ def style_of(policy: str) -> Style:
     return next((style for part, style in METHOD_STYLES.items() if part in policy), (BLACK, "o"))
 
 
-def percent(fraction: float) -> str:
-    """``61.2``: a fraction in per cent, without the sign."""
-    return f"{100 * fraction:.1f}"
+def policy_in_words(policy: str) -> str:
+    """``M-DPO 2 fixed`` for ``mdpo-2-fixed``: a policy of a run."""
+    method, *rest = policy.split("-")
+    return " ".join([METHOD_WORDS.get(method, method), *rest])
 
 
 def _interval_widths(metrics: Sequence[Metric]) -> list[list[float]]:

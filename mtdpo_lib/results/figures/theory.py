@@ -15,16 +15,12 @@ from mtdpo_lib.results.figures.style import Figure, Panel, style_of
 from mtdpo_lib.results.stats import Estimate, mean_interval
 
 Rows = Sequence[Sequence[float]]
+ByMethod = Mapping[str, Rows]
 
 METHOD_NAMES = {
-    "optimum": "optimum π*",
-    "mdpo": "M-DPO (observations masked)",
-    "unmasked": "single-turn (observations scored)",
-    "exact-v": "with margin, exact V",
-    "learned-v": "with margin, learned V",
-    "sampled-v": "with margin, V from K draws",
-    "mkto": "M-KTO",
-}
+    "optimum": "optimum π*", "mdpo": "M-DPO (observations masked)", "unmasked": "single-turn (observations scored)",
+    "exact-v": "with margin, exact V", "learned-v": "with margin, learned V", "mkto": "M-KTO",
+}  # fmt: skip
 RANDOMNESS, DISTANCE = "randomness ε of the tool", "total variation from π* (%)"
 
 
@@ -37,7 +33,7 @@ def eta_effect(etas: Sequence[float], first_turn: Rows, gain: Rows, kl: Rows) ->
         gain: share of the attainable gain in E[u] over the reference, a fraction; rows are processes, columns etas.
         kl: of the same, sum_h KL in nats.
     """
-    fig = Figure(_over_processes(gain, "middle and right"), size=(8.0, 3.2))
+    fig = Figure(_over_processes(gain, "middle and right"), size=(6.5, 3.2))
     words = ["π₁(a | x), one process", "attainable gain in E[u] (%)", "KL to the reference (nats)"]
     left, middle, right = fig.row(3, ylabel=words, xlabel="η (units of u)", xscale="log")
     styles = zip((BLUE, ORANGE, GREEN, RED), ("-", "--", ":", "-."))
@@ -64,13 +60,11 @@ def identity_scatter(panels: Mapping[str, tuple[Sequence[float], Sequence[float]
         limits = [min(*utility, *known) - 0.05, max(*utility, *known) + 0.05]
         axes.plot(limits, limits, color=GREY, linewidth=0.8)
         axes.plot(utility, known, linestyle="", marker="s", markersize=3.5, color=BLUE)
-        misses.append(f"{title}: {max(abs(a - b) for a, b in zip(utility, known)):.0e}")
-    return fig.titled(f"A + B misses u by at most ... {'; '.join(misses)}")
+        misses.append(f"{title} {max(abs(a - b) for a, b in zip(utility, known)):.2g}")
+    return fig.titled(f"Largest distance of A + B from u, in units of u: {', '.join(misses)}")
 
 
-def sample_error(
-    n: Sequence[int], panels: Mapping[str, Mapping[str, Rows]], slope: Sequence[float]
-) -> Figure:
+def sample_error(n: Sequence[int], panels: Mapping[str, ByMethod], slope: Sequence[float]) -> Figure:
     """Distance from the optimum by number of sampled pairs.
 
     Args:
@@ -79,7 +73,7 @@ def sample_error(
         slope: of log error on log n in the first panel, with its interval.
     """
     first = next(iter(next(iter(panels.values())).values()))
-    fig = Figure(_over_processes(first, log=True) + " Dotted: slope -1/2.", size=(7.5, 3.5))
+    fig = Figure(_over_processes(first, log=True) + " Dotted: slope -1/2.", size=(6.5, 3.5))
     words = {"xlabel": "sampled pairs n", "ylabel": "total variation from π*"}
     row = fig.row(panels, sharey=True, xscale="log", yscale="log", **words)
     for axes, methods in zip(row, panels.values()):
@@ -88,7 +82,7 @@ def sample_error(
     end = _column(first, -1, log=True)[0]
     row[0].plot(n, [end * (n[-1] / size) ** 0.5 for size in n], color=GREY, linestyle=":")
     interval = f"(95% interval {slope[1]:.2f} to {slope[2]:.2f})"
-    return fig.titled(f"With a deterministic tool the error falls as n^{slope[0]:.2f} {interval}")
+    return fig.titled(f"{next(iter(panels))}: the error goes with n^{slope[0]:.2f} {interval}")
 
 
 def gamble_policies(jackpots: Sequence[float], chosen: Mapping[str, Sequence[float]], eta: float) -> Figure:
@@ -110,12 +104,10 @@ def gamble_policies(jackpots: Sequence[float], chosen: Mapping[str, Sequence[flo
         axes.plot(jackpots, [100 * value for value in values], label=METHOD_NAMES[method], **style)
     best, masked, scored = (100 * chosen[method][-1] for method in ("optimum", "mdpo", "unmasked"))
     shares = f"the optimum gambles {best:.0f} %, M-DPO {masked:.0f} %, single-turn {scored:.0f} %"
-    return fig.titled(f"Same mean, prize {jackpots[-1]:g}: {shares}", size=9.5, outside=True)
+    return fig.titled(f"Same mean, prize {jackpots[-1]:g}: {shares}", above=True)
 
 
-def bias_by_randomness(
-    randomness: Sequence[float], bias: Mapping[str, Rows], error: Mapping[str, Rows]
-) -> Figure:
+def bias_by_randomness(randomness: Sequence[float], bias: ByMethod, error: ByMethod) -> Figure:
     """Term C and the paper's bound on it, and what C does to the policy, as the tool becomes random.
 
     Args:
@@ -123,7 +115,7 @@ def bias_by_randomness(
         bias: "bound", "quantile" and "rms" of |C|, in units of u.
         error: method to total variation from the optimum.
     """
-    fig = Figure(_over_processes(bias["rms"]), size=(7.5, 3.5))
+    fig = Figure(_over_processes(bias["rms"]), size=(6.5, 3.5))
     left, right = fig.row(2, xlabel=RANDOMNESS, ylabel=["size of C (units of u)", DISTANCE])
     _mean_line(left, randomness, bias["bound"], (GREY, "^"), "paper: 4 (Σ σ²)^½, mean")
     _mean_line(left, randomness, bias["quantile"], (ORANGE, "D"), "90% of |C| lie below")
@@ -132,10 +124,10 @@ def bias_by_randomness(
     moved, low, high = (100 * part for part in _column(error["mdpo"], -1))
     left_over = 100 * _column(error["exact-v"], -1)[0]
     title = f"A random tool moves M-DPO's optimum by {moved:.1f} % (95% interval {low:.1f} to {high:.1f})"
-    return fig.titled(f"{title}; the margin leaves {left_over:.0e} %", size=9.5)
+    return fig.titled(f"{title}; the margin leaves {left_over:.2g} %")
 
 
-def value_samples(samples: Sequence[int], errors: Mapping[str, Rows], plain: Sequence[float]) -> Figure:
+def value_samples(samples: Sequence[int], errors: ByMethod, plain: Sequence[float]) -> Figure:
     """What a margin is worth whose expectations are means of K draws.
 
     Args:
@@ -153,12 +145,12 @@ def value_samples(samples: Sequence[int], errors: Mapping[str, Rows], plain: Seq
         _mean_line(axes, samples, rows, method, labels[method])
         helps = _shown_less(samples, rows, without)
         name, _, _ = labels[method].partition(",")
-        words.append(name + (f" from K = {min(helps)} on" if helps else " at no K"))
+        words.append(name + (f" at K = {', '.join(f'{k:g}' for k in helps)}" if helps else " at no K"))
     _mean_line(axes, samples, without, "mdpo", "M-DPO, no margin")
-    return fig.titled("The margin is shown to help:\n" + "; ".join(words))
+    return fig.titled(f"The margin is shown to help: {'; '.join(words)}")
 
 
-def observation_scoring(randomness: Sequence[float], panels: Mapping[str, Mapping[str, Rows]]) -> Figure:
+def observation_scoring(randomness: Sequence[float], panels: Mapping[str, ByMethod]) -> Figure:
     """Masking and scoring the observations, as the tool becomes random.
 
     Args:
@@ -166,14 +158,16 @@ def observation_scoring(randomness: Sequence[float], panels: Mapping[str, Mappin
         panels: title to method ("mdpo", "unmasked", ...) to total variation from the optimum.
     """
     first = next(iter(next(iter(panels.values())).values()))
-    fig = Figure(_over_processes(first), size=(7.5, 3.5))
+    fig = Figure(_over_processes(first), size=(6.5, 3.5))
     row = fig.row(panels, sharey=True, xlabel=RANDOMNESS, ylabel=DISTANCE)
     words = []
     for axes, (title, methods) in zip(row, panels.items()):
         _distances(axes, randomness, methods)
         better = _shown_less(randomness, methods["mdpo"], methods["unmasked"])
-        words.append(f"{title}: at ε ≤ {max(better):g}" if better else f"{title}: nowhere")
-    return fig.titled("Where masking is shown to be nearer to π*: " + "; ".join(words), size=9.5)
+        words.append(
+            f"{title}: {'at ε = ' + ', '.join(f'{one:g}' for one in better) if better else 'nowhere'}"
+        )
+    return fig.titled(f"Where masking is shown to be nearer to π*: {'; '.join(words)}")
 
 
 def reference_iterations(updated: Rows, fixed: Rows, bound: Rows) -> Figure:
@@ -197,7 +191,7 @@ def reference_iterations(updated: Rows, fixed: Rows, bound: Rows) -> Figure:
 
 
 def coverage_and_error(
-    shares: Sequence[float], cost: Rows, error: Rows, arms: Mapping[str, Rows], pairs: Sequence[int]
+    shares: Sequence[float], cost: Rows, error: Rows, arms: ByMethod, pairs: Sequence[int]
 ) -> Figure:
     """Mixture data: what the share of an older policy does to coverage, to the error, and over iterations.
 
@@ -208,9 +202,9 @@ def coverage_and_error(
         arms: "onpolicy" and "mdpo" (mixture): E[u] after each iteration, as a share of the best.
         pairs: sampled, in the middle panel and in each iteration on the right.
     """
-    counts = f"Pairs: {pairs[0]:,} (middle), {pairs[1]:,} an iteration (right)."
-    fig = Figure(f"{_over_processes(error)} {counts}", (8.5, 3.3))
-    words = ["coverage cost (1 = target's own data)", DISTANCE, "E[u] (% of the best)"]
+    counts = f"Pairs: {pairs[0]:,} (middle), {pairs[1]:,} per iteration (right)."
+    fig = Figure(f"{_over_processes(error)} {counts}", (6.5, 3.3))
+    words = ["coverage cost\n(1 = target's own data)", DISTANCE, "E[u] (% of the best)"]
     share = "share of the older policy (%)"
     left, middle, right = fig.row(3, xlabel=[share, share, "iteration t"], ylabel=words)
     left.set_yscale("log")
@@ -222,15 +216,15 @@ def coverage_and_error(
     for method, label in (("mdpo", "mixture 2:1"), ("onpolicy", "on-policy")):
         _mean_line(right, range(len(arms[method][0])), _percent(arms[method]), method, label)
     right.whole_steps()
-    third = shares.index(1 / 3) if 1 / 3 in shares else -1
-    before, after = (100 * _column(error, column)[0] for column in (0, third))
+    before, after = (100 * _column(error, column)[0] for column in (0, -2))
     gaps = [100 * (own[-1] - other[-1]) for own, other in zip(arms["mdpo"], arms["onpolicy"])]
     ahead, low, high = mean_interval(gaps)
-    title = f"A third of older data cuts the error from {before:.0f} to {after:.0f} %; at the last iteration the mixture "
-    return fig.titled(f"{title}is {ahead:+.1f} points ahead ({low:+.1f} to {high:+.1f})", size=9.5)
+    part = f"{100 * shares[0]:.0f} % of older data, {after:.0f} % with {100 * shares[-2]:.0f} %"
+    gap = f"mixture minus on-policy at the last iteration: {ahead:+.1f} points ({low:+.1f} to {high:+.1f})"
+    return fig.titled(f"The error is {before:.0f} % with {part}; {gap}")
 
 
-def kto_path(steps: Sequence[int], distance: Mapping[str, Rows], utility: Mapping[str, Rows]) -> Figure:
+def kto_path(steps: Sequence[int], distance: ByMethod, utility: ByMethod) -> Figure:
     """M-DPO and M-KTO on exact preferences, by gradient step.
 
     Args:
@@ -238,7 +232,7 @@ def kto_path(steps: Sequence[int], distance: Mapping[str, Rows], utility: Mappin
         distance: method to total variation from the optimum.
         utility: method to E[u].
     """
-    fig = Figure(_over_processes(distance["mdpo"]), size=(7.5, 3.3))
+    fig = Figure(_over_processes(distance["mdpo"]), size=(6.5, 3.3))
     words = [DISTANCE, "E[u] (units of u)"]
     left, right = fig.row(2, xlabel="gradient step", ylabel=words, xscale="symlog")
     _distances(left, steps, distance)
@@ -247,9 +241,7 @@ def kto_path(steps: Sequence[int], distance: Mapping[str, Rows], utility: Mappin
     for axes in (left, right):
         axes.set_xlim(left=0)
     mdpo, mkto = (100 * _column(distance[method], -1)[0] for method in ("mdpo", "mkto"))
-    return fig.titled(
-        f"M-DPO ends {mdpo:.1f} % from the optimum of (5), M-KTO {mkto:.0f} %: it aims elsewhere"
-    )
+    return fig.titled(f"At the last step M-DPO is {mdpo:.1f} % from the optimum of (5), M-KTO {mkto:.1f} %")
 
 
 def _percent(rows: Rows) -> Rows:
@@ -276,7 +268,7 @@ def _shown_less(x: Sequence[float], ours: Rows, theirs: Rows) -> list[float]:
     return [value for column, value in enumerate(x) if _column(paired, column)[2] < 0]
 
 
-def _distances(axes: Panel, x: Sequence[float], methods: Mapping[str, Rows]) -> None:
+def _distances(axes: Panel, x: Sequence[float], methods: ByMethod) -> None:
     """A line for each method's distance, in per cent."""
     for method, rows in methods.items():
         _mean_line(axes, x, _percent(rows), method, METHOD_NAMES[method])
@@ -288,9 +280,8 @@ def _mean_line(axes: Panel, x: Sequence[float], rows: Rows, method: str | Style,
     points = [_column(rows, column, axes.get_yscale() == "log") for column in range(len(x))]
     middle = [value for value, _, _ in points]
     bars = [[value - low for value, low, _ in points], [high - value for value, _, high in points]]
-    hollow: dict[str, Any] = {"markersize": 4.5}
-    if method == "learned-v":
-        hollow = {"markerfacecolor": "none", "markersize": 8}
+    hollow = method == "learned-v"
+    look: dict[str, Any] = {"markersize": 8, "mfc": "none"} if hollow else {"markersize": 4.5}
     axes.errorbar(
-        x, middle, yerr=bars, color=colour, marker=marker, capsize=2.5, linewidth=1.2, label=label or None, **hollow
+        x, middle, yerr=bars, color=colour, marker=marker, capsize=2.5, linewidth=1.2, label=label or None, **look
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mtdpo_lib.results.figures.style import Figure, style_of
+from mtdpo_lib.results.figures.style import Figure, policy_in_words, style_of
 
 
 def tuning(found: dict[str, Any]) -> Figure:
@@ -26,13 +26,13 @@ def tuning(found: dict[str, Any]) -> Figure:
         for row in sorted(tried, key=lambda row: row["mean"]):
             best[row["setting"]["learning_rate"]] = row
         line = {rate: 100 * best[rate]["mean"] for rate in sorted(best)}
-        axes.plot(list(line), list(line.values()), color=colour, marker=marker, label=method)
+        axes.plot(list(line), list(line.values()), color=colour, marker=marker, label=policy_in_words(method))
         for rate, row in best.items():
             ends = [100 * curve[-1] for curve in row["development"]]
             axes.plot([rate] * len(ends), ends, ".", color=colour, alpha=0.5, markersize=4)
         rate = setting["learning_rate"]
         axes.plot([rate], [line[rate]], "o", color=colour, markerfacecolor="none", markersize=12)
-        words.append(f"{method} {rate:g}")
+        words.append(f"{policy_in_words(method)} {rate:g}")
     axes.set_xscale("log")
-    title = f"Best rate of each method, over equally many settings: {', '.join(words)}"
-    return fig.titled(title if words else "Nothing tuned yet", size=9, wrap=80, outside=True)
+    title = f"Learning rate chosen for each method: {', '.join(words)}"
+    return fig.titled(title if words else "Nothing tuned yet", above=True)
