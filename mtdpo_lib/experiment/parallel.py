@@ -103,8 +103,8 @@ def run_here[Task, Result](
     >>> list(run_here(abs, [-3, 4], get_profile("smoke"), jobs=1, locks=Path("unused")))
     [3, 4]
     """
-    # Threads that share a core must not wait by turning.
-    more = {"GOMP_SPINCOUNT": "0"} if jobs > 1 else {}
+    # A process that has one core gains nothing from a second thread.
+    more = {name: "1" for name in THREAD_VARIABLES if name not in os.environ} if jobs > 1 else {}
     on_a_core = functools.partial(_on_own_core, function, jobs, locks)
     with computing_environment(profile, **more):
         parallel = joblib.Parallel(jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)

@@ -160,20 +160,31 @@ class _Rollout:
     progress: OnProgress | None
     journal: Journal | None
     made: dict[tuple[str, int], Trajectory]  # by problem and sample; at first what the journal has
+    ended: deque[_Row] = field(default_factory=deque)  # and not yet made trajectories of
+    done: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.total = len(self.made) + len(self.rows)
+        self.done = len(self.made)
+        self.total = self.done + len(self.rows)
 
-    def finish(self, rows: Iterable[_Row]) -> None:
+    def finish(self, rows: list[_Row]) -> None:
         """These rows have ended; called by any thread."""
-        ended = [row.trajectory(self.policy) for row in rows]
+        self.ended.extend(rows)
+        if threading.current_thread() is threading.main_thread():
+            self.judge()
         with self.lock:
-            self.made |= {(one.problem_id, one.sample): one for one in ended}
-            if self.journal:
-                self.journal.add(ended)
-            if self.progress and ended:
-                self.progress(len(self.made), self.total)
+            self.done += len(rows)
+            if self.progress and rows:
+                self.progress(self.done, self.total)
+
+    def judge(self) -> None:
+        """Make trajectories of the rows that have ended; by the main thread, where symbolic answers can be checked."""
+        rows = [self.ended.popleft() for _ in range(len(self.ended))]
+        new = {(row.problem.id, row.sample): row.trajectory(self.policy) for row in rows}
+        self.made |= new
+        if self.journal:
+            self.journal.add(new.values())
 
     def advance(self, row: _Row, token: int, nats: float) -> bool:
         """Give `row` its next token: a fed one if any waits, else the sampled one, worth `nats`. True at its turn's end."""
@@ -305,6 +316,7 @@ def rollout(
             _sample_turns(model, work, rows[start : start + settings.batch_size])
     elif rows:
         _decode_all(model, work)
+    work.judge()
     return [work.made[problem.id, sample] for problem in problems for sample in range(samples)]
 
 
@@ -349,7 +361,10 @@ def _decode_all(model: PreTrainedModel, work: _Rollout) -> None:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as executor:
             running = [executor.submit(_decode, model, work, part, places, stopped) for part in parts]
             try:
-                wait(running, return_when=FIRST_EXCEPTION)
+                while wait(running, timeout=1.0, return_when=FIRST_EXCEPTION).not_done:
+                    work.judge()
+                    if any(future.done() and future.exception() for future in running):
+                        break
             finally:
                 stopped.set()  # Ctrl-C, or an error in one thread: the others stop too
             for future in running:
@@ -459,7 +474,7 @@ def _decode(
     while not stopped.is_set():
         if finished >= LEAVE_SHARE * (len(batch.rows) or 1):
             running = [index for index, row in enumerate(batch.rows) if not row.stop]
-            work.finish(row for row in batch.rows if row.stop)
+            work.finish([row for row in batch.rows if row.stop])
             if not running:
                 batch = _Batch(model, pad)
             elif len(running) < len(batch.rows):

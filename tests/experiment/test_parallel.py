@@ -42,8 +42,11 @@ def observer():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cores can be chosen on Linux only")
-def test_each_process_keeps_to_a_core_and_has_the_environment(smoke, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's own word stays
+@pytest.mark.parametrize("word", ["3", None])
+def test_each_process_keeps_to_a_core_and_has_the_environment(smoke, tmp_path, monkeypatch, word):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if word:  # the user's own word stays
+        monkeypatch.setenv("OMP_NUM_THREADS", word)
     before = os.sched_getaffinity(0)
     seen = list(run_here(observer(), range(4), smoke, 2, tmp_path))
     assert sorted(task for task, *_ in seen) == [0, 1, 2, 3]
@@ -51,7 +54,7 @@ def test_each_process_keeps_to_a_core_and_has_the_environment(smoke, tmp_path, m
     assert len(cores) == 2 and os.getpid() not in cores
     assert {len(core) for core in cores.values()} == {1}
     assert len(set(cores.values())) == min(2, len(before))
-    wanted = {"OMP_NUM_THREADS": "3", "GOMP_SPINCOUNT": "0", "PYTHONHASHSEED": "0"}
+    wanted = {"OMP_NUM_THREADS": word or "1", "GOMP_SPINCOUNT": "10000", "PYTHONHASHSEED": "0"}
     assert all(variables == wanted for *_, variables in seen)
     assert os.sched_getaffinity(0) == before
 

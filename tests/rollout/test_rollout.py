@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig, Qwen
 from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.common.files import CorruptData
 from mtdpo_lib.common.seeds import stream
-from mtdpo_lib.problems import extract_boxed
+from mtdpo_lib.problems import extract_boxed, is_correct
 from mtdpo_lib.rollout import (
     Journal,
     choose,
@@ -191,6 +191,24 @@ def test_an_error_in_one_thread_stops_the_others(overfit, pool, smoke, monkeypat
     with pytest.raises(RuntimeError, match="no more"):
         run(overfit, pool, settings)
     assert len(calls) < 1000
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_answers_are_judged_and_written_down_by_the_main_thread(
+    overfit, pool, smoke, monkeypatch, tmp_path, threads
+):
+    """math-verify's time limits use signals, which other threads cannot set."""
+    judges = set()
+
+    def judge(answer, gold):
+        judges.add(threading.current_thread())
+        return is_correct(answer, gold)
+
+    monkeypatch.setattr(engine, "is_correct", judge)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    rows = run(overfit, pool, smoke.rollout, samples=2, journal=Journal(tmp_path, "rows", every=0))
+    assert judges == {threading.main_thread()}
+    assert list(Journal(tmp_path, "rows").found.values()) and len(rows) == 2 * len(overfit[2])
 
 
 def test_rounds_are_limited(overfit, pool, smoke):
