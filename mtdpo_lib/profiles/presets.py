@@ -23,12 +23,14 @@ _CPU = _DEFAULTS.changed(
 _COMPOSED = _DEFAULTS.changed(
     name="composed",
     claims="the paper's claims, over seeds",
-    problems={"world": "composed", "demonstrations": 1000, "development": 500, "test": 800},
+    problems={
+        "world": "composed", "demonstrations": 1000, "prompts_per_iteration": 240, "development": 500, "test": 800,
+    },
     model={"base": "tiny-base"},
     sft={"learning_rate": 1e-3, "epochs": 4, "early_epochs": 1, "step": "fast"},
     rollout={"max_new_tokens": 224, "max_tokens": 400},
     pairs={"max_tokens": 400},
-    preference={"step": "fast", "checkpoints": 2},
+    preference={"step": "fast", "checkpoints": 2, "batch_size": 4},  # about 40 steps an iteration
 )  # fmt: skip
 
 _SMOKE = _CPU.changed(

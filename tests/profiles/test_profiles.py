@@ -42,7 +42,7 @@ def test_profiles_are_named_and_frozen(name):
     [
         ("smoke", "", "58689e23b23b"),
         ("cpu", "", "d0d1146a6005"),
-        ("composed", "", "4600b077b202"),
+        ("composed", "", "01bbed7e9be4"),
         ("small", "", "d99a5399b0c1"),
         ("paper", "", "0ed2c15b749c"),
         ("paper-codegemma", "", "05509c591792"),
