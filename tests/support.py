@@ -15,6 +15,7 @@ from trl import DPOConfig, KTOConfig
 
 from mtdpo_lib.chat.roles import RoleTokens
 from mtdpo_lib.models.tiny import train_tokenizer
+from mtdpo_lib.problems import Demonstration, Problem
 from mtdpo_lib.rollout import Trajectory, Turn
 from mtdpo_lib.train import AdaptiveMarginTrainer, TrajectoryDPOTrainer, TrajectoryKTOTrainer
 
@@ -229,3 +230,15 @@ def agree(one, other, loss=1e-5):
     assert one[0] == pytest.approx(other[0], rel=loss)
     assert torch.cosine_similarity(one[1], other[1], dim=0).item() >= 0.9999
     assert one[1].norm().item() == pytest.approx(other[1].norm().item(), rel=1e-3)
+
+
+def multiplication(first: int, second: int, more: str = "") -> Demonstration:
+    """A demonstration of one product; `more` makes its question longer."""
+    question, product = f"{first}*{second}?{more}", str(first * second)
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": f"print({first}*{second})"},
+        {"role": "tool", "content": product},
+        {"role": "assistant", "content": f"\\boxed{{{product}}}"},
+    ]
+    return Demonstration(Problem("a", "s", "f", question, product), "x", messages, True)

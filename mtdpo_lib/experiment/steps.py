@@ -6,6 +6,7 @@ Each ``make`` gets only what decides its product and writes it into `folder`; on
 
 from __future__ import annotations
 
+import functools
 import random
 import shutil
 from collections import Counter
@@ -122,20 +123,14 @@ class SFT(Product):
         folder: Path, demonstrations: Demonstrations, base: Policy | None, model: sections.ModelSettings,
         sft: sections.SFTSettings, max_tokens: int, seed: int,
     ) -> None:  # fmt: skip
-        from mtdpo_lib.train import sft_dataset, train_sft  # TRL takes seconds to import
+        from mtdpo_lib.experiment.processes import launch
 
-        rows = demonstrations.rows()
-        if base is None:
-            texts = [message["content"] for row in rows for message in row.messages]
-            tokenizer = train_tokenizer(texts, model.vocabulary)
-            network = tiny_model(model, tokenizer, max_tokens, stream31(seed, "weights"))
-        else:
-            tokenizer = load_tokenizer(base)
-            network = load_for_training(base, model, stream31(seed, "adapter"))
-        dataset = sft_dataset(rows, tokenizer, max_tokens)
-        log = train_sft(folder, network, tokenizer, dataset, sft, model, stream31(seed, "sft"))
+        gpus = torch.cuda.device_count()
+        given = (folder, demonstrations.rows(), base, model, sft, max_tokens, seed)
+        train = functools.partial(_fine_tune, *given)
+        log, facts = launch(train, gpus, "SFT") if gpus > 1 else train()
         write_json(folder / "log.json", log)
-        write_json(folder / "facts.json", _facts(dataset, len(rows), network))
+        write_json(folder / "facts.json", facts)
 
     @property
     def log(self) -> list[Row]:
@@ -146,6 +141,25 @@ class SFT(Product):
     def facts(self) -> dict[str, int]:
         """Sizes of the data and the model."""
         return read_json(self.path / "facts.json")
+
+
+def _fine_tune(
+    folder: Path, rows: Sequence[Demonstration], base: Policy | None, model: sections.ModelSettings,
+    sft: sections.SFTSettings, max_tokens: int, seed: int,
+) -> tuple[list[Row], dict[str, int]]:  # fmt: skip
+    """What each process of SFT does: the log, and sizes of the data and the model."""
+    from mtdpo_lib.train import sft_dataset, train_sft  # TRL takes seconds to import
+
+    if base is None:
+        texts = [message["content"] for row in rows for message in row.messages]
+        tokenizer = train_tokenizer(texts, model.vocabulary)
+        network = tiny_model(model, tokenizer, max_tokens, stream31(seed, "weights"))
+    else:
+        tokenizer = load_tokenizer(base)
+        network = load_for_training(base, model, stream31(seed, "adapter"))
+    dataset = sft_dataset(rows, tokenizer, max_tokens)
+    log = train_sft(folder, network, tokenizer, dataset, sft, model, stream31(seed, "sft"))
+    return log, _facts(dataset, len(rows), network)
 
 
 def _facts(dataset: Dataset, demonstrations: int, network: torch.nn.Module) -> dict[str, int]:
@@ -254,7 +268,8 @@ class Training(Product):
             return margin_features(network, tokenizer, sides, again)
 
         gpus, margin = torch.cuda.device_count(), adaptive_margin if answers else None
-        log = launch(job, gpus) if gpus > 1 and margin is None else train_preference(job, margin)
+        train = functools.partial(train_preference, job, margin)
+        log = launch(train, gpus, "Preference training") if gpus > 1 and margin is None else train()
         write_json(folder / "log.json", log)
 
     @property

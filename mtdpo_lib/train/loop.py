@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from accelerate import PartialState
 from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
@@ -128,6 +129,20 @@ def training_arguments(folder: Path | str, model: ModelSettings, seed: int) -> d
         "use_cpu": not on_gpu, "dataloader_pin_memory": on_gpu, "bf16": model.dtype == "bfloat16",
         CHECKPOINTING: on_gpu and not model.is_tiny,
     }  # fmt: skip
+
+
+def own_share(batch: int, what: str, section: str) -> int:
+    """A process's part of a batch of so many `what`.
+
+    Raises:
+        ValueError: the processes cannot share it.
+    """
+    processes = PartialState().num_processes
+    if batch % processes:
+        raise ValueError(
+            f"A batch of {batch} {what} cannot be shared by {processes} processes: set {section}.batch_size to a multiple."
+        )
+    return batch // processes
 
 
 def train_and_log(trainer: Any, label: str, names: Mapping[str, str]) -> list[dict[str, float]]:

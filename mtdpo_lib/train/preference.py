@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
@@ -30,7 +29,7 @@ from mtdpo_lib.profiles.sections import ModelSettings, PreferenceSettings
 from mtdpo_lib.rollout import Trajectory
 from mtdpo_lib.train.adaptive_margin import AdaptiveMarginTrainer
 from mtdpo_lib.train.data import SIDES, preference_dataset, with_labels
-from mtdpo_lib.train.loop import train_and_log, training_arguments
+from mtdpo_lib.train.loop import own_share, train_and_log, training_arguments
 from mtdpo_lib.train.losses import METHODS, scored_tokens
 from mtdpo_lib.train.reference import load_reference
 from mtdpo_lib.train.sft import DemonstrationTrainer
@@ -121,18 +120,14 @@ def _training_arguments(job: PreferenceJob) -> dict[str, Any]:
     Raises:
         ValueError: a batch that the processes cannot share.
     """
-    settings, pairs, processes = job.settings, len(job.pairs), PartialState().num_processes
+    settings, pairs = job.settings, len(job.pairs)
     batch = min(settings.batch_size, pairs)
-    if batch % processes:
-        raise ValueError(
-            f"A batch of {batch} pairs cannot be shared by {processes} processes: set preference.batch_size to a multiple."
-        )
     steps = math.ceil(settings.epochs * (pairs // batch))
     return {
         **training_arguments(
             job.folder / UNFINISHED / "trainer", job.model, stream31(job.seed, "preference")
         ),
-        "per_device_train_batch_size": batch // processes,
+        "per_device_train_batch_size": own_share(batch, "pairs", "preference"),
         "dataloader_drop_last": True,
         "max_steps": steps,
         "learning_rate": settings.learning_rate,

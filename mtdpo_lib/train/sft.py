@@ -22,7 +22,7 @@ from mtdpo_lib.profiles.sections import ModelSettings, SFTSettings
 from mtdpo_lib.train.data import with_labels
 from mtdpo_lib.train.fast.forward import ObservedForward
 from mtdpo_lib.train.fast.shared_prompt import supports
-from mtdpo_lib.train.loop import FullPrecisionAdapter, base_of, train_and_log, training_arguments
+from mtdpo_lib.train.loop import FullPrecisionAdapter, base_of, own_share, train_and_log, training_arguments
 
 
 def sft_dataset(
@@ -128,8 +128,13 @@ def train_sft(
     **Paper:** sec. 3.1: the last one starts M-DPO, and iteration 1 also samples from an early one; tables 4 and 5: others
     of the same run start it.
 
+    More than one process shares each batch.
+
     Returns:
         The log: step, loss, learning rate.
+
+    Raises:
+        ValueError: a batch that the processes cannot share.
 
     >>> import contextlib, tempfile
     >>> from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
@@ -151,7 +156,7 @@ def train_sft(
     trained = folder / UNFINISHED / "trainer"
     arguments = SFTConfig(
         **training_arguments(trained, model_settings, seed),
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=own_share(settings.batch_size, "demonstrations", "sft"),
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         warmup_steps=int(settings.warmup_fraction * settings.epochs * steps),
@@ -165,9 +170,11 @@ def train_sft(
     if settings.step == "fast":
         fast_forward(trainer.model)
     log = train_and_log(trainer, "SFT", {"loss": "loss", "learning_rate": "learning_rate"})
-    without = shutil.ignore_patterns("training_args.bin", "*.pt", "README.md")
-    for name, step in kept.items():
-        shutil.copytree(trained / f"checkpoint-{step}", folder / name, ignore=without)
-        tokenizer.save_pretrained(folder / name)
-    shutil.rmtree(folder / UNFINISHED)
+    if trainer.is_world_process_zero():
+        without = shutil.ignore_patterns("training_args.bin", "*.pt", "README.md")
+        for name, step in kept.items():
+            shutil.copytree(trained / f"checkpoint-{step}", folder / name, ignore=without)
+            tokenizer.save_pretrained(folder / name)
+        shutil.rmtree(folder / UNFINISHED)
+    trainer.accelerator.wait_for_everyone()
     return log

@@ -1,12 +1,15 @@
-"""Preference training in two processes is the training of one: the same losses, the same adapters."""
+"""Training in two processes is the training of one: the same losses, the same weights."""
 
+import functools
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import multiplication
 
+from mtdpo_lib.experiment import steps
 from mtdpo_lib.experiment.processes import launch
 from mtdpo_lib.train import PreferenceJob, train_preference
 
@@ -25,7 +28,7 @@ def job(policy, pairs, smoke, tmp_path):
 def test_two_processes_train_as_one(job, tmp_path):
     log = train_preference(job)
     shared_job = replace(job, folder=tmp_path / "two")
-    shared = launch(shared_job, 2)
+    shared = launch(functools.partial(train_preference, shared_job), 2)
     assert len(log) == len(shared) == 6
     for ours, theirs in zip(log, shared, strict=True):
         assert theirs["loss"] == pytest.approx(ours["loss"], abs=2e-5)
@@ -39,12 +42,37 @@ def test_two_processes_train_as_one(job, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would want two GPUs")
 def test_a_failure_in_a_process_is_one_sentence(job):
+    wrong = replace(job, settings=replace(job.settings, batch_size=3))
     with pytest.raises(RuntimeError, match="Preference training in 2 processes failed"):
-        launch(replace(job, settings=replace(job.settings, batch_size=3)), 2)
+        launch(functools.partial(train_preference, wrong), 2, "Preference training")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would want two GPUs")
+@pytest.mark.parametrize("start", ["random weights", "an adapter on a base"])
+def test_two_processes_fine_tune_as_one(policy, smoke, tmp_path, start):
+    rows = [multiplication(a, b) for a in range(2, 10) for b in (3, 7)]
+    settings = replace(smoke.sft, batch_size=4, epochs=2, early_epochs=1, underfit_epochs=0.5, step="plain")
+    base, logs, weights = None if start == "random weights" else policy, [], []
+    for name, processes in (("one", 1), ("two", 2)):
+        train = functools.partial(
+            steps._fine_tune, tmp_path / name, rows, base, smoke.model, settings, 200, 1
+        )
+        log, facts = train() if processes == 1 else launch(train, processes)
+        assert facts["demonstrations"] == 16
+        logs.append(log)
+        (file,) = (tmp_path / name / "epoch-2").glob("*.safetensors")
+        weights.append(load_file(file))
+    assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == list(range(1, 9))
+    for ours, theirs in zip(*logs, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-4)
+    assert logs[0][-1]["loss"] < logs[0][0]["loss"] - 0.1  # it is no standstill that agrees
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][name], atol=2e-3), name
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, job):
     two = SimpleNamespace(num_processes=2)
-    monkeypatch.setattr("mtdpo_lib.train.preference.PartialState", lambda: two)
+    monkeypatch.setattr("mtdpo_lib.train.loop.PartialState", lambda: two)
     with pytest.raises(ValueError, match="A batch of 3 pairs cannot be shared by 2 processes"):
         train_preference(replace(job, settings=replace(job.settings, batch_size=3)))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
-from support import as_trajectory, log_probability, shake, trajectory
+from support import as_trajectory, log_probability, multiplication, shake, trajectory
 from transformers import GPT2Config, GPT2LMHeadModel
 from trl import DPOConfig, KTOConfig, SFTConfig
 
@@ -16,7 +16,6 @@ from mtdpo_lib.common.stages import UNFINISHED, Product
 from mtdpo_lib.models.policy import Policy, load_for_sampling, load_for_training, load_tokenizer
 from mtdpo_lib.models.tiny import tiny_model
 from mtdpo_lib.pairs import Pair
-from mtdpo_lib.problems.base import Demonstration, Problem
 from mtdpo_lib.profiles.sections import PreferenceSettings
 from mtdpo_lib.rollout import Trajectory
 from mtdpo_lib.train import (
@@ -324,17 +323,6 @@ def test_no_pairs_and_nothing_scored_are_refused():
     silent = Trajectory(**{**silent.__dict__, "roles": [0] * len(silent.ids)})
     with pytest.raises(ValueError, match="without any assistant token"):
         preference_dataset([Pair(trajectory("a", True), silent)])
-
-
-def multiplication(first: int, second: int, more: str = "") -> Demonstration:
-    question, product = f"{first}*{second}?{more}", str(first * second)
-    messages = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": f"print({first}*{second})"},
-        {"role": "tool", "content": product},
-        {"role": "assistant", "content": f"\\boxed{{{product}}}"},
-    ]
-    return Demonstration(Problem("a", "s", "f", question, product), "x", messages, True)
 
 
 def test_the_fast_sft_step_is_trl_s(tokenizer, smoke, tmp_path):
