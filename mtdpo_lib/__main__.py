@@ -201,19 +201,28 @@ def profiles(options: Namespace) -> None:
 @command(
     "what fits on which GPU, and for how long, by arithmetic",
     option("name", nargs="?", default="paper", metavar="PROFILE"),
+    option("--gpus", type=whole, default=1, help="that share the work, on each machine (default 1)"),
+    option("--machines", type=whole, default=1, help="with as many GPUs each (default 1)"),
     SET,
 )
 def memory(options: Namespace) -> None:
-    from mtdpo_lib.lessons.gpu_memory import EFFICIENCY, GIB, TYPICAL_LENGTH, plan, training_bytes
+    from mtdpo_lib.lessons import gpu_memory as costs
     from mtdpo_lib.results import markdown_table
 
     profile = get_profile(options.name, options.settings)
     base, tokens = profile.model.base, profile.pairs.max_tokens
-    needs = ", ".join(f"{part} {size / GIB:.2f}" for part, size in training_bytes(profile).items())
+    needs = ", ".join(
+        f"{part} {size / costs.GIB:.2f}" for part, size in costs.training_bytes(profile).items()
+    )
     print(f"{base}: one pair of {tokens} tokens per side needs, in GiB: {needs}")
-    print(markdown_table(*plan(profile)))
-    reached, length = f"{EFFICIENCY:.0%}", f"{TYPICAL_LENGTH:.0%}"
+    gpus = max(options.gpus * options.machines, 1)
+    if gpus > 1:
+        print(f"Hours on {gpus} such cards, each of which keeps {costs.SHARING:.0%} of its pace (assumed):")
+    print(markdown_table(*costs.plan(profile, gpus=gpus)))
+    reached, length = f"{costs.EFFICIENCY:.0%}", f"{costs.TYPICAL_LENGTH:.0%}"
     print(f"Estimates: a card reaches {reached} of its peak, a trajectory {length} of its limit.")
+    if profile.name.startswith("paper"):
+        print(costs.PAPERS_MACHINE)
 
 
 # A user's own pairs are learnt from with the settings of `small`, but for these.

@@ -3,7 +3,7 @@
 An estimate before anything is loaded. Sizes follow from the model's shape and the settings; times also from the assumptions
 `EFFICIENCY` and `TYPICAL_LENGTH`.
 
-    python -m mtdpo_lib memory paper
+    python -m mtdpo_lib memory paper --gpus 8 --machines 2
 
 See: notebook 10_real_model.
 """
@@ -26,6 +26,7 @@ RESERVE = 1.5 * GIB  # CUDA's context, its libraries' workspaces, fragments
 
 EFFICIENCY = 0.35  # of a card's peak arithmetic that a QLoRA step or a decoding step reaches: assumed
 TYPICAL_LENGTH = 0.4  # of `rollout.max_tokens` that a trajectory has on average: assumed
+SHARING = 0.9  # of its own pace that a card keeps when others share the work: assumed
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ CARDS = (
     Card("RTX 4090, 24 GB", 24, 165e12, 1.01e12),
     Card("A100, 40 GB", 40, 312e12, 1.56e12),
     Card("H100, 80 GB", 80, 989e12, 3.35e12),
+)
+
+PAPERS_MACHINE = (
+    "The paper's own (sec. 3.1), which trains all weights: 8 A100 of 80 GB learn and 8 A100 of 40 GB sample; SFT takes 10 "
+    "to 15 hours, a main experiment 24 to 48."
 )
 
 
@@ -99,13 +105,14 @@ def fit(profile: Profile, card: Card) -> tuple[int, int]:
     return pairs, most(lambda count: sampling_bytes(profile, count), profile.rollout.batch_size)
 
 
-def hours(profile: Profile, card: Card, rows: int) -> dict[str, float]:
-    """Time of each part of a run on one card, in hours, under the module's two assumptions.
+def hours(profile: Profile, card: Card, rows: int, gpus: int = 1) -> dict[str, float]:
+    """Time of each part of a run, in hours, under the module's assumptions.
 
     Args:
         profile: of the run.
         card: which.
-        rows: trajectories sampled together.
+        rows: trajectories sampled together on one card.
+        gpus: cards that share the batches of a step, and the prompts of an iteration.
 
     Returns:
         SFT; sampling and learning, over all iterations.
@@ -123,21 +130,32 @@ def hours(profile: Profile, card: Card, rows: int) -> dict[str, float]:
     step = max(read, rows * forward / card.flops) / EFFICIENCY
     samples = prompts * (profile.rollout.samples_current + profile.rollout.samples_previous)
     answer = samples * length / max(rows, 1) * step
-    return {"SFT": sft / 3600, "sampling": answer / 3600, "learning": learning / 3600}
+    pace = 3600 * (gpus * SHARING if gpus > 1 else 1)
+    return {"SFT": sft / pace, "sampling": answer / pace, "learning": learning / pace}
 
 
-def plan(profile: Profile, cards: Sequence[Card] = CARDS) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a table: what fits on each card, and for how long."""
-    head = ["card", "pairs at a time", "trajectories together", "SFT", "sampling", "learning", "in all"]
+def plan(profile: Profile, cards: Sequence[Card] = CARDS, gpus: int = 1) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table: what fits on each card, with the GiB it takes there, and for how long on `gpus` of them."""
+    head = [
+        "card",
+        "pairs at a time (GiB)",
+        "trajectories together (GiB)",
+        "SFT",
+        "sampling",
+        "learning",
+        "in all",
+    ]
     rows = []
     for card in cards:
         pairs, together = fit(profile, card)
         if not pairs or not together:
             rows.append([card.name, "does not fit", *[""] * (len(head) - 2)])
             continue
-        each = hours(profile, card, together)
+        each = hours(profile, card, together, gpus)
         times = [_shown(value) for value in (*each.values(), sum(each.values()))]
-        rows.append([card.name, str(pairs), str(together), *times])
+        needs = ((pairs, training_bytes(profile, pairs)), (together, sampling_bytes(profile, together)))
+        fitting = [f"{count} ({(sum(parts.values()) + RESERVE) / GIB:.1f})" for count, parts in needs]
+        rows.append([card.name, *fitting, *times])
     return head, rows
 
 

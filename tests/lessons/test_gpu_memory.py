@@ -147,6 +147,20 @@ def test_the_plan_as_a_command(capsys):
     assert any("does not fit" in row for row in plan(get_profile("paper"), [Card("a watch", 2, 1e9, 1e9)])[1])
 
 
+def test_cards_that_share_the_work_need_less_time_and_as_much_memory(capsys):
+    profile, card = get_profile("paper"), CARDS[-1]
+    alone, shared = hours(profile, card, 32), hours(profile, card, 32, gpus=16)
+    assert all(alone[part] == pytest.approx(16 * 0.9 * shared[part]) for part in alone)
+    (one,), (many,) = (plan(profile, [card], gpus)[1] for gpus in (1, 16))
+    assert one[:3] == many[:3] and one[3:] != many[3:]
+    _, rows = fit(profile, card)
+    needs = (sum(sampling_bytes(profile, rows).values()) + gpu_memory.RESERVE) / GIB
+    assert one[2] == f"{rows} ({needs:.1f})" and needs <= card.gib
+    assert main(["memory", "paper", "--gpus", "8", "--machines", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "Hours on 16 such cards" in said and "8 A100 of 80 GB learn" in said and many[-1] in said
+
+
 def test_a_shape_is_read_from_a_folder_too(tmp_path):
     CONFIGS["mistralai/Mistral-7B-v0.3"].save_pretrained(tmp_path)
     settings = replace(get_profile("paper").model, base=str(tmp_path))
