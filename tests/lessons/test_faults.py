@@ -76,12 +76,14 @@ def undo_one_notebook(out: Path, chance: random.Random, among: Sequence[str] = (
 
 
 def undo_stages(out: Path, chance: random.Random) -> str:
-    """Forget all stages of two kinds; which."""
+    """Forget all stages of two kinds, and the records that would stand for them; which."""
     folders = sorted((out / "stages").glob("[a-z]*-*"))
     kinds = chance.sample(sorted({folder.name.rpartition("-")[0] for folder in folders}), 2)
     for folder in folders:
         if folder.name.rpartition("-")[0] in kinds:
             shutil.rmtree(folder)
+    for record in (out / "arms").glob("*.json"):
+        record.unlink()
     return " and ".join(kinds)
 
 
@@ -156,6 +158,26 @@ def test_faults_a_kill_changes_no_record(undisturbed, tmp_path, number):
     if code:
         finish(call, log)
     check_whole(out, wanted)
+
+
+def test_faults_a_run_killed_ten_times_is_one_that_was_not(undisturbed, tmp_path):
+    """Killed as a whole, at random moments of its way; each start says what it kept."""
+    chance, out, log = random.Random(10), tmp_path / "out", tmp_path / "log.txt"
+    call = command("reproduce", "--profile", "smoke", "--out", str(out))
+    usual = sum(json.loads((undisturbed[0] / "run.json").read_text())["seconds"].values())
+    kept = [0]
+    for _ in range(10):
+        process = start(call, log)
+        members = kill_one(process, "runner", chance.uniform(0, usual / 5), chance)
+        process.wait(LIMIT)
+        psutil.wait_procs(members[1:], timeout=LIMIT)
+        finished = out / "finished.json"
+        kept.append(len(json.loads(finished.read_text())) if finished.exists() else 0)
+        if kept[-2] and "Running" in (said := log.read_text()):  # not killed before it could say anything
+            assert f"{kept[-2]} of 11 notebooks are finished and stay as they are" in said
+    print("finished notebooks at each start:", kept[:-1])
+    finish(call, log)
+    check_whole(out, undisturbed[0])
 
 
 @pytest.mark.parametrize("number", range((KILLS + 4) // 5))
