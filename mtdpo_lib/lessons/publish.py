@@ -83,8 +83,8 @@ def draw_figures(out: Path, source: Path = REFERENCE_RUNS) -> list[Path]:
 
 
 def source_hash(notebook: NotebookNode) -> str:
-    """Hash of all cells' kinds and sources: outputs belong to exactly this text."""
-    return digest("\x1e".join(f"{cell.cell_type}\x1f{cell.source}" for cell in notebook.cells))
+    """Hash of the code in all cells: outputs belong to exactly this code, and the words between may be bettered."""
+    return digest("\x1e".join(cell.source for cell in notebook.cells if cell.cell_type == "code"))
 
 
 def made_from(notebook: NotebookNode, reference: Path = REFERENCE_RUNS) -> dict[str, str]:

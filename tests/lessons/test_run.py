@@ -566,6 +566,9 @@ def test_outputs_are_taken_over_without_times_paths_or_the_injected_cell(tmp_pat
     assert fresh.cells[1].source == PARAMETERS and fresh.cells[2].outputs[0].text == "RUN\n"
     assert [cell.execution_count for cell in fresh.cells[1:]] == [1, 2, 3]
     assert "papermill" not in file.read_text() and str(tmp_path) not in file.read_text()
+    fresh.cells[0].source += " In better words."
+    nbformat.write(fresh, file)
+    assert publish.stale_notebooks(folder) == []
     fresh.cells[3].source = "1 + 2"
     nbformat.write(fresh, file)
     assert publish.stale_notebooks(folder) == ["00_one"]
