@@ -11,7 +11,7 @@ sys.path.insert(0, str(SITE))
 
 import pages  # noqa: E402
 
-# Where the repository lives: what launch buttons and links to files need. Without it there are none.
+# Where the repository lives, which launch buttons need; without it there are none.
 REPOSITORY = os.environ.get("MTDPO_REPOSITORY") or pages.repository()
 BRANCH = "main"
 
@@ -26,7 +26,6 @@ nb_ipywidgets_js: dict[str, Any] = {}  # two scripts of another host otherwise
 nb_merge_streams = True
 default_role = "py:obj"  # names in docstrings are links where they are documented
 toc_object_entries_show_parents = "hide"
-python_maximum_signature_line_length = 100
 math_number_all = False
 mathjax_path = "mathjax/tex-chtml.js"  # copied there by `build.py`
 mathjax3_config = {"options": {"enableMenu": False}, "tex": {"tags": "none"}}
@@ -35,6 +34,7 @@ html_theme = "sphinx_book_theme"
 html_title = "mtdpo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_favicon = "static/icon.svg"
 html_copy_source = True  # what the download button gives: the notebook as it is committed
 html_show_sourcelink = False
 html_permalinks_icon = "#"
@@ -48,7 +48,7 @@ html_theme_options: dict[str, Any] = {
     "show_toc_level": 2,
     "show_navbar_depth": 1,
 }
-if REPOSITORY:
+if REPOSITORY.startswith("https://github.com/"):  # where Colab and Binder read from
     html_theme_options |= {
         "repository_url": REPOSITORY,
         "use_repository_button": True,

@@ -259,12 +259,12 @@ def computing_seconds() -> float:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site as `make site` builds it, with planted data and a repository: its folder, computing time in seconds and what Sphinx said."""
+    """The site as `make site` builds it, with planted data and a repository: its folder, computing time, Sphinx's words."""
     folder = tmp_path_factory.mktemp("built")
     explorer.save(planted(), folder / explorer.FILE)
     command = [sys.executable, SITE / "build.py", folder / "site", "--explorer", folder / explorer.FILE]
     environment = {
-        "MTDPO_REPOSITORY": "https://example.org/owner/mtdpo",
+        "MTDPO_REPOSITORY": "https://github.com/owner/mtdpo",
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(ROOT),
     }
@@ -309,7 +309,10 @@ def opened(browser, address):
         "request",
         lambda asked: strange.append(asked.url) if not asked.url.startswith((address, "data:")) else None,
     )
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on(
+        "console",
+        lambda said: complaints.append((said.text, said.location)) if said.type == "error" else None,
+    )
     page.on("pageerror", lambda error: complaints.append(str(error)))
 
     def open_page(name, width=1280):
@@ -354,7 +357,7 @@ def test_lessons_are_as_committed_folded_and_can_be_launched(site):
         given = site.path / "_sources" / f"{lesson.stem}.ipynb"
         assert given.read_bytes() == (ROOT / "notebooks" / given.name).read_bytes()
         page = (site.path / f"{lesson.stem}.html").read_text()
-        assert f"github/owner/mtdpo/blob/main/notebooks/{given.name}" in page or "colab" in page
+        assert f"github/owner/mtdpo/blob/main/notebooks/{given.name}" in page
         assert "mybinder.org" in page and page.count("hide-input") >= 2
 
 
