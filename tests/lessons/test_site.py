@@ -341,7 +341,6 @@ def test_the_site_is_complete_small_and_quickly_built(site):
         "details",
         "glossary",
         "coursework",
-        "library",
         "api/train",
     }
     assert {f"{name}.html" for name in wanted | {lesson.stem for lesson in pages.lessons()}} <= found
@@ -441,7 +440,8 @@ def test_claims_are_sorted_by_keyboard(opened):
 def test_no_serious_obstacle_for_people_with_disabilities(opened, name):
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(opened(f"{name}.html")).response["violations"]
+    # Its own loading of style sheets would look for their imports in the wrong folder.
+    found = Axe().run(opened(f"{name}.html"), options={"preload": False}).response["violations"]
     serious = [
         (one["id"], len(one["nodes"]), one["nodes"][0]["html"][:150])
         for one in found
