@@ -326,7 +326,9 @@ def opened(browser, address):
 
 
 def names(site) -> list[str]:
-    return sorted(file.relative_to(site.path).as_posix() for file in site.path.rglob("*.html"))
+    """All pages; `_static` also holds templates of the theme."""
+    found = (file.relative_to(site.path).as_posix() for file in site.path.rglob("*.html"))
+    return sorted(name for name in found if not name.startswith("_static"))
 
 
 @pytest.mark.slow
