@@ -87,5 +87,6 @@ def _execute(notebook: Path, place: Path) -> None:
     from nbclient import NotebookClient
 
     cells = cast(nbformat.NotebookNode, nbformat.read(notebook, 4))
-    NotebookClient(cells, resources={"metadata": {"path": str(place)}}).execute()
+    quiet = ["--log-level=CRITICAL"]  # of the kernel: its notes about itself are not for readers
+    NotebookClient(cells, resources={"metadata": {"path": str(place)}}, extra_arguments=quiet).execute()
     nbformat.write(cells, notebook)
