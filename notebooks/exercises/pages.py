@@ -18,7 +18,7 @@ SLIDES_PAGE = """<!doctype html>
 html {{ scroll-snap-type: y mandatory; font: 22px/1.4 sans-serif }}
 body {{ margin: 0 }}
 section {{ box-sizing: border-box; min-height: 100vh; padding: 4vh 8vw; scroll-snap-align: start; break-after: page }}
-img {{ max-width: 100%; max-height: 64vh }}
+img {{ width: 100%; height: 64vh; object-fit: contain; object-position: left top }}
 table {{ border-collapse: collapse }}
 td, th {{ border-bottom: 1px solid #ccc; padding: .2em .6em; text-align: left }}
 pre {{ white-space: pre-wrap; font-size: .7em }}
