@@ -54,7 +54,7 @@ def test_students_see_no_solution_no_hidden_test_and_no_output(number):
 def test_a_students_copy_runs_through_and_the_executed_solutions_pass_their_checks(number, tmp_path):
     copy, out = COURSE / "student" / MASTERS[number].name, tmp_path / "out.ipynb"
     call = [sys.executable, "-m", "papermill", str(copy), str(out), "--cwd", str(COURSE / "student")]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-2000:]
     solved = (COURSE / "instructor" / "solutions" / MASTERS[number].name).read_text()
     assert out.read_text().count("failed") > 2 and "Test case failed" not in solved and "passed!" in solved
@@ -241,7 +241,7 @@ def test_otter_grades_the_solutions_and_the_students_copy_with_the_zip_alone(num
             str(tmp_path),
             "--no-logo",
         ]
-        subprocess.run(call, check=True, capture_output=True, cwd=tmp_path, timeout=300)
+        subprocess.run(call, check=True, capture_output=True, cwd=tmp_path, timeout=1800)
         results = json.loads((tmp_path / "results.json").read_text())["tests"]
         asked = [one for one in results if one.get("max_score")]
         assert sum(one["score"] for one in asked) == share * sum(one["max_score"] for one in asked)
