@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
-from mtdpo_lib.common.files import NOTEBOOKS
+from mtdpo_lib.common.files import NOTEBOOKS, ROOT
 
 EXERCISES = NOTEBOOKS / "exercises"
 VARIANT = "2026a"  # as it stands in the masters, where every number and hidden case is drawn from it
@@ -57,6 +59,9 @@ def build(variant: str, out: Path) -> Iterator[Path]:
         for master in sorted(masters.glob("*.ipynb")):
             master.write_text(master.read_text(encoding="utf8").replace(VARIANT, variant), encoding="utf8")
             _assign(master, pack)
+        _execute(pack / "instructor" / "SLIDES.ipynb", ROOT)
+        sys.path.append(str(EXERCISES))  # what is the course's own stands beside the masters
+        import_module("pages").write(pack / "instructor", variant)
         for folder in sorted(pack.iterdir()):
             shutil.rmtree(out / folder.name, ignore_errors=True)
             yield Path(shutil.copytree(folder, out / folder.name))
@@ -64,8 +69,6 @@ def build(variant: str, out: Path) -> Iterator[Path]:
 
 def _assign(master: Path, pack: Path) -> None:
     """One master's copy for students, autograder and executed solutions."""
-    import nbformat
-    from nbclient import NotebookClient
     from otter import assign
 
     made = master.parent / "made" / master.stem
@@ -74,6 +77,16 @@ def _assign(master: Path, pack: Path) -> None:
         shutil.copy(file, pack / "student")
     (archive,) = (made / "autograder").glob("*.zip")
     shutil.copy(archive, pack / "autograder" / f"{master.stem}.zip")
-    solutions = cast(nbformat.NotebookNode, nbformat.read(made / "autograder" / master.name, 4))
-    NotebookClient(solutions, resources={"metadata": {"path": str(made / "autograder")}}).execute()
-    nbformat.write(solutions, pack / "instructor" / "solutions" / master.name)
+    solutions = Path(shutil.copy(made / "autograder" / master.name, pack / "instructor" / "solutions"))
+    _execute(solutions, made / "autograder")
+
+
+def _execute(notebook: Path, place: Path) -> None:
+    """Run a notebook in the folder `place` and keep its outputs."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    cells = cast(nbformat.NotebookNode, nbformat.read(notebook, 4))
+    quiet = ["--log-level=CRITICAL"]  # of the kernel: its notes about itself are not for readers
+    NotebookClient(cells, resources={"metadata": {"path": str(place)}}, extra_arguments=quiet).execute()
+    nbformat.write(cells, notebook)

@@ -110,7 +110,11 @@ class Function:
     name: str
 
     def __call__(self, *arguments: Any) -> Any:
-        return self.answers.value(f"{self.name}({', '.join(map(repr, arguments))})")
+        call = f"{self.name}({', '.join(map(repr, arguments))})"
+        try:
+            return self.answers.value(call)
+        except Refused as problem:  # the case that it failed on is what helps its author
+            raise Refused(f"{call if len(call) < 300 else call[:300] + ' ...'}: {problem}") from None
 
     def __repr__(self) -> str:
         return self.name

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 import copy
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+
+from masters import MASTERS, read_master
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.FloorDiv: ast.Div,
@@ -61,3 +65,37 @@ class Swap(ast.NodeTransformer):
 
     def visit(self, node: ast.AST) -> ast.AST:
         return self.new if node is self.old else self.generic_visit(node)
+
+
+class Endless(Exception):
+    """It ran for too long."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise Endless
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def survivors(number: str) -> tuple[dict[str, int], dict[str, set[str]]]:
+    """How many mutants each task of a master has, and those that get full marks."""
+    master, counts, alive = read_master(MASTERS[number]), {}, {}
+    for task in master.tasks.values():
+        for words, code in [] if task.written else mutants(task.solution):
+            counts[task.name] = counts.get(task.name, 0) + 1
+            try:
+                with within(5.0):
+                    failed = master.failures(task.name, master.variables({task.name: code}))
+            except Exception:  # it does not even run, or without end
+                continue
+            if not failed:
+                alive.setdefault(task.name, set()).add(words)
+    return counts, alive

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from zipfile import ZipFile
 
 import nbformat
 import pytest
-from masters import EXERCISES, MASTERS, WRONG, read_master
+from masters import EXERCISES, MASTERS, WRONG, read_master, wrong_answers
 
 from mtdpo_lib.common.files import ROOT
 from mtdpo_lib.lessons import grade
@@ -27,7 +28,8 @@ pytestmark = [
 
 
 def test_the_build_is_that_of_the_present_masters():
-    newest = max(file.stat().st_mtime for file in EXERCISES.rglob("*") if file.is_file())
+    files = [file for file in EXERCISES.rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    newest = max(file.stat().st_mtime for file in files)
     assert [file.name for file in BUILT] == [file.name for file in MASTERS.values()]
     assert min(file.stat().st_mtime for file in BUILT) >= newest, "run `make course` again"
 
@@ -52,10 +54,25 @@ def test_students_see_no_solution_no_hidden_test_and_no_output(number):
 def test_a_students_copy_runs_through_and_the_executed_solutions_pass_their_checks(number, tmp_path):
     copy, out = COURSE / "student" / MASTERS[number].name, tmp_path / "out.ipynb"
     call = [sys.executable, "-m", "papermill", str(copy), str(out), "--cwd", str(COURSE / "student")]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-2000:]
     solved = (COURSE / "instructor" / "solutions" / MASTERS[number].name).read_text()
     assert out.read_text().count("failed") > 2 and "Test case failed" not in solved and "passed!" in solved
+
+
+def test_the_instructors_pages_are_made_and_fetch_nothing():
+    pages = {file.name: file.read_text(encoding="utf8") for file in (COURSE / "instructor").glob("*.*")}
+    assert pages.keys() == {"COURSE.md", "MISTAKES.md", "PLANS.md", "QUIZ.md", "SLIDES.html", "SLIDES.ipynb"}
+    assert not re.search(r"\{\w+", pages["PLANS.md"]) and "not measured" not in pages["PLANS.md"]
+    planted = [answer for number in MASTERS for answer in wrong_answers(number)]
+    assert (
+        pages["MISTAKES.md"].count("<summary>") == pages["MISTAKES.md"].count("Read notebook") == len(planted)
+    )
+    slides = pages["SLIDES.html"]
+    assert (
+        slides.count("<section>") == 10 and slides.count("<img") == slides.count('src="data:image/png') >= 5
+    )
+    assert not re.search(r"<script|<link|@import|url\(", slides)
 
 
 def submission(
@@ -224,7 +241,7 @@ def test_otter_grades_the_solutions_and_the_students_copy_with_the_zip_alone(num
             str(tmp_path),
             "--no-logo",
         ]
-        subprocess.run(call, check=True, capture_output=True, cwd=tmp_path, timeout=300)
+        subprocess.run(call, check=True, capture_output=True, cwd=tmp_path, timeout=1800)
         results = json.loads((tmp_path / "results.json").read_text())["tests"]
         asked = [one for one in results if one.get("max_score")]
         assert sum(one["score"] for one in asked) == share * sum(one["max_score"] for one in asked)

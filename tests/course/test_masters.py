@@ -1,9 +1,14 @@
 """The exercises: a solution passes its tests, no planted wrong answer does, and what is said names its mistake."""
 
-import pytest
-from masters import MASTERS, WRONG, Master, read_master
+import re
 
-ANSWERS = [(number, file) for number in MASTERS for file in sorted((WRONG / number).glob("*.py"))]
+import nbformat
+import pytest
+from masters import EXERCISES, MASTERS, Master, read_master, wrong_answers
+
+from mtdpo_lib.common.files import NOTEBOOKS
+
+ANSWERS = [(number, answer) for number in MASTERS for answer in wrong_answers(number)]
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +42,27 @@ def test_the_solutions_of_another_variant_do_not_pass(read, number):
     assert any(read(number).failures(name, space) for name in checked(read(number)))
 
 
-@pytest.mark.parametrize(("number", "file"), ANSWERS, ids=[f"{n}-{file.stem}" for n, file in ANSWERS])
-def test_a_planted_wrong_answer_fails_and_is_told_its_mistake(read, number, file):
-    task = file.stem.partition("-")[0]
-    mark, _, code = file.read_text().partition("\n")
-    said = "\n".join(read(number).failures(task, read(number).variables({task: code})))
+@pytest.mark.parametrize("number", MASTERS)
+def test_what_is_handed_out_passes_no_test(read, number):
+    master = read(number)
+    space = master.variables({name: master.tasks[name].stub for name in checked(master)})
+    for name in checked(master):
+        assert len(master.failures(name, space)) == len(master.tasks[name].tests), name
+
+
+@pytest.mark.parametrize(("number", "answer"), ANSWERS, ids=[f"{n}-{answer.name}" for n, answer in ANSWERS])
+def test_a_planted_wrong_answer_fails_and_is_told_its_mistake(read, number, answer):
+    """It says which case, what was expected, what came, the likely mistake, and where to read."""
+    said = read(number).failures(answer.task, read(number).variables({answer.task: answer.code}))
     assert said, "full marks for a wrong answer"
-    assert mark.removeprefix("# feedback: ") in said, said
+    told = [one for one in said if answer.must_say in one]
+    assert told, said
+    assert re.fullmatch(
+        r"AssertionError: .+(: expected .+, got | should ).+ Read notebook \d\d, .+\.", told[0], re.DOTALL
+    )
+    assert answer.mistake or "This is what comes out when" in told[0], (
+        "needs a line `# mistake: ` for teachers"
+    )
 
 
 @pytest.mark.parametrize("number", MASTERS)
@@ -51,5 +70,68 @@ def test_every_task_has_its_share_of_tests_and_of_planted_wrong_answers(read, nu
     master = read(number)
     assert len(checked(master)) >= 2 and any(task.written for task in master.tasks.values())
     for name in checked(master):
-        planted = [file for of, file in ANSWERS if of == number and file.stem.partition("-")[0] == name]
+        planted = [answer for of, answer in ANSWERS if (of, answer.task) == (number, name)]
         assert len(planted) >= 3 and len(master.tasks[name].tests) >= 2, name
+
+
+@pytest.mark.parametrize("number", MASTERS)
+def test_points_and_minutes_add_up_as_stated(read, number):
+    text = MASTERS[number].read_text(encoding="utf8")
+    tasks = read(number).tasks.values()
+    points, minutes = sum(task.points for task in tasks), sum(task.minutes for task in tasks)
+    assert f"**Points:** {points}. **Time:** about {minutes} minutes." in text
+    stated = re.findall(r"\*(?:Difficulty \d|Written), (\d+) minutes, (\d+) points\.\*", text)
+    assert stated == [(str(task.minutes), str(task.points)) for task in tasks]
+
+
+@pytest.mark.parametrize("number", MASTERS)
+def test_a_written_task_has_a_rubric_of_four_levels(read, number):
+    for task in read(number).tasks.values():
+        levels = [int(level) for level in re.findall(r"(?m)^- \*\*(\d+) points?:\*\* \S", task.solution)]
+        expected = 4 if task.written else 0
+        assert len(levels) == expected and levels == sorted(set(levels), reverse=True), task.name
+        assert not task.written or (levels[0], levels[-1]) == (task.points, 0), task.name
+
+
+@pytest.mark.parametrize("number", MASTERS)
+def test_what_feedback_sends_students_to_is_there(number):
+    """Sections are named by number, and a lesson may be changed by somebody who never looks here."""
+    text = MASTERS[number].read_text(encoding="utf8")
+    named = set(re.findall(r"notebook (\d\d), section (\d+)", text))
+    assert named
+    for lesson, section in named:
+        (file,) = NOTEBOOKS.glob(f"{lesson}_*.ipynb")
+        assert re.search(rf"## {section}\. ", file.read_text(encoding="utf8")), (lesson, section)
+
+
+def test_the_quiz_has_thirty_questions_with_folded_answers():
+    text = (EXERCISES / "instructor" / "QUIZ.md").read_text(encoding="utf8")
+    found = re.findall(r"<details><summary>(\d+)\. \S.*?</summary>\S.*?</details>", text)
+    assert found == [str(number) for number in range(1, 31)]
+
+
+def test_plans_fill_their_time_and_leave_students_enough_for_their_tasks(read):
+    text = (EXERCISES / "instructor" / "PLANS.md").read_text(encoding="utf8")
+    two_hours, half_day = (text.partition(f"## {name}")[2].partition("\n## ")[0] for name in ("Two", "Half"))
+    for plan, total in ((two_hours, 120), (half_day, 240)):
+        rows = re.findall(r"(?m)^\| (\d+) \|(.+)$", plan)
+        assert sum(int(minutes) for minutes, _ in rows) == total
+        for minutes, what in rows:
+            tasks = [
+                int(one)
+                for part in re.findall(r"tasks? (\d(?: and \d)?)", what)
+                for one in part.split(" and ")
+            ]
+            if tasks:
+                (number,) = re.findall(r"exercises (\d\d)", what)
+                needed = [task.minutes for task in read(number).tasks.values()]
+                assert sum(needed[task - 1] for task in tasks) <= int(minutes), what
+
+
+def test_slides_are_ten_and_hold_no_typed_result():
+    notebook = nbformat.read(EXERCISES / "instructor" / "SLIDES.ipynb", 4)
+    kinds = [cell.metadata.slideshow.slide_type for cell in notebook.cells]
+    assert kinds.count("slide") == 10
+    for cell in notebook.cells:
+        assert not cell.get("outputs"), "`make course` executes them"
+        assert not re.search(r"\d\.\d|\d ?%|per cent", cell.source.replace("2409.02392", "")), cell.source

@@ -1,4 +1,4 @@
-# feedback: expected
+# feedback: everything up to the last closing brace
 def final_answer(text):
     import re
 

@@ -1,2 +1,3 @@
 # feedback: should be a whole number
+# mistake: the numbers are not computed
 pairs = paired_prompts = None

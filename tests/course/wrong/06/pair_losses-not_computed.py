@@ -1,2 +1,3 @@
 # feedback: should be a number
+# mistake: the numbers are not computed
 masked = unmasked = ...

@@ -1,11 +1,11 @@
-"""The masters of the exercises as the tests read them: what is given, the tasks, their solutions and their tests.
+"""The masters of the exercises, read without otter: what is given, the tasks, their solutions, their tests, wrong answers.
 
-Otter reads the same marks when it makes the student's copies; here nothing but the masters is needed.
+Otter reads the same marks when it makes the students' copies. The tests and the instructor's pages read them here.
 """
 
 from __future__ import annotations
 
-import sys
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,31 +14,38 @@ from typing import Any
 import nbformat
 import yaml
 
-from mtdpo_lib.common.files import NOTEBOOKS
-
-EXERCISES = NOTEBOOKS / "exercises"
+EXERCISES = Path(__file__).parent
 MASTERS = {file.name[:2]: file for file in sorted(EXERCISES.glob("*.ipynb"))}
-WRONG = Path(__file__).parent / "wrong"
-sys.path.append(str(EXERCISES))  # the tests of a master import `judge` from there
+WRONG = EXERCISES.parents[1] / "tests" / "course" / "wrong"
 
 Test = Callable[[dict[str, Any]], None]
 
 
 @dataclass
 class Task:
-    """One task of a master: its name and points, the code of its solution, and its tests."""
+    """One task of a master: its name, points, title and minutes, the code or text of its solution, and its tests."""
 
     name: str
     points: int
     written: bool
+    title: str = ""
+    minutes: int = 0
     solution: str = ""
     tests: list[Test] = field(default_factory=list)
+
+    @property
+    def stub(self) -> str:
+        """What stands in the students' copy in place of the solution."""
+        code = re.sub(r"(?ms)^ *# BEGIN SOLUTION.*?# END SOLUTION\n", "", self.solution)
+        code = re.sub(r'(?m)^ *""" +# (BEGIN|END) PROMPT$\n?', "", code)
+        return re.sub(r"(?m)= .*  # SOLUTION$", "= ...", code)
 
 
 @dataclass
 class Master:
-    """A master: the code cells in order, each with its task (none for what is given), and the tasks by name."""
+    """A master: its title, the code cells in order, each with its task (none for what is given), and the tasks by name."""
 
+    title: str
     cells: list[tuple[str | None, str]]
     tasks: dict[str, Task]
 
@@ -66,7 +73,8 @@ def read_master(file: Path, variant: str = "2026a") -> Master:
     tasks: dict[str, Task] = {}
     place: Task | None = None
     in_tests = False
-    for cell in nbformat.read(file, 4).cells:
+    notebook = nbformat.read(file, 4)
+    for cell in notebook.cells:
         source = cell.source.replace("2026a", variant)
         mark, _, settings = source.partition("\n")
         if cell.cell_type == "raw":
@@ -78,13 +86,17 @@ def read_master(file: Path, variant: str = "2026a") -> Master:
             elif mark == "# END QUESTION":
                 place = None
             in_tests = {"# BEGIN TESTS": True, "# END TESTS": False}.get(mark, in_tests)
+        elif place and (stated := re.match(r"## (.+)\n\n\*.+?, (\d+) minutes, \d+ points\.\*", source)):
+            place.title, place.minutes = stated[1], int(stated[2])
+        elif place and cell.cell_type == "markdown":
+            place.solution += source
         elif cell.cell_type == "code" and in_tests and place:
             place.tests += tests_in(source)
         elif cell.cell_type == "code":
             if place:
                 place.solution = source
             cells.append((place.name if place else None, source))
-    return Master(cells, tasks)
+    return Master(notebook.cells[1].source.partition("\n")[0].removeprefix("# "), cells, tasks)
 
 
 def tests_in(source: str) -> Iterator[Test]:
@@ -92,3 +104,26 @@ def tests_in(source: str) -> Iterator[Test]:
     space: dict[str, Any] = {}
     exec(compile(source, "<test>", "exec"), space)
     yield from (value for name, value in space.items() if name.startswith("test_"))
+
+
+@dataclass
+class WrongAnswer:
+    """A planted wrong answer: its task, what its feedback must say, its code, and the mistake where that is not said."""
+
+    name: str
+    task: str
+    must_say: str
+    code: str
+    mistake: str
+
+
+def wrong_answers(number: str) -> Iterator[WrongAnswer]:
+    """The planted wrong answers to the tasks of a master."""
+    for file in sorted((WRONG / number).glob("*.py")):
+        marks, code = re.fullmatch(
+            r"((?:# \w+: [^\n]+\n)+)(.*)", file.read_text(encoding="utf8"), re.DOTALL
+        ).groups()
+        said = dict(line[2:].split(": ", 1) for line in marks.splitlines())
+        yield WrongAnswer(
+            file.stem, file.stem.partition("-")[0], said["feedback"], code, said.get("mistake", "")
+        )
