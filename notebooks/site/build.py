@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import api
+import contents
 import jinja2
-import pages
 from sphinx.cmd.build import main as sphinx
 
 SITE = Path(__file__).resolve().parent
@@ -23,7 +23,7 @@ ROOT = SITE.parents[1]
 def assemble(source: Path, data: dict[str, Any] | None) -> None:
     """Write all pages into `source`: templates filled in, the lessons as they are, the reference of the library."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    names = pages.names() | {"rooms": api.rooms(), "data": data}
+    names = contents.names() | {"rooms": api.rooms(), "data": data}
     for page in sorted(SITE.glob("*.md")):
         filled = environment.from_string(page.read_text(encoding="utf8")).render(names)
         (source / page.name).write_text(filled, encoding="utf8")
@@ -41,9 +41,9 @@ def add_files(static: Path, data: dict[str, Any] | None) -> None:
     shutil.copy(Path(str(mathjax)) / "tex-chtml.js", static / "mathjax")
     fonts = "output/chtml/fonts/woff-v2"
     shutil.copytree(Path(str(mathjax)) / fonts, static / "mathjax" / fonts)
-    for row in pages.judged():
+    for row in contents.judged():
         if row.measured:
-            pages.drawn(row).save(static.parent / pages.figure_file(row))
+            contents.drawn(row).save(static.parent / contents.figure_file(row))
     if data:  # a script and not JSON, so that the page also works from a file
         (static / "explorer-data.js").write_text(
             f"window.mtdpoExplorer = {json.dumps(data)};\n", encoding="utf8"
@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("out", type=Path, nargs="?", default=ROOT / "dist" / "site", help="default dist/site")
     parser.add_argument("--explorer", type=Path, help="what explorer.py wrote (default: what is kept)")
     options = parser.parse_args()
-    code = build(options.out.resolve(), pages.explorer_data(options.explorer))
+    code = build(options.out.resolve(), contents.explorer_data(options.explorer))
     if code == 0:
         print(f"Site: {options.out / 'index.html'}")
     return code

@@ -9,13 +9,13 @@ from typing import Any
 SITE = Path(__file__).resolve().parent
 sys.path.insert(0, str(SITE))
 
-import pages  # noqa: E402
+import contents  # noqa: E402
 
 # Where the repository lives, which launch buttons need; without it there are none.
-REPOSITORY = os.environ.get("MTDPO_REPOSITORY") or pages.repository()
+REPOSITORY = os.environ.get("MTDPO_REPOSITORY") or contents.repository()
 BRANCH = "main"
 
-project, author, release = "mtdpo", "The mtdpo developers", pages.project()["version"]
+project, author, release = "mtdpo", "The mtdpo developers", contents.project()["version"]
 project_copyright = "%Y, The mtdpo developers, Apache-2.0"
 extensions = ["myst_nb"]
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "attrs_inline"]
@@ -63,7 +63,7 @@ if REPOSITORY.startswith("https://github.com/"):  # where Colab and Binder read 
 def fold(app: Any, docname: str, source: list[str]) -> None:
     """Fold some cells of a lesson on its page; the committed notebook stays as it is."""
     if docname[:2].isdigit():
-        source[0] = json.dumps(pages.folded(json.loads(source[0])))
+        source[0] = json.dumps(contents.folded(json.loads(source[0])))
 
 
 def setup(app: Any) -> None:

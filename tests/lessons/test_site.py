@@ -24,8 +24,8 @@ from mtdpo_lib.rollout import Trajectory, Turn
 SITE = ROOT / "notebooks" / "site"
 sys.path.append(str(SITE))
 
+import contents  # noqa: E402
 import explorer  # noqa: E402
-import pages  # noqa: E402
 
 HOSTILE = "<script>window.acted = true</script><img src=x onerror='window.acted = true'>"
 LARGEST, SLOWEST = 25 * 2**20, 60.0  # bytes, seconds of computing
@@ -52,10 +52,10 @@ def test_every_named_test_exists_and_a_wrong_name_is_noticed():
     named = re.findall(r'"(tests/[\w/]+\.py::\w+)"', (SITE / "details.md").read_text())
     assert len(named) > 20 and len(named) == len(set(named))
     for name in named:
-        assert pages.test(name)
+        assert contents.test(name)
     for wrong in ("tests/test_pairs.py::test_that_never_was", "tests/test_nothing.py::test_one"):
         with pytest.raises(ValueError, match="There is no test"):
-            pages.test(wrong)
+            contents.test(wrong)
 
 
 def test_the_metrics_of_the_details_are_those_of_arms():
@@ -68,7 +68,7 @@ def test_the_metrics_of_the_details_are_those_of_arms():
 
 
 def test_a_metric_that_was_not_measured_leaves_its_cell_empty():
-    assert pages.measured("difference/test/never-minus-measured", "one minus other") == ""
+    assert contents.measured("difference/test/never-minus-measured", "one minus other") == ""
 
 
 def test_no_page_script_or_style_asks_another_host():
@@ -85,12 +85,12 @@ def test_no_page_script_or_style_asks_another_host():
 
 
 def test_every_lesson_has_a_line_on_the_path():
-    lessons = pages.lessons()
+    lessons = contents.lessons()
     assert [lesson.stem for lesson in lessons] == [
         file.stem for file in sorted((ROOT / "notebooks").glob("*.ipynb"))
     ]
     assert all(re.search(r"\d+ minutes?", lesson.reading) and lesson.question for lesson in lessons)
-    taken = REFERENCE_RUNS / pages.STUDY / "seconds.json"
+    taken = REFERENCE_RUNS / contents.STUDY / "seconds.json"
     assert all(lesson.minutes for lesson in lessons) == taken.exists()
 
 
@@ -103,7 +103,7 @@ def test_setup_is_folded_and_so_is_the_answer_to_a_guess():
         cell("code", "parameters"), cell("code", "setup", outputs=[text]), cell("markdown", "predict"),
         cell("code", "predict"), cell("code", outputs=[text]), cell("code", outputs=[text]),
     ]}  # fmt: skip
-    found = [made["metadata"]["tags"] for made in pages.folded(notebook)["cells"]]
+    found = [made["metadata"]["tags"] for made in contents.folded(notebook)["cells"]]
     assert found == [
         ["parameters", "hide-input"],
         ["setup", "hide-input"],
@@ -115,15 +115,15 @@ def test_setup_is_folded_and_so_is_the_answer_to_a_guess():
 
 
 def test_the_repository_is_where_the_project_says(monkeypatch):
-    monkeypatch.setattr(pages, "project", lambda: {"urls": {"Repository": "https://example.org/one/"}})
-    assert pages.repository() == "https://example.org/one"
-    monkeypatch.setattr(pages, "project", lambda: {})
+    monkeypatch.setattr(contents, "project", lambda: {"urls": {"Repository": "https://example.org/one/"}})
+    assert contents.repository() == "https://example.org/one"
+    monkeypatch.setattr(contents, "project", lambda: {})
     monkeypatch.setattr(
-        pages, "text", lambda name: 'title: "a"\nrepository-code: "https://example.org/two"\n'
+        contents, "text", lambda name: 'title: "a"\nrepository-code: "https://example.org/two"\n'
     )
-    assert pages.repository() == "https://example.org/two"
-    monkeypatch.setattr(pages, "text", lambda name: 'title: "a"\n')
-    assert pages.repository() == ""
+    assert contents.repository() == "https://example.org/two"
+    monkeypatch.setattr(contents, "text", lambda name: 'title: "a"\n')
+    assert contents.repository() == ""
 
 
 def test_what_the_site_installs_has_reasons():
@@ -182,7 +182,7 @@ def test_segments_say_who_wrote_how_many_tokens(sampled):
 def test_the_same_data_give_the_same_bytes_and_too_many_are_refused(tmp_path, monkeypatch):
     one, other = tmp_path / "one.json.gz", tmp_path / "other.json.gz"
     assert explorer.save({"a": "é"}, one) == explorer.save({"a": "é"}, other) == len(one.read_bytes())
-    assert one.read_bytes() == other.read_bytes() and pages.explorer_data(one) == {"a": "é"}
+    assert one.read_bytes() == other.read_bytes() and contents.explorer_data(one) == {"a": "é"}
     monkeypatch.setattr(explorer, "LIMIT", 10)
     with pytest.raises(ValueError, match="--prompts"):
         explorer.save({"a": "é"}, other)
@@ -345,7 +345,7 @@ def test_the_site_is_complete_small_and_quickly_built(site):
         "coursework",
         "api/train",
     }
-    assert {f"{name}.html" for name in wanted | {lesson.stem for lesson in pages.lessons()}} <= found
+    assert {f"{name}.html" for name in wanted | {lesson.stem for lesson in contents.lessons()}} <= found
     assert sum(file.stat().st_size for file in site.path.rglob("*") if file.is_file()) < LARGEST
     assert "WARNING" not in site.said and "ERROR" not in site.said, site.said
     assert site.seconds < SLOWEST
@@ -354,7 +354,7 @@ def test_the_site_is_complete_small_and_quickly_built(site):
 @pytest.mark.slow
 @needs_sphinx
 def test_lessons_are_as_committed_folded_and_can_be_launched(site):
-    for lesson in pages.lessons():
+    for lesson in contents.lessons():
         given = site.path / "_sources" / f"{lesson.stem}.ipynb"
         assert given.read_bytes() == (ROOT / "notebooks" / given.name).read_bytes()
         page = (site.path / f"{lesson.stem}.html").read_text()
@@ -366,9 +366,9 @@ def test_lessons_are_as_committed_folded_and_can_be_launched(site):
 @needs_sphinx
 def test_claims_stand_with_figures_and_details_with_tests(site):
     claims, details = ((site.path / f"{name}.html").read_text() for name in ("claims", "details"))
-    for row in pages.judged():
+    for row in contents.judged():
         assert f'id="{row.claim.name}"' in claims
-        assert (site.path / pages.figure_file(row)).exists() == bool(row.measured)
+        assert (site.path / contents.figure_file(row)).exists() == bool(row.measured)
     assert "test_the_mask_is_one_exactly_where_the_policy_writes" in details
 
 
@@ -419,7 +419,7 @@ def test_the_explorer_works_by_keyboard_and_text_stays_text(opened):
 @needs_sphinx
 @needs_browser
 def test_claims_are_sorted_by_keyboard(opened):
-    if not pages.judged():
+    if not contents.judged():
         pytest.skip("no study is kept")
     page = opened("claims.html")
     column = (
