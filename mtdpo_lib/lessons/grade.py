@@ -74,7 +74,7 @@ class Answers(dict[str, Any]):
         self._session, self._end = session, time.monotonic() + SUBMISSION_SECONDS
 
     def __missing__(self, name: str) -> Any:
-        return Function(self, name) if self.value(f"callable({name})") is True else self.value(name)
+        return Function(self, name) if self.value(f"callable({name})") is True else self.asked(name)
 
     def run(self, code: str) -> str:
         """Run code of the submission and return what it prints.
@@ -94,12 +94,21 @@ class Answers(dict[str, Any]):
     def value(self, code: str) -> Any:
         """The value of an expression; never more than numbers, text, and lists, tuples, sets and dictionaries of them."""
         shown = self.run(f"print('', repr({code}), sep='\\n')").rpartition("\n")[2]
+        if shown == "Ellipsis":
+            raise Refused("It is still `...`: write your answer in its place.")
         try:
             return ast.literal_eval(shown)
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
             raise Refused(
                 f"It gave {shown[:200]}, and should give numbers, text, or lists of them."
             ) from error
+
+    def asked(self, code: str) -> Any:
+        """`value` for a test, which names the case where it fails: that is what helps an author."""
+        try:
+            return self.value(code)
+        except Refused as problem:
+            raise Refused(f"{code if len(code) < 300 else code[:300] + ' ...'}: {problem}") from None
 
 
 @dataclass
@@ -110,11 +119,7 @@ class Function:
     name: str
 
     def __call__(self, *arguments: Any) -> Any:
-        call = f"{self.name}({', '.join(map(repr, arguments))})"
-        try:
-            return self.answers.value(call)
-        except Refused as problem:  # the case that it failed on is what helps its author
-            raise Refused(f"{call if len(call) < 300 else call[:300] + ' ...'}: {problem}") from None
+        return self.answers.asked(f"{self.name}({', '.join(map(repr, arguments))})")
 
     def __repr__(self) -> str:
         return self.name
@@ -172,7 +177,9 @@ def grade_one(file: Path, name: str, exercises: dict[str, list[Any]], pool: Sand
             graded.problems.append(str(problem))
         for tests in exercises[exercise]:
             tests.run(answers)
-            said = [str(one.message) for one in tests.test_case_results if not one.passed]
+            failed = [str(one.message) for one in tests.test_case_results if not one.passed]
+            # Otter shows the line of the test first, which is not for students.
+            said = [re.split(r"(?m)^\w+: ", message, maxsplit=1)[-1] for message in failed]
             graded.tasks.append((tests.name, tests.score, tests.possible, said))
     return graded
 

@@ -178,7 +178,10 @@ def test_honest_submissions_get_their_points(graded):
     (late,) = (one for name, one in found.items() if name.startswith("bob"))
     assert late.points == full - 4
     told = {name: said for name, _, _, said in late.tasks}
-    assert "the sign is turned round" in told["mdpo_gradient"][0]
+    assert told["mdpo_gradient"][0].startswith("A margin of 0.5 * (1 - (-1)) = 1: expected ")
+    assert (
+        "the sign is turned round" in told["mdpo_gradient"][0] and "expect(" not in told["mdpo_gradient"][0]
+    )
 
 
 def test_hostile_submissions_get_no_points_and_cost_nobody_else_any(graded, tmp_path):

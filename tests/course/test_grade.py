@@ -39,6 +39,14 @@ def test_errors_and_missing_names_are_told(answers):
         answers["double"](1, 2)
 
 
+def test_what_failed_is_named_and_so_is_what_was_left_open(answers):
+    answers.run("open_ = ...\ndef broken(x):\n    return 1 / x")
+    with pytest.raises(grade.Refused, match=r"^broken\(0\): .*ZeroDivisionError"):
+        answers["broken"](0)
+    with pytest.raises(grade.Refused, match=r"^open_: It is still `\.\.\.`"):
+        answers["open_"]
+
+
 def test_the_time_of_a_submission_ends(answers, monkeypatch):
     monkeypatch.setattr(answers, "_end", 0.0)
     with pytest.raises(grade.Refused, match="are over"):
