@@ -8,6 +8,7 @@ A line that cannot be learnt from is refused with its number and the reason. See
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections import Counter
@@ -240,7 +241,8 @@ def train(
             draft, pairs, policy, policy, settings, profile.model, seed, right=[pair.chosen for pair in pairs]
         )
         gpus = torch.cuda.device_count()
-        log = launch(job, gpus) if gpus > 1 else train_preference(job)
+        train = functools.partial(train_preference, job)
+        log = launch(train, gpus, "Preference training") if gpus > 1 else train()
         (adapter,) = draft.glob("step-*")
         for part in adapter.iterdir():
             part.rename(draft / part.name)

@@ -110,7 +110,7 @@ class Panel(Axes):
 
     def key(self, **where: Any) -> None:
         """What the lines mean, where any line has a name."""
-        if "handles" in where or self.get_legend_handles_labels()[0]:
+        if where.get("handles") or self.get_legend_handles_labels()[0]:
             self.legend(fontsize=SMALL, frameon=False, **where)
 
 
