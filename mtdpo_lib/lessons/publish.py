@@ -72,9 +72,9 @@ def draw_figures(out: Path, source: Path = REFERENCE_RUNS) -> list[Path]:
             metrics, profile = study_metrics.kept(home.name, source), report.profile_of(home.name)
             study_metrics.draw(metrics, profile, out / home.name / "study")
             folders.append(out / home.name / "study")
-        if (home / "tune").is_dir():
+        if (tuned := home / "tune" / "tune.json").is_file():
             folders.append(out / home.name / "tune")
-            figures.tuning(read_json(home / "tune" / "tune.json")).save(folders[-1] / "tuning.png")
+            figures.tuning(read_json(tuned)).save(folders[-1] / "tuning.png")
     if not folders:
         raise ValueError(
             f"There are no records in {source}: keep those of a run first (python -m mtdpo_lib keep RUN)."
