@@ -39,7 +39,7 @@ class Recipe:
         seed: of the texts, the weights and the order.
     """
 
-    problems: int = 14_000
+    problems: int = 8_000
     decisions: int = 30_000
     learning_rate: float = 3e-3
     batch_size: int = 16
