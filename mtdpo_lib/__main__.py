@@ -354,7 +354,7 @@ def readme(options: Namespace) -> int:
 
 @command(
     "what the SFT policy of a world is like, against what the claims need of it",
-    option("--profile", default="composed", help=f"{', '.join(PROFILES)} (default composed)"),
+    PROFILE,
     option("--seeds", default="900-909", help="which no study uses (default 900-909)"),
     option("--out", type=Path, help="folder of the stages (default runs/gate-PROFILE)"),
     SET,

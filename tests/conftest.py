@@ -62,7 +62,9 @@ def gemma() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def smoke():
-    return get_profile("smoke")
+    """The smallest profile, with a model whose weights are made on the spot."""
+    shape = "model.base=tiny model.vocabulary=512 model.hidden=96 model.layers=3 model.heads=4 model.intermediate=256"
+    return get_profile("smoke", shape)
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def check(profile: Profile, say: Say = say) -> None:
 
     >>> from mtdpo_lib.profiles import get_profile
     >>> check(get_profile("smoke"))
-    >>> check(get_profile("cpu", "problems.test=100000"))
+    >>> check(get_profile("habits", "problems.test=100000"))
     Traceback (most recent call last):
     ...
     ValueError: The world of habits has too few problems: 57,600 for problems.test=100000. Ask for no more than that.

@@ -97,8 +97,8 @@ class ArmRun:
 def pass_questions(profile: Profile) -> int:
     """How many test problems are sampled often: `PASS_PROBLEMS`, or an eighth of them all where that is less.
 
-    >>> [pass_questions(get_profile("cpu", f"problems.test={test}")) for test in (1008, 240)]
-    [120, 30]
+    >>> [pass_questions(get_profile("cpu", f"problems.test={test}")) for test in (800, 240)]
+    [60, 30]
     """
     return min(PASS_PROBLEMS, max(profile.problems.test // PASS_SHARE, 1))
 
@@ -283,8 +283,8 @@ class Study:
         In the world of habits problems made from one template are a family: they share their luck. Elsewhere each problem is
         a family of its own.
 
-        >>> Study("smoke", (), seeds=[], arms=[], out=Path("unused")).questions()["problems"].popitem()
-        ('math-like/test/next_prime/944f57cdc14a', 'math-like/next_prime')
+        >>> Study("habits", (), seeds=[], arms=[], out=Path("unused")).questions()["problems"].popitem()
+        ('math-like/test/dice/0fcaf734383a', 'math-like/dice')
         """
         world = self.settled().problems
         asked, by_template = Questions.of(world, "test", world.test, DATA_SEED), world.world == "habits"

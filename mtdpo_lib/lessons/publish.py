@@ -88,11 +88,12 @@ def source_hash(notebook: NotebookNode) -> str:
 
 
 def made_from(notebook: NotebookNode, reference: Path = REFERENCE_RUNS) -> dict[str, str]:
-    """What a notebook's outputs belong to: its cells, and the kept study or real runs where it shows them."""
+    """What a notebook's outputs belong to: its cells, and the kept studies or real runs where it shows them."""
     hashes = {"source_hash": source_hash(notebook)}
     shown = "\n".join(cell.source for cell in notebook.cells)
-    if "study_metrics.kept()" in shown:
-        hashes["study_hash"] = digest((reference / "cpu" / "study" / "report.json").read_bytes())
+    if "study_metrics.kept(" in shown:
+        studies = (reference / name / "study" / "report.json" for name in study_metrics.worlds(reference))
+        hashes["study_hash"] = digest(*(file.read_bytes() for file in studies))
     if "report.real_runs(" in shown:
         files = (file for home in report.real_runs(reference) for file in sorted(home.rglob("*.json")))
         named = (file.relative_to(reference).as_posix().encode() + file.read_bytes() for file in files)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtdpo_lib.common.files import QUESTIONS, REFERENCE_RUNS, ROOT, read_text, whole
-from mtdpo_lib.experiment.arms import ARMS
+from mtdpo_lib.experiment.arms import ARMS, PLANNED_SEEDS
 from mtdpo_lib.experiment.study import Study
 from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.results import claims, study_metrics
@@ -28,8 +28,9 @@ def results_block(reference: Path = REFERENCE) -> str:
     """The README's results in Markdown: the kept runs of one profile, what they rest on, and where the claims are judged."""
     if not _runs_of(reference):
         return "No reference run is kept yet: `make reproduce` makes one on your machine.\n"
-    page = f"data/reference_runs/{reference.name}/{CLAIMS_PAGE}"
-    link = f"What was measured of each claim of the paper, and the runs of a real model: [{CLAIMS_PAGE}]({page})."
+    world = next(iter(study_metrics.worlds(reference.parent)), reference.name)
+    page = f"data/reference_runs/{world}/{CLAIMS_PAGE}"
+    link = f"What was measured of each claim of the paper (profile `{world}`), and of a real model: [{CLAIMS_PAGE}]({page})."
     return f"{results_rows(reference)}\n\n{' '.join(_basis(reference))}\n\n{link}\n"
 
 
@@ -38,10 +39,10 @@ def results_rows(reference: Path = REFERENCE) -> str:
     return markdown_table(*result_rows(_combined(reference).metrics))
 
 
-def claims_page(reference: Path = REFERENCE) -> str:
-    """A page with all claims of the paper, from the kept study, and with the kept runs of real models."""
+def claims_page(reference: Path = REFERENCE, real: Sequence[Path] = ()) -> str:
+    """A page with all claims of the paper, from a kept study, and with the kept runs of `real` models."""
     parts = ["# The paper's claims, measured", _claims_text(reference)]
-    for other in real_runs(reference.parent):
+    for other in real:
         parts += [f"## {other.name}", _runs_text(other)]
         if (other / "study").is_dir():
             parts.append(arms_text(other))
@@ -116,7 +117,7 @@ def _claims_text(reference: Path) -> str:
     fewest = min((len(row.seeds) for row in primary if row.measured), default=1)
     rule = inspect.cleandoc(str(claims.verdict.__doc__)).partition("\n\nArgs:")[0]
     parts = [
-        _study_sentence(reference, study.seeds()),
+        _study_sentence(reference, study.seeds()) + _still_planned(reference.name, primary),
         f"## Primary claims\n\nMarked in `data/paper/claims.csv`: {claims.verdict_counts(primary)}.",
         markdown_table(*claims.rows(primary)),
         "Seeds: how many, and the sign of each one's difference. p: exact two-sided sign-flip test over seeds; the least "
@@ -131,6 +132,18 @@ def _claims_text(reference: Path) -> str:
             "(the mean times of this study's stages, added up)."
         )
     return "\n\n".join(parts)
+
+
+def _still_planned(profile: str, primary: Sequence[claims.JudgedClaim]) -> str:
+    """Says it while the study of the primary claims is not finished; empty where it is, or none was planned."""
+    planned = PLANNED_SEEDS.get(profile, range(0))
+    done = [len(set(planned) & set(row.measured.seeds)) if row.measured else 0 for row in primary]
+    if min(done, default=0) >= len(planned):
+        return ""
+    return (
+        f" **The study is not finished**: {min(done, default=0)} of the {len(planned)} seeds that were planned for "
+        f"the primary claims ({planned[0]} to {planned[-1]}) are done, and every word below may still change."
+    )
 
 
 def _study_sentence(reference: Path, seeds: Sequence[int]) -> str:
@@ -169,7 +182,7 @@ def readme_with_results(text: str, block: str) -> str:
 
 
 def update_readme(check: bool = False, readme: Path = README, reference: Path = REFERENCE) -> bool:
-    """Write the results into the README, and the page of claims beside the kept study.
+    """Write the results into the README, and a page of claims beside the kept study of each generated world.
 
     Args:
         check: only say whether they are there.
@@ -180,8 +193,10 @@ def update_readme(check: bool = False, readme: Path = README, reference: Path = 
         True where nothing had to change.
     """
     texts = {readme: readme_with_results(read_text(readme), results_block(reference))}
-    if (reference / "study").is_dir():
-        texts[reference / CLAIMS_PAGE] = claims_page(reference)
+    real = real_runs(reference.parent)
+    for home in map(reference.parent.joinpath, study_metrics.worlds(reference.parent)):
+        texts[home / CLAIMS_PAGE] = claims_page(home, real)
+        real = []  # on the first page alone
     stale = [
         file for file, text in texts.items() if not file.exists() or file.read_text(encoding="utf8") != text
     ]

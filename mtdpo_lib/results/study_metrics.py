@@ -29,7 +29,7 @@ from mtdpo_lib.experiment.arms import (
     PASS_SAMPLES,
     known_arm,
 )
-from mtdpo_lib.profiles import get_profile
+from mtdpo_lib.profiles import PROFILES, get_profile
 from mtdpo_lib.results import claims, report, stats
 from mtdpo_lib.results.metric import Metric, Metrics, in_words, rests_on
 from mtdpo_lib.results.tables import Table, markdown_table
@@ -150,12 +150,24 @@ def kept_seconds(name: str, source: Path = REFERENCE_RUNS) -> dict[str, float]:
     return read_json(file) if file.is_file() else {}
 
 
-def kept(name: str = "cpu", source: Path = REFERENCE_RUNS) -> Metrics:
-    """The metrics of the study that is kept for a profile, or under `report.kept_name`, without the judged claims.
+def worlds(source: Path = REFERENCE_RUNS) -> list[str]:
+    """The profiles of generated worlds whose studies are kept, the default's first."""
+    tiny = sorted(
+        (name for name, profile in PROFILES.items() if profile.model.is_tiny), key=lambda name: name != "cpu"
+    )
+    return [name for name in tiny if (source / name / "study" / "report.json").is_file()]
+
+
+def kept(name: str = "", source: Path = REFERENCE_RUNS) -> Metrics:
+    """The metrics of a kept study, without the judged claims.
+
+    Args:
+        name: of a profile, or as `report.kept_name` says; empty: the first of `worlds`.
 
     Raises:
         ValueError: none is kept.
     """
+    name = name or next(iter(worlds(source)), "cpu")
     file = source / name / "study" / "report.json"
     if not file.is_file():
         raise ValueError(

@@ -18,6 +18,7 @@ from support import judged
 
 import mtdpo_lib
 from mtdpo_lib.common.code_key import CodeBase, Place, code_key
+from mtdpo_lib.common.files import DATA
 from mtdpo_lib.experiment import steps
 from mtdpo_lib.experiment.algorithm1 import Experiment
 from mtdpo_lib.experiment.study import Planned, many_samples
@@ -112,7 +113,7 @@ def ran(tmp_path_factory):
         policy = experiment.iteration(1, [sft]).policy
         assert set(experiment.outcomes(policy)) == {"greedy", "sampled"}
         many_samples(experiment, policy)
-        experiment.make(steps.Base, "base", base=str(sft.folder), content="", dtype="float32", template="")
+        experiment.make(steps.Base, "base", base=str(DATA / "base"), content="", dtype="float32", template="")
     return {
         stage: {
             (Path(code.co_filename).relative_to(LIBRARY).as_posix(), code.co_firstlineno)

@@ -164,13 +164,13 @@ def test_the_plan_counts_shared_stages_once(tmp_path):
     # One data set, SFT, sampling and pairing for both; a training, selection and evaluation each, and that of SFT, which
     # answers the development problems too; pass@n of SFT and M-DPO.
     assert dict(plan.missing) == {
-        "demonstrations": 1, "sft": 1, "rollouts": 1, "pairs": 1, "training": 2, "selection": 2, "evaluation": 4,
+        "base": 1, "demonstrations": 1, "sft": 1, "rollouts": 1, "pairs": 1, "training": 2, "selection": 2, "evaluation": 4,
         "samples": 2,
     }  # fmt: skip
     assert plan.kept == 0 and plan.seconds is None
     assert "not projected yet" in plan.sentence()
     two = Study("smoke", SMALLEST, [0, 1], ["mdpo", "raft"], tmp_path).plan()
-    assert sum(two.missing.values()) == 2 * sum(plan.missing.values())
+    assert sum(two.missing.values()) == 2 * sum(plan.missing.values()) - 1  # seeds share the base
     known = dict.fromkeys(plan.missing, 60.0)  # seconds of every kind, measured elsewhere
     timed = Study("smoke", SMALLEST, [0], ["mdpo", "raft"], tmp_path, known).plan()
     assert timed.seconds == 60.0 * sum(plan.missing.values())
@@ -195,7 +195,7 @@ def test_a_tuning_makes_its_start_once_and_asks_no_test_problem(tmp_path):
     assert len(names) == 5 * 4 * 2, "every method has as many settings"
     plan = Study("smoke", SMALLEST, [900], names, tmp_path, tested=False).plan()
     assert dict(plan.missing) == {
-        "demonstrations": 1, "sft": 1, "rollouts": 1, "pairs": 1, "training": 40, "selection": 40, "evaluation": 1,
+        "base": 1, "demonstrations": 1, "sft": 1, "rollouts": 1, "pairs": 1, "training": 40, "selection": 40, "evaluation": 1,
     }  # fmt: skip
 
 
@@ -265,7 +265,7 @@ def test_diversity_is_counted_among_right_samples():
 
 def test_few_test_problems_are_sampled_often_at_a_small_budget():
     asked = {name: study.pass_questions(get_profile(name)) for name in ("cpu", "small", "paper", "smoke")}
-    assert asked == {"cpu": 120, "small": 120, "paper": 120, "smoke": 6}
+    assert asked == {"cpu": 60, "small": 60, "paper": 60, "smoke": 6}
     assert study.pass_questions(get_profile("small", "budget=reduced")) == 30
     assert study.pass_questions(get_profile("smoke", SMALLEST)) == 1
 
@@ -282,9 +282,10 @@ def test_the_command_plans_and_refuses(tmp_path, capsys):
 
 
 def test_a_study_writes_down_which_problems_it_asks(tmp_path, monkeypatch):
-    assert Study("smoke", SMALLEST, seeds=[], arms=[], out=tmp_path).run(jobs=1)
+    settings = [*SMALLEST, "problems.families=1"]
+    assert Study("habits", settings, seeds=[], arms=[], out=tmp_path).run(jobs=1)
     asked = json.loads((tmp_path / "questions.json").read_text())
-    problems = Experiment(get_profile("smoke", SMALLEST), 7, tmp_path / "other").test_problems()
+    problems = Experiment(get_profile("habits", settings), 7, tmp_path / "other").test_problems()
     assert list(asked["problems"]) == [problem.id for problem in problems]
     assert asked["world"] == "habits"
     assert set(asked["problems"].values()) == {"gsm-like/packs", "math-like/next_prime"}

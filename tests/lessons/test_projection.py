@@ -7,7 +7,7 @@ import pytest
 from mtdpo_lib.common.files import REFERENCE_RUNS, write_json
 from mtdpo_lib.lessons.projection import Projection, kept_seconds
 
-CPU, REDUCED = kept_seconds("cpu"), kept_seconds("small", "reduced")
+HABITS, REDUCED = kept_seconds("habits"), kept_seconds("small", "reduced")
 FIRST_MINUTE = 60.0
 
 
@@ -39,9 +39,9 @@ def replay(kept: list[dict[str, float]], usual: dict[str, float], slow: str = ""
 
 def runs():
     """Every kept run projected by the others, and machines of half and double the speed."""
-    for index, run in enumerate(CPU):
-        yield pytest.param([*CPU[:index], *CPU[index + 1 :]], run, id=f"cpu-seed{index}")
-    for name, kept in (("cpu", CPU), ("reduced", REDUCED)):
+    for index, run in enumerate(HABITS):
+        yield pytest.param([*HABITS[:index], *HABITS[index + 1 :]], run, id=f"habits-seed{index}")
+    for name, kept in (("habits", HABITS), ("reduced", REDUCED)):
         usual = {notebook: median(run[notebook] for run in kept) for notebook in kept[0]}
         for speed in (0.5, 1, 2):
             yield pytest.param(
@@ -59,8 +59,8 @@ def test_each_projection_after_the_first_minute_is_between_half_and_double_the_t
 
 def test_the_replay_finds_a_projection_that_knows_no_pace(monkeypatch):
     monkeypatch.setattr(Projection, "_pace", lambda self, current, inside: 1.0)
-    usual = {name: 4 * seconds for name, seconds in CPU[0].items()}
-    assert min(replay(CPU[:1], usual)) < 0.5
+    usual = {name: 4 * seconds for name, seconds in HABITS[0].items()}
+    assert min(replay(HABITS[:1], usual)) < 0.5
 
 
 def test_medians_over_kept_runs_are_expected_and_the_pace_corrects_them():
@@ -96,7 +96,7 @@ def test_a_budgets_kept_run_projects_that_budget_only(tmp_path):
     assert kept_seconds("small", source=tmp_path) == [{"a": 1.0}]
     assert kept_seconds("small", "reduced", tmp_path) == [{"a": 2.0}]
     assert kept_seconds("small", "tiny", tmp_path) == []
-    assert len(CPU) >= 3 and REDUCED and REFERENCE_RUNS.is_dir()
+    assert len(HABITS) >= 3 and REDUCED and REFERENCE_RUNS.is_dir()
 
 
 def test_notebooks_that_took_no_time_still_have_a_pace():

@@ -82,7 +82,7 @@ def test_every_decision_could_go_the_other_way(problems):
 
 
 def test_demonstrations_are_executed_and_right(pool):
-    settings = get_profile("composed", "problems.demonstrations=60").problems
+    settings = get_profile("cpu", "problems.demonstrations=60").problems
     rows, report = load_demonstrations(settings, 0, pool.session)
     assert report["total"] == report["correct"] == len(rows) == 60
     assert {message["role"] for row in rows for message in row.messages} == {"user", "assistant", "tool"}
@@ -126,7 +126,7 @@ def test_values_of_variables_are_those_that_python_gives(problems):
 
 def test_only_what_decides_the_questions_is_in_their_key():
     def key(*settings):
-        world = get_profile("composed", settings).problems
+        world = get_profile("cpu", settings).problems
         return Questions.of(world, "test", 5, 0).fingerprint()
 
     assert key() == key("problems.wordings=3") == key("problems.families=2") != key("problems.level=3")

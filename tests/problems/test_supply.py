@@ -15,7 +15,7 @@ GSM8K = Path(os.environ.get("MTDPO_GSM8K_DIR") or Path(__file__).parents[2] / ".
 PUBLISHED = ("small", "paper")
 
 
-@pytest.mark.parametrize("name", ["smoke", "cpu", "composed"])
+@pytest.mark.parametrize("name", ["smoke", "cpu", "habits"])
 def test_the_generated_profiles_have_enough(name):
     assert check_problems(PROFILES[name].problems, PROFILES[name].iterations) == ""
 
@@ -36,14 +36,14 @@ def test_the_generated_profiles_have_enough(name):
     ],
 )
 def test_more_than_a_world_is_sure_to_have_is_refused_at_once(settings, sentence):
-    profile = get_profile("cpu", settings)
+    profile = get_profile("habits", settings)
     with pytest.raises(ValueError, match="The world of habits has too few") as caught:
         check_problems(profile.problems, profile.iterations)
     assert sentence in str(caught.value)
 
 
 def test_more_composed_problems_than_can_be_made_in_minutes_are_refused():
-    profile = get_profile("composed", "problems.test=200000")
+    profile = get_profile("cpu", "problems.test=200000")
     with pytest.raises(
         ValueError, match=r"The composed world has too few problems: 100,000 for problems\.test=200000"
     ):
@@ -51,9 +51,9 @@ def test_more_composed_problems_than_can_be_made_in_minutes_are_refused():
 
 
 def test_where_small_answers_are_the_cause_the_advice_is_to_allow_larger_ones():
-    profile = get_profile("smoke", "problems.largest_answer=1")
+    profile = get_profile("habits", "problems.largest_answer=1")
     with pytest.raises(
-        ValueError, match=r"for problems\.demonstrations=480, .* raise problems\.largest_answer=1 \(0"
+        ValueError, match=r"for problems\.demonstrations=5600, .* raise problems\.largest_answer=1 \(0"
     ):
         check_problems(profile.problems, 2)
     assert set(supply(largest_answer=1).values()) == {0}

@@ -40,9 +40,9 @@ def test_profiles_are_named_and_frozen(name):
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
-        ("smoke", "", "58689e23b23b"),
-        ("cpu", "", "d0d1146a6005"),
-        ("composed", "", "01bbed7e9be4"),
+        ("smoke", "", "50c073aeba6d"),
+        ("cpu", "", "55254b6c8d7b"),
+        ("habits", "", "b525e225dd6a"),
         ("small", "", "d99a5399b0c1"),
         ("paper", "", "0ed2c15b749c"),
         ("paper-codegemma", "", "05509c591792"),
@@ -124,14 +124,14 @@ def test_settings_change_one_value_and_nothing_else():
         ("model.heads=3", "Setting model.heads is 3: it must be even, and model.hidden (128) a multiple"),
         ("model.hidden=100", "model.hidden (100) a multiple of twice its value."),
         ("model.heads=128", "model.hidden (128) a multiple of twice its value."),
-        ("sft.epochs=1", "set sft.early_epochs=1 or less."),
+        ("sft.epochs=1 sft.early_epochs=2", "set sft.early_epochs=1 or less."),
         (
             "sft.early_epochs=5",
             "sft.early_epochs is 5, more than the 4 of sft.epochs: set sft.early_epochs=4",
         ),
         (
             "sft.start_epochs=2.5",
-            "sft.start_epochs is 2.5, and SFT keeps the policy after every whole epoch and after 2 (sft",
+            "sft.start_epochs is 2.5, and SFT keeps the policy after every whole epoch and after 0.2 (sft",
         ),
         ("sft.start_epochs=5", "set it to one of these, at most 4."),
         ("tune.rates=1e-4,", "Setting tune.rates wants numbers, separated by commas, got 1e-4,."),

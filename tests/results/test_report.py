@@ -249,7 +249,7 @@ def test_runs_of_a_budget_are_kept_beside_the_profiles_own(tmp_path):
     write_json(reduced / "run.json", changed)
     assert publish.keep([reduced], target) == target / "small-tiny"
     keep_study(home)
-    page = readme.claims_page(home)
+    page = readme.claims_page(home, report.real_runs(target))
     assert "## small-tiny\n" in page and "Profile `small`, `--set budget=tiny`; the notebooks took" in page
     with pytest.raises(ValueError, match="have one profile"):
         publish.keep([tmp_path / "own", reduced], target)

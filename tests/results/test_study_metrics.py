@@ -70,7 +70,7 @@ def test_every_answer_can_be_read_again(tmp_path):
 
 
 def test_the_kept_study_holds_every_answer_and_names_its_problems():
-    home = REFERENCE_RUNS / "cpu" / "study"
+    home = REFERENCE_RUNS / study_metrics.worlds()[0] / "study"
     problems, read = study_metrics.questions(home)["problems"], study_metrics.answers(home)
     assert {len(right) for policies in read.values() for right in policies.values()} == {len(problems)}
     kept = study_metrics.kept()

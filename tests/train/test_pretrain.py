@@ -30,7 +30,7 @@ def small(tmp_path_factory):
 def loss(folder, text):
     """Nats per token of a text that the base reads."""
     policy = Policy("base", Product("base", "key", folder))
-    model, tokenizer = load_base(policy, get_profile("composed").model), load_tokenizer(policy)
+    model, tokenizer = load_base(policy, get_profile("cpu").model), load_tokenizer(policy)
     ids = torch.tensor([ChatFormat(tokenizer).encode(text).ids])
     return model(input_ids=ids, labels=ids).loss.item()
 
