@@ -49,24 +49,27 @@ def mistakes(variant: str) -> str:
         parts.append(f"## {master.title}")
         answers = list(wrong_answers(number))
         for name, task in master.tasks.items():
-            found = [entry(master, answer) for answer in answers if answer.task == name]
+            found = [
+                entry(answer, told)
+                for answer in answers
+                if answer.task == name and (told := feedback(master, answer))
+            ]
             parts += [f"### {task.title} (`{name}`)", *found] if found else []
     return "\n\n".join(parts) + "\n"
 
 
 def feedback(master: Master, answer: WrongAnswer) -> str:
-    """What the first check that names the mistake says about a wrong answer."""
+    """What the first check that names the mistake says about a wrong answer; empty where this term's numbers hide it."""
     with redirect_stdout(StringIO()):
         said = master.failures(answer.task, master.variables({answer.task: answer.code}))
-    told = next((one for one in said if answer.must_say in one), said[0])
-    return told.removeprefix("AssertionError: ")
+    told = [one for one in said if answer.must_say in one] or [*said, ""]
+    return told[0].removeprefix("AssertionError: ")
 
 
-def entry(master: Master, answer: WrongAnswer) -> str:
+def entry(answer: WrongAnswer, told: str) -> str:
     """One wrong answer: the mistake in a sentence, the feedback, and the code."""
-    told = feedback(master, answer)
     named = re.search(r"This is what comes out when (.+?)\. Read", told)
-    mistake = named[1] if named else answer.mistake
+    mistake = named[1] if named else answer.mistake or answer.must_say
     return (
         f"**{mistake[0].upper()}{mistake[1:]}.**\n\n> {told}\n\n"
         f"<details><summary>Such an answer</summary>\n\n```python\n{answer.code.strip()}\n```\n\n</details>"

@@ -3,8 +3,9 @@
 import re
 
 import nbformat
+import pages
 import pytest
-from masters import EXERCISES, MASTERS, Master, read_master, wrong_answers
+from masters import EXERCISES, MASTERS, Master, WrongAnswer, read_master, wrong_answers
 
 from mtdpo_lib.common.files import NOTEBOOKS
 
@@ -63,6 +64,15 @@ def test_a_planted_wrong_answer_fails_and_is_told_its_mistake(read, number, answ
     assert answer.mistake or "This is what comes out when" in told[0], (
         "needs a line `# mistake: ` for teachers"
     )
+
+
+def test_common_mistakes_hold_each_planted_answer_but_one_that_a_terms_numbers_hide(read, monkeypatch):
+    assert pages.mistakes("2026b").count("<summary>") == len(ANSWERS)
+    hidden = WrongAnswer(
+        "log_ratio-right", "log_ratio", "no words", read("00").tasks["log_ratio"].solution, ""
+    )
+    monkeypatch.setattr(pages, "wrong_answers", lambda number: [hidden] if number == "00" else [])
+    assert "<summary>" not in pages.mistakes("2026b")
 
 
 @pytest.mark.parametrize("number", MASTERS)
