@@ -53,13 +53,13 @@ def test_what_is_handed_out_passes_no_test(read, number):
 
 @pytest.mark.parametrize(("number", "answer"), ANSWERS, ids=[f"{n}-{answer.name}" for n, answer in ANSWERS])
 def test_a_planted_wrong_answer_fails_and_is_told_its_mistake(read, number, answer):
-    """It says which case, what was expected, what came, the likely mistake, and where to read."""
+    """It says in one line which case, what was expected, what came, the likely mistake, and where to read."""
     said = read(number).failures(answer.task, read(number).variables({answer.task: answer.code}))
     assert said, "full marks for a wrong answer"
     told = [one for one in said if answer.must_say in one]
     assert told, said
     assert re.fullmatch(
-        r"AssertionError: .+(: expected .+, got | should ).+ Read notebook \d\d, .+\.", told[0], re.DOTALL
+        r"AssertionError: .+(: expected .+, got | should ).+ Read notebook \d\d, .+\.", told[0]
     )
     assert answer.mistake or "This is what comes out when" in told[0], (
         "needs a line `# mistake: ` for teachers"
