@@ -7,7 +7,7 @@ import pages
 import pytest
 from masters import EXERCISES, MASTERS, Master, WrongAnswer, read_master, wrong_answers
 
-from mtdpo_lib.common.files import NOTEBOOKS
+from mtdpo_lib.common.files import NOTEBOOKS, write_json
 
 ANSWERS = [(number, answer) for number in MASTERS for answer in wrong_answers(number)]
 
@@ -136,6 +136,28 @@ def test_plans_fill_their_time_and_leave_students_enough_for_their_tasks(read):
                 (number,) = re.findall(r"exercises (\d\d)", what)
                 needed = [task.minutes for task in read(number).tasks.values()]
                 assert sum(needed[task - 1] for task in tasks) <= int(minutes), what
+
+
+def test_plans_state_the_kept_runs_minutes_and_say_where_nothing_is_kept(tmp_path):
+    text = (EXERCISES / "instructor" / "PLANS.md").read_text(encoding="utf8")
+    nothing = pages.planned(text, tmp_path / "none")
+    assert "not measured: nothing is kept of profile `none`" in nothing
+    assert nothing.count("| not measured |") == len(MASTERS) + 1
+    write_json(tmp_path / "seconds.json", {"02_sft": 120.0})
+    kept = pages.planned(text, tmp_path)
+    assert "2 minutes as measured" in kept and kept.count("| not measured |") == len(MASTERS) - 1
+    assert kept.count("| 2.0 |") == 1 and "{" not in nothing + kept
+
+
+def test_slides_say_where_nothing_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr("mtdpo_lib.common.files.REFERENCE_RUNS", tmp_path)
+    space, shown = {}, []
+    for cell in nbformat.read(EXERCISES / "instructor" / "SLIDES.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, space)
+            last = cell.source.splitlines()[-1]
+            shown += [eval(last, space).data] if last.startswith("drawn") else []
+    assert shown == [space["NOTHING"]] * 6 and space["lines"][0] not in space["shown"]
 
 
 def test_slides_are_ten_and_hold_no_typed_result():
