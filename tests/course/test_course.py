@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from zipfile import ZipFile
 
 import nbformat
 import pytest
+import yaml
 from masters import EXERCISES, MASTERS, WRONG, read_master, wrong_answers
 
 from mtdpo_lib.common.files import ROOT
@@ -34,6 +36,11 @@ def test_the_build_is_that_of_the_present_masters():
     assert min(file.stat().st_mtime for file in BUILT) >= newest, "run `make course` again"
 
 
+def test_the_handout_is_the_masters_and_what_they_need():
+    names = {file.name for file in MASTERS.values()} | {"judge.py", "README.md", "AGENTS.md"}
+    assert {file.name for file in (COURSE / "student").iterdir()} == names
+
+
 @pytest.mark.parametrize("number", MASTERS)
 def test_students_see_no_solution_no_hidden_test_and_no_output(number):
     text = (COURSE / "student" / MASTERS[number].name).read_text()
@@ -52,8 +59,8 @@ def test_students_see_no_solution_no_hidden_test_and_no_output(number):
 
 @pytest.mark.parametrize("number", MASTERS)
 def test_a_students_copy_runs_through_and_the_executed_solutions_pass_their_checks(number, tmp_path):
-    copy, out = COURSE / "student" / MASTERS[number].name, tmp_path / "out.ipynb"
-    call = [sys.executable, "-m", "papermill", str(copy), str(out), "--cwd", str(COURSE / "student")]
+    handout, out = shutil.copytree(COURSE / "student", tmp_path / "student"), tmp_path / "out.ipynb"
+    call = [sys.executable, "-m", "papermill", handout / MASTERS[number].name, out, "--cwd", handout]
     done = subprocess.run(call, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-2000:]
     solved = (COURSE / "instructor" / "solutions" / MASTERS[number].name).read_text()
@@ -223,27 +230,36 @@ def test_every_solution_gets_all_points_and_no_handout_gets_any(tmp_path):
         assert one.points == (one.possible if "True" in one.submission else 0), one
 
 
+def otter_run(python: str | Path, number: str, solved: bool, place: Path) -> float:
+    """The share of the points that `otter run` gives a solution or a handout, with the zip alone, in the folder `place`."""
+    file, autograder = place / MASTERS[number].name, COURSE / "autograder" / f"{MASTERS[number].stem}.zip"
+    file.write_text(submission(number, solved=solved))
+    call = [python, "-m", "otter", "run", "-a", autograder, file, "-o", place, "--no-logo"]
+    subprocess.run(call, check=True, capture_output=True, cwd=place, timeout=1800)
+    asked = [one for one in json.loads((place / "results.json").read_text())["tests"] if one.get("max_score")]
+    return sum(one["score"] for one in asked) / sum(one["max_score"] for one in asked)
+
+
 @pytest.mark.parametrize("number", MASTERS)
 def test_otter_grades_the_solutions_and_the_students_copy_with_the_zip_alone(number, tmp_path):
     with ZipFile(COURSE / "autograder" / f"{MASTERS[number].stem}.zip") as archive:
         assert not any(name.endswith(".ipynb") for name in archive.namelist())
-    for solved, share in ((True, 1.0), (False, 0.0)):
-        file = tmp_path / MASTERS[number].name
-        file.write_text(submission(number, solved=solved))
-        autograder = COURSE / "autograder" / f"{MASTERS[number].stem}.zip"
-        call = [
-            sys.executable,
-            "-m",
-            "otter",
-            "run",
-            "-a",
-            str(autograder),
-            str(file),
-            "-o",
-            str(tmp_path),
-            "--no-logo",
-        ]
-        subprocess.run(call, check=True, capture_output=True, cwd=tmp_path, timeout=1800)
-        results = json.loads((tmp_path / "results.json").read_text())["tests"]
-        asked = [one for one in results if one.get("max_score")]
-        assert sum(one["score"] for one in asked) == share * sum(one["max_score"] for one in asked)
+    for solved in (True, False):
+        assert otter_run(sys.executable, number, solved, tmp_path) == solved
+
+
+def test_an_environment_made_from_what_the_zips_state_grades_the_solutions(tmp_path_factory):
+    """A new one, which holds nothing of this repository; the folder is empty but for the notebook that is graded."""
+    zips = sorted((COURSE / "autograder").glob("*.zip"))
+    (stated,) = {ZipFile(file).read("environment.yml") for file in zips}
+    stated = yaml.safe_load(stated)["dependencies"]
+    wanted = [one for one in stated if isinstance(one, str) and not one.startswith(("python", "pip"))]
+    wanted += next(one["pip"] for one in stated if isinstance(one, dict))
+    home = tmp_path_factory.mktemp("fresh")
+    subprocess.run([sys.executable, "-m", "venv", home], check=True)
+    python = home / "bin" / "python"
+    if subprocess.run([python, "-m", "pip", "install", "-q", *wanted]).returncode:
+        pytest.skip("needs a package index")
+    assert subprocess.run([python, "-c", "import mtdpo_lib"], cwd=home, capture_output=True).returncode
+    shares = {number: otter_run(python, number, True, tmp_path_factory.mktemp(number)) for number in MASTERS}
+    assert shares == dict.fromkeys(MASTERS, 1.0)
