@@ -112,15 +112,25 @@ def test_a_written_task_has_a_rubric_of_four_levels(read, number):
         assert not task.written or (levels[0], levels[-1]) == (task.points, 0), task.name
 
 
+def has_section(lesson: str, section: str) -> bool:
+    """Sections are named by number, and a lesson may be changed by somebody who never looks here."""
+    (file,) = NOTEBOOKS.glob(f"{lesson}_*.ipynb")
+    return bool(re.search(rf"## {section}\. ", file.read_text(encoding="utf8")))
+
+
 @pytest.mark.parametrize("number", MASTERS)
 def test_what_feedback_sends_students_to_is_there(number):
-    """Sections are named by number, and a lesson may be changed by somebody who never looks here."""
     text = MASTERS[number].read_text(encoding="utf8")
     named = set(re.findall(r"notebook (\d\d), section (\d+)", text))
     assert named
-    for lesson, section in named:
-        (file,) = NOTEBOOKS.glob(f"{lesson}_*.ipynb")
-        assert re.search(rf"## {section}\. ", file.read_text(encoding="utf8")), (lesson, section)
+    assert [place for place in sorted(named) if not has_section(*place)] == []
+
+
+def test_the_sections_that_the_plans_name_are_there():
+    text = (EXERCISES / "instructor" / "PLANS.md").read_text(encoding="utf8")
+    named = re.findall(r"(\d\d), sections? (\d+(?:(?:, | and | to )\d\b)*)", text)
+    places = [(lesson, section) for lesson, sections in named for section in re.findall(r"\d+", sections)]
+    assert len(places) > 20 and [place for place in places if not has_section(*place)] == []
 
 
 def test_the_quiz_has_thirty_questions_with_folded_answers():
