@@ -82,9 +82,9 @@ def test_the_instructors_pages_are_made_and_fetch_nothing():
 
 
 def submission(
-    number: str, instead: dict[str, str] | None = None, first: str = "", solved: bool = True
+    number: str, instead: dict[str, str] | None = None, first: str = "", last: str = "", solved: bool = True
 ) -> str:
-    """A student's notebook: solved or as it was handed out, with other answers, and code that runs first."""
+    """A student's notebook: solved or as it was handed out, with other answers, and code that runs first and last."""
     notebook = nbformat.read(COURSE / "student" / MASTERS[number].name, 4)
     answers = {task.name: task.solution for task in read_master(MASTERS[number]).tasks.values() if solved}
     answers |= instead or {}
@@ -93,6 +93,7 @@ def submission(
         if "otter_answer_cell" in cell.metadata.get("tags", []) and cell.cell_type == "code":
             cell.source = answers.get(next(tasks), cell.source)
     notebook.cells.insert(1, nbformat.v4.new_code_cell(first))
+    notebook.cells.append(nbformat.v4.new_code_cell(last))
     return nbformat.writes(notebook)
 
 
@@ -109,7 +110,9 @@ def hostile(place: Path) -> dict[str, str]:
         "patches_judge": "import sys, types\nsys.modules['judge'] = types.ModuleType('judge')\n"
         "sys.modules['judge'].expect = lambda *all, **more: None\nimport math\nmath.isclose = lambda *all, **more: True",
         "prints_score": "print('mdpo_loss: 4 of 4\\n17 of 17 points')\nprint(repr(1.0))",
-        "reads_solutions": f"exec(open({solutions}).read())",
+        "reads_solutions": f"import json\nfor cell in json.load(open({solutions}))['cells']:\n"
+        "    if cell['cell_type'] == 'code' and 'grader' not in ''.join(cell['source']):\n"
+        "        exec(''.join(cell['source']))",
         "calls_home": "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:8000').read()",
         "fills_memory": "hoard = []\nwhile True:\n    hoard.append(bytearray(10**7))",
         "fills_disk": "with open('large', 'wb') as file:\n    while True:\n        file.write(bytes(10**7))",
@@ -143,7 +146,7 @@ def write_submissions(folder: Path) -> None:
         ),
     }
     files |= {
-        f"{name}/06_multi_turn_dpo": submission("06", first=code, solved=False)
+        f"{name}/06_multi_turn_dpo": submission("06", last=code, solved=False)  # no stub may undo it
         for name, code in hostile(folder).items()
     }
     for name, text in files.items():
@@ -192,7 +195,10 @@ def test_honest_submissions_get_their_points(graded):
 
 def test_hostile_submissions_get_no_points_and_cost_nobody_else_any(graded, tmp_path):
     found, _ = graded
-    assert {name: found[name].points for name in hostile(tmp_path)} == dict.fromkeys(hostile(tmp_path), 0)
+    programs = hostile(tmp_path)
+    assert {name: found[name].points for name in programs} == dict.fromkeys(programs, 0)
+    exec(programs["reads_solutions"], space := {})
+    assert space["mdpo_loss"]([], [], 1.0) == space["math"].log(2), "read, it would have been the solution"
     assert found["fay"].points == 7  # what needs no loss: z_0 and the slope
     assert any("longer than" in said for _, _, _, told in found["fay"].tasks for said in told)
 
