@@ -1,6 +1,7 @@
 """The exercises: a solution passes its tests, no planted wrong answer does, and what is said names its mistake."""
 
 import re
+from itertools import combinations
 
 import nbformat
 import pages
@@ -8,6 +9,7 @@ import pytest
 from masters import EXERCISES, MASTERS, Master, WrongAnswer, read_master, wrong_answers
 
 from mtdpo_lib.common.files import NOTEBOOKS, write_json
+from mtdpo_lib.results import Metric, claims
 
 ANSWERS = [(number, answer) for number in MASTERS for answer in wrong_answers(number)]
 
@@ -91,6 +93,13 @@ def test_every_task_has_its_share_of_tests_and_of_planted_wrong_answers(read, nu
     for name in checked(master):
         planted = [answer for of, answer in ANSWERS if (of, answer.task) == (number, name)]
         assert len(planted) >= 3 and len(master.tasks[name].tests) >= 2, name
+
+
+def test_the_rule_for_a_verdict_is_the_librarys(read):
+    rule, margin = read("09").variables()["verdict"], claims.MARGIN["fraction"]
+    for low, high in combinations((one * margin for one in (-3, -1, -0.5, -0.2, 0, 0.2, 0.5, 1, 3)), 2):
+        measured = Metric("gain", (low + high) / 2, low, high)
+        assert rule(low, high, margin) == claims.verdict(measured), (low, high)
 
 
 @pytest.mark.parametrize("number", MASTERS)
