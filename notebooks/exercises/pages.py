@@ -49,35 +49,44 @@ def mistakes(variant: str) -> str:
         parts.append(f"## {master.title}")
         answers = list(wrong_answers(number))
         for name, task in master.tasks.items():
-            found = [entry(master, answer) for answer in answers if answer.task == name]
+            found = [
+                entry(answer, told)
+                for answer in answers
+                if answer.task == name and (told := feedback(master, answer))
+            ]
             parts += [f"### {task.title} (`{name}`)", *found] if found else []
     return "\n\n".join(parts) + "\n"
 
 
 def feedback(master: Master, answer: WrongAnswer) -> str:
-    """What the first check that names the mistake says about a wrong answer."""
+    """What the first check that names the mistake says about a wrong answer; empty where this term's numbers hide it."""
     with redirect_stdout(StringIO()):
         said = master.failures(answer.task, master.variables({answer.task: answer.code}))
-    told = next((one for one in said if answer.must_say in one), said[0])
-    return told.removeprefix("AssertionError: ")
+    told = [one for one in said if answer.must_say in one] or [*said, ""]
+    return told[0].removeprefix("AssertionError: ")
 
 
-def entry(master: Master, answer: WrongAnswer) -> str:
+def entry(answer: WrongAnswer, told: str) -> str:
     """One wrong answer: the mistake in a sentence, the feedback, and the code."""
-    told = feedback(master, answer)
     named = re.search(r"This is what comes out when (.+?)\. Read", told)
-    mistake = named[1] if named else answer.mistake
+    mistake = named[1] if named else answer.mistake or answer.must_say
     return (
         f"**{mistake[0].upper()}{mistake[1:]}.**\n\n> {told}\n\n"
         f"<details><summary>Such an answer</summary>\n\n```python\n{answer.code.strip()}\n```\n\n</details>"
     )
 
 
-def planned(text: str) -> str:
-    """Plans with their minutes: ``{times}``, ``{run}`` and ``{hours 00 to 03}`` filled from records, cards and masters."""
+def planned(text: str, kept: Path = MEASURED) -> str:
+    """Plans with their minutes: ``{times}``, ``{run}`` and ``{hours 00 to 03}`` filled from records, cards and masters.
+
+    Args:
+        text: the plans.
+        kept: the run whose times are stated; where nothing is kept of it, that is said in their place.
+    """
     masters = {number: read_master(file) for number, file in MASTERS.items()}
     minutes = {number: sum(task.minutes for task in one.tasks.values()) for number, one in masters.items()}
-    seconds = {name[:2]: took for name, took in read_json(MEASURED / "seconds.json").items()}
+    file = kept / "seconds.json"
+    seconds = {name[:2]: took for name, took in (read_json(file) if file.is_file() else {}).items()}
     rows = []
     for number, master in masters.items():
         (lesson,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
@@ -86,15 +95,8 @@ def planned(text: str) -> str:
         points = [sum(t.points for t in master.tasks.values() if t.written == kind) for kind in (False, True)]
         ran = f"{seconds[number] / 60:.1f}" if number in seconds else "not measured"
         rows.append([lesson.stem, reading, ran, str(minutes[number]), *map(str, points)])
-    rows.append(
-        [
-            "all",
-            *(
-                f"{sum(float(row[column]) for row in rows if row[column][0].isdigit()):g}"
-                for column in range(1, 6)
-            ),
-        ]
-    )
+    numbers = ([cell for cell in column if cell[0].isdigit()] for column in list(zip(*rows, strict=True))[1:])
+    rows.append(["all", *(f"{sum(map(float, own)):g}" if own else "not measured" for own in numbers)])
     head = [
         "lesson",
         "reading, minutes",
@@ -108,10 +110,10 @@ def planned(text: str) -> str:
         total = sum(took for number, took in minutes.items() if found[1] <= number <= found[2])
         return f"{total / 60:.1f} hours"
 
+    run = f"{sum(seconds.values()) / 60:.0f} minutes as measured on two cores"
+    missing = f"not measured: nothing is kept of profile `{kept.name}`"
     text = re.sub(r"\{hours (\d\d) to (\d\d)\}", hours, text)
-    return text.replace("{run}", f"{sum(seconds.values()) / 60:.0f}").replace(
-        "{times}", markdown_table(head, rows)
-    )
+    return text.replace("{run}", run if seconds else missing).replace("{times}", markdown_table(head, rows))
 
 
 def slides(file: Path) -> str:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from zipfile import ZipFile
 
 import nbformat
 import pytest
+import yaml
 from masters import EXERCISES, MASTERS, WRONG, read_master, wrong_answers
 
 from mtdpo_lib.common.files import ROOT
@@ -34,6 +36,11 @@ def test_the_build_is_that_of_the_present_masters():
     assert min(file.stat().st_mtime for file in BUILT) >= newest, "run `make course` again"
 
 
+def test_the_handout_is_the_masters_and_what_they_need():
+    names = {file.name for file in MASTERS.values()} | {"judge.py", "README.md", "AGENTS.md"}
+    assert {file.name for file in (COURSE / "student").iterdir()} == names
+
+
 @pytest.mark.parametrize("number", MASTERS)
 def test_students_see_no_solution_no_hidden_test_and_no_output(number):
     text = (COURSE / "student" / MASTERS[number].name).read_text()
@@ -52,8 +59,8 @@ def test_students_see_no_solution_no_hidden_test_and_no_output(number):
 
 @pytest.mark.parametrize("number", MASTERS)
 def test_a_students_copy_runs_through_and_the_executed_solutions_pass_their_checks(number, tmp_path):
-    copy, out = COURSE / "student" / MASTERS[number].name, tmp_path / "out.ipynb"
-    call = [sys.executable, "-m", "papermill", str(copy), str(out), "--cwd", str(COURSE / "student")]
+    handout, out = shutil.copytree(COURSE / "student", tmp_path / "student"), tmp_path / "out.ipynb"
+    call = [sys.executable, "-m", "papermill", handout / MASTERS[number].name, out, "--cwd", handout]
     done = subprocess.run(call, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-2000:]
     solved = (COURSE / "instructor" / "solutions" / MASTERS[number].name).read_text()
@@ -63,22 +70,21 @@ def test_a_students_copy_runs_through_and_the_executed_solutions_pass_their_chec
 def test_the_instructors_pages_are_made_and_fetch_nothing():
     pages = {file.name: file.read_text(encoding="utf8") for file in (COURSE / "instructor").glob("*.*")}
     assert pages.keys() == {"COURSE.md", "MISTAKES.md", "PLANS.md", "QUIZ.md", "SLIDES.html", "SLIDES.ipynb"}
-    assert not re.search(r"\{\w+", pages["PLANS.md"]) and "not measured" not in pages["PLANS.md"]
+    assert not re.search(r"\{\w+", pages["PLANS.md"])
     planted = [answer for number in MASTERS for answer in wrong_answers(number)]
     assert (
         pages["MISTAKES.md"].count("<summary>") == pages["MISTAKES.md"].count("Read notebook") == len(planted)
     )
     slides = pages["SLIDES.html"]
-    assert (
-        slides.count("<section>") == 10 and slides.count("<img") == slides.count('src="data:image/png') >= 5
-    )
+    assert slides.count("<section>") == 10 and slides.count("<img") == slides.count('src="data:image/png')
+    assert slides.count("<img") + slides.count("Nothing is kept") >= 6, "a figure, or a sentence in its place"
     assert not re.search(r"<script|<link|@import|url\(", slides)
 
 
 def submission(
-    number: str, instead: dict[str, str] | None = None, first: str = "", solved: bool = True
+    number: str, instead: dict[str, str] | None = None, first: str = "", last: str = "", solved: bool = True
 ) -> str:
-    """A student's notebook: solved or as it was handed out, with other answers, and code that runs first."""
+    """A student's notebook: solved or as it was handed out, with other answers, and code that runs first and last."""
     notebook = nbformat.read(COURSE / "student" / MASTERS[number].name, 4)
     answers = {task.name: task.solution for task in read_master(MASTERS[number]).tasks.values() if solved}
     answers |= instead or {}
@@ -87,6 +93,7 @@ def submission(
         if "otter_answer_cell" in cell.metadata.get("tags", []) and cell.cell_type == "code":
             cell.source = answers.get(next(tasks), cell.source)
     notebook.cells.insert(1, nbformat.v4.new_code_cell(first))
+    notebook.cells.append(nbformat.v4.new_code_cell(last))
     return nbformat.writes(notebook)
 
 
@@ -103,7 +110,9 @@ def hostile(place: Path) -> dict[str, str]:
         "patches_judge": "import sys, types\nsys.modules['judge'] = types.ModuleType('judge')\n"
         "sys.modules['judge'].expect = lambda *all, **more: None\nimport math\nmath.isclose = lambda *all, **more: True",
         "prints_score": "print('mdpo_loss: 4 of 4\\n17 of 17 points')\nprint(repr(1.0))",
-        "reads_solutions": f"exec(open({solutions}).read())",
+        "reads_solutions": f"import json\nfor cell in json.load(open({solutions}))['cells']:\n"
+        "    if cell['cell_type'] == 'code' and 'grader' not in ''.join(cell['source']):\n"
+        "        exec(''.join(cell['source']))",
         "calls_home": "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:8000').read()",
         "fills_memory": "hoard = []\nwhile True:\n    hoard.append(bytearray(10**7))",
         "fills_disk": "with open('large', 'wb') as file:\n    while True:\n        file.write(bytes(10**7))",
@@ -137,7 +146,7 @@ def write_submissions(folder: Path) -> None:
         ),
     }
     files |= {
-        f"{name}/06_multi_turn_dpo": submission("06", first=code, solved=False)
+        f"{name}/06_multi_turn_dpo": submission("06", last=code, solved=False)  # no stub may undo it
         for name, code in hostile(folder).items()
     }
     for name, text in files.items():
@@ -186,7 +195,10 @@ def test_honest_submissions_get_their_points(graded):
 
 def test_hostile_submissions_get_no_points_and_cost_nobody_else_any(graded, tmp_path):
     found, _ = graded
-    assert {name: found[name].points for name in hostile(tmp_path)} == dict.fromkeys(hostile(tmp_path), 0)
+    programs = hostile(tmp_path)
+    assert {name: found[name].points for name in programs} == dict.fromkeys(programs, 0)
+    exec(programs["reads_solutions"], space := {})
+    assert space["mdpo_loss"]([], [], 1.0) == space["math"].log(2), "read, it would have been the solution"
     assert found["fay"].points == 7  # what needs no loss: z_0 and the slope
     assert any("longer than" in said for _, _, _, told in found["fay"].tasks for said in told)
 
@@ -224,27 +236,36 @@ def test_every_solution_gets_all_points_and_no_handout_gets_any(tmp_path):
         assert one.points == (one.possible if "True" in one.submission else 0), one
 
 
+def otter_run(python: str | Path, number: str, solved: bool, place: Path) -> float:
+    """The share of the points that `otter run` gives a solution or a handout, with the zip alone, in the folder `place`."""
+    file, autograder = place / MASTERS[number].name, COURSE / "autograder" / f"{MASTERS[number].stem}.zip"
+    file.write_text(submission(number, solved=solved))
+    call = [python, "-m", "otter", "run", "-a", autograder, file, "-o", place, "--no-logo"]
+    subprocess.run(call, check=True, capture_output=True, cwd=place, timeout=1800)
+    asked = [one for one in json.loads((place / "results.json").read_text())["tests"] if one.get("max_score")]
+    return sum(one["score"] for one in asked) / sum(one["max_score"] for one in asked)
+
+
 @pytest.mark.parametrize("number", MASTERS)
 def test_otter_grades_the_solutions_and_the_students_copy_with_the_zip_alone(number, tmp_path):
     with ZipFile(COURSE / "autograder" / f"{MASTERS[number].stem}.zip") as archive:
         assert not any(name.endswith(".ipynb") for name in archive.namelist())
-    for solved, share in ((True, 1.0), (False, 0.0)):
-        file = tmp_path / MASTERS[number].name
-        file.write_text(submission(number, solved=solved))
-        autograder = COURSE / "autograder" / f"{MASTERS[number].stem}.zip"
-        call = [
-            sys.executable,
-            "-m",
-            "otter",
-            "run",
-            "-a",
-            str(autograder),
-            str(file),
-            "-o",
-            str(tmp_path),
-            "--no-logo",
-        ]
-        subprocess.run(call, check=True, capture_output=True, cwd=tmp_path, timeout=1800)
-        results = json.loads((tmp_path / "results.json").read_text())["tests"]
-        asked = [one for one in results if one.get("max_score")]
-        assert sum(one["score"] for one in asked) == share * sum(one["max_score"] for one in asked)
+    for solved in (True, False):
+        assert otter_run(sys.executable, number, solved, tmp_path) == solved
+
+
+def test_an_environment_made_from_what_the_zips_state_grades_the_solutions(tmp_path_factory):
+    """A new one, which holds nothing of this repository; the folder is empty but for the notebook that is graded."""
+    zips = sorted((COURSE / "autograder").glob("*.zip"))
+    (stated,) = {ZipFile(file).read("environment.yml") for file in zips}
+    stated = yaml.safe_load(stated)["dependencies"]
+    wanted = [one for one in stated if isinstance(one, str) and not one.startswith(("python", "pip"))]
+    wanted += next(one["pip"] for one in stated if isinstance(one, dict))
+    home = tmp_path_factory.mktemp("fresh")
+    subprocess.run([sys.executable, "-m", "venv", home], check=True)
+    python = home / "bin" / "python"
+    if subprocess.run([python, "-m", "pip", "install", "-q", *wanted]).returncode:
+        pytest.skip("needs a package index")
+    assert subprocess.run([python, "-c", "import mtdpo_lib"], cwd=home, capture_output=True).returncode
+    shares = {number: otter_run(python, number, True, tmp_path_factory.mktemp(number)) for number in MASTERS}
+    assert shares == dict.fromkeys(MASTERS, 1.0)

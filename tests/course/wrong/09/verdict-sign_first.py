@@ -1,0 +1,11 @@
+# feedback: too small to count is called by its sign
+def verdict(low, high, margin):
+    if low > 0:
+        return "agrees"
+    if high < 0:
+        return "disagrees"
+    if low > -margin and high < margin:
+        return "no effect"
+    if low > -margin:
+        return "leans towards"
+    return "leans against" if high < margin else "inconclusive"
