@@ -56,6 +56,11 @@ def faults(notebook: dict) -> list[str]:
                 found.append(f"the answer to {guess[0]} stands open: {sources[later][0]}")
             if any(name in "".join(code[later]["source"]) for name in guess):
                 break
+    for cell in cells:
+        text = "".join(cell["source"]) if cell["cell_type"] == "markdown" else ""
+        blocks = len(re.findall(r"(?:\A|\n\n) *\$\$[^$]+\$\$(?=\n\n|\Z)", text))
+        if blocks != text.count("$$") / 2:  # some pages show its signs otherwise
+            found.append(f"a formula without an empty line above and below: {cell['source'][0]}")
     for cell in code:
         for output in cell["outputs"]:
             if "image/png" in output.get("data", {}) and not output["metadata"]["image/png"].get("alt"):
@@ -95,6 +100,9 @@ def test_each_fault_of_a_page_is_found():
     assert fault == "the answer to my_guess stands open: print(my_guess)"
     (fault,) = with_fault([cell("my_order: list = []"), cell("print(my_order)", **hidden)])
     assert fault.startswith("a guess without its tag")
+    formula = [cell("words:", "$$x", "+ y$$", "", "$$z$$", kind="markdown")]
+    assert with_fault(formula) == ["a formula without an empty line above and below: words:\n"]
+    assert with_fault([cell("words:", "", "   $$x", "   + y$$", kind="markdown")]) == []
     figure = {"data": {"image/png": ""}, "metadata": {"image/png": {}}}
     assert with_fault([cell("draw()", outputs=[figure])]) == ["a figure without words: draw()"]
 
