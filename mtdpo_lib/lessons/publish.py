@@ -168,7 +168,7 @@ def _without_progress(output: NotebookNode) -> NotebookNode | None:
     if output.output_type != "stream":
         return output
     text = LINE.sub("", output.text)
-    return nbformat.from_dict(output | {"text": text}) if text.strip() else None
+    return NotebookNode(output, text=text) if text.strip() else None
 
 
 def _portable(value: Any, name: str, run: Path) -> Any:
