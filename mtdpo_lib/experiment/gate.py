@@ -21,7 +21,7 @@ from mtdpo_lib.models.bases import location
 from mtdpo_lib.profiles import Profile
 from mtdpo_lib.rollout.evaluate import accuracy
 
-LONGER_SEEDS = 3  # of the seeds are trained twice as long too
+LONGER_SEEDS = 3  # of the seeds are trained twice as long too, and on more demonstrations
 NATS_PROBLEMS = 100  # development problems whose right samples are scored
 
 
@@ -60,7 +60,7 @@ def measure(profile: Profile, seeds: Sequence[int], out: Path) -> dict[str, Any]
         **{name: statistics.mean(row[name] for row in rows) for name in ("greedy", "sampled", "nats")},
         "spread": statistics.stdev(greedy),
         "above base": statistics.mean(greedy) - rows[0]["base"],
-        "longer": statistics.mean(row["longer"] - row["greedy"] for row in rows if "longer" in row),
+        **{name: _gain(rows, name) for name in ("longer", "room")},
         "early": statistics.mean(row["early"] - row["greedy"] for row in rows),
         "demonstrations": _demonstrations(profile) / profile.problems.prompts_per_iteration,
         "depends": statistics.mean(not problem.family.startswith("plain") for problem in problems),
@@ -68,6 +68,11 @@ def measure(profile: Profile, seeds: Sequence[int], out: Path) -> dict[str, Any]
     value = {name: round(number, 4) for name, number in value.items()}
     return {"value": value, "passes": {line.name: line.holds(value[line.name]) for line in gate()},
             "n": len(problems), "seeds": dict(zip(map(str, seeds), rows, strict=True))}  # fmt: skip
+
+
+def _gain(rows: Sequence[dict[str, float]], name: str) -> float:
+    """Mean gain over the SFT policy, where it was measured."""
+    return statistics.mean(row[name] - row["greedy"] for row in rows if name in row)
 
 
 def _of_seed(profile: Profile, seed: int, out: Path, longer: bool) -> dict[str, float]:
@@ -82,8 +87,14 @@ def _of_seed(profile: Profile, seed: int, out: Path, longer: bool) -> dict[str, 
     row["nats"] = _nats(experiment, sft)
     row["base"] = greedy(base) if base else 0.0
     if longer:
-        twice = Experiment(profile.changed(sft={"epochs": 2 * profile.sft.epochs}), seed, out)
-        row["longer"] = greedy(twice.sft_policy(), twice)
+        problems, run = profile.problems, profile.iterations * profile.problems.prompts_per_iteration
+        changes = {
+            "longer": {"sft": {"epochs": 2 * profile.sft.epochs}},
+            "room": {"problems": {"demonstrations": problems.demonstrations + run}},
+        }
+        for name, change in changes.items():
+            other = Experiment(profile.changed(**change), seed, out)
+            row[name] = greedy(other.sft_policy(), other)
     return {name: round(number, 4) for name, number in row.items()}
 
 
