@@ -41,9 +41,8 @@ def in_study(study: Metrics, *arms: str) -> str:
     """Each of the arms against M-DPO, over the seeds of a study."""
     if not study:
         return "No study is kept here, so nothing is said over seeds."
-    told = (
-        compared(study.get("difference", "test", arm, against="mdpo"), ARMS[arm], "M-DPO") for arm in arms
-    )
+    found = {arm: study.get("difference", "test", arm, against="mdpo") for arm in arms}
+    told = (compared(one, ARMS[arm], "M-DPO") for arm, one in found.items())
     seeds = ", ".join(map(str, study.seeds()))
     return f"In the kept study (seeds {seeds}) {'; '.join(told)}."
 
@@ -134,13 +133,9 @@ def pairs(prompts: Mapping[str, int], writers: Mapping[str, int], lucky: int, re
 
 def preference(metrics: Metrics, study: Metrics, arm: str = "mdpo") -> Sentences:
     """06: this run's gain, the study's, and M-DPO's rivals, which may be ahead."""
-    gain = study.get("gain", "test", "mdpo")
-    over_seeds = (
-        f"over the study's seeds {compared(gain, 'M-DPO', 'SFT')}" if study else "no study is kept here"
-    )
     return (
         f"In this run {last_gain(metrics, arm)}.",
-        f"{over_seeds[0].upper()}{over_seeds[1:]}.",
+        f"Over the seeds of a study {compared(study.get('gain', 'test', 'mdpo'), 'M-DPO', 'SFT')}.",
         in_study(study, "raft", "dpo"),
     )
 
@@ -156,10 +151,8 @@ def reference(updated: Metric | None, low: Metric | None, study: Metrics) -> Sen
 
 def sampling(more: float, mixture: Metric | None, study: Metrics) -> Sentences:
     """08: points of coverage that the mixture adds, what it is worth, and the study's runs."""
-    word = "more" if more > 0 else "fewer"
-    covers = (
-        f"covers {abs(more):.1f} points {word} of the prompts than" if more else "covers as many prompts as"
-    )
+    points = f"{abs(more):.1f} points {'more' if more > 0 else 'fewer'} of the prompts than"
+    covers = f"covers {points}" if more else "covers as many prompts as"
     return (
         f"In this run the mixture {covers} the current policy alone (counted, without an interval).",
         f"After one iteration {compared(mixture, 'the mixture', 'the current policy alone')}.",
@@ -182,12 +175,10 @@ def report(run: Sequence[claims.JudgedClaim], study: Sequence[claims.JudgedClaim
 
 def real_model(differ: int, settings: int, lost: float, kept: Mapping[str, Metrics]) -> Sentences:
     """10: settings that differ, the share of the norm that four bits lose, and the runs of real models that are kept."""
-    told = [f"{name}: {last_gain(metrics)}" for name, metrics in kept.items()]
+    told = "; ".join(f"{name}: {last_gain(metrics)}" for name, metrics in kept.items())
     return (
         f"Sizes, rates and the way numbers are stored: {differ} of {settings} settings differ between the profiles, and "
         "none of them is the algorithm.",
         f"Four bits per frozen weight lose {100 * lost:.1f} % of a layer's norm; the adapter learns on top of what is left.",
-        f"What it gave on real problems: {'; '.join(told)}."
-        if told
-        else "No run of a real model is kept here.",
+        f"What it gave on real problems: {told or 'no run of a real model is kept here'}.",
     )

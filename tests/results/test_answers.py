@@ -47,7 +47,7 @@ def test_a_rival_that_is_ahead_is_said_to_be_ahead():
         "(100 test problems)."
     )
     assert unclear == (
-        "Over the study's seeds M-DPO is not shown to differ from SFT: +2.0 (-5.0 to +9.0) points."
+        "Over the seeds of a study M-DPO is not shown to differ from SFT: +2.0 (-5.0 to +9.0) points."
     )
     assert rivals == (
         "In the kept study (seeds 0, 1, 2) RAFT is above M-DPO: +4.0 (+1.0 to +7.0) points; "
@@ -67,7 +67,9 @@ def test_without_a_study_or_a_real_run_nothing_is_said_of_them():
         answers.sampling(0.0, None, Metrics()),
     ):
         assert "No study is kept here" in sentences[2]
-    assert answers.real_model(3, 9, 0.09, {})[2] == "No run of a real model is kept here."
+    assert answers.real_model(3, 9, 0.09, {})[2] == (
+        "What it gave on real problems: no run of a real model is kept here."
+    )
     assert "no run is kept here" in answers.start(50, (0.3, -0.4), Metrics())[2]
     assert "was not compared" in answers.theory(1e-8, Metrics(), Metrics())[2]
 
