@@ -176,6 +176,30 @@ def compute(options: Namespace, arms: Sequence[str], results: Any, tested: bool 
 
 
 @command(
+    "a run as one file, for others to start from",
+    option("run", type=Path, metavar="RUN"),
+    option("--out", type=Path, metavar="FILE", help="default RUN's name with .tar.gz"),
+)
+def pack_run(options: Namespace) -> None:
+    from mtdpo_lib.lessons import share
+
+    say_where(
+        "Packed", share.pack_run(options.run, options.out or Path(f"{options.run.resolve().name}.tar.gz"))
+    )
+
+
+@command(
+    "unpack such a file, so that notebooks find what it holds",
+    option("source", metavar="FILE_OR_URL"),
+    option("--out", type=Path, help="a new run folder (default runs/PROFILE-seedN, and what was set)"),
+)
+def fetch_run(options: Namespace) -> None:
+    from mtdpo_lib.lessons import share
+
+    say_where("Run", share.fetch_run(options.source, options.out))
+
+
+@command(
     "the paired difference of two runs: folders of `reproduce`, or a study's arms/NAME-seedN.json",
     option("one", type=Path, metavar="RUN_A"),
     option("other", type=Path, metavar="RUN_B"),

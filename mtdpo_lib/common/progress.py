@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 OnProgress = Callable[[int, int], None]  # what long work calls with (done, total)
 Say = Callable[[str], None]
+# What `Progress` says.
+LINE = re.compile(r"^.+: .+; (\d+ min )?\d+ s elapsed(, about .+ to go)?(\n|$)", re.MULTILINE)
 
 
 def say(line: str) -> None:

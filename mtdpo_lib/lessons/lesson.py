@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from IPython import get_ipython
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 
 from mtdpo_lib import __version__
 from mtdpo_lib.chat.show import to_html
@@ -114,6 +114,14 @@ class Lesson(Experiment):
             display(metric_table(self.metrics.select(unit="fraction")))
         print(f"Record: {file.relative_to(self.out)}")
 
+    def answer(self, sentences: Iterable[str]) -> None:
+        """Show the answer to the card's question, below what this profile may claim."""
+        lines = [
+            f"*Profile {self.profile.name} may claim {self.profile.claims}.*\n",
+            *(f"- {one}" for one in sentences),
+        ]
+        display(Markdown("\n".join(lines)))
+
 
 def injected_parameters() -> list[str]:
     """Names that papermill set in this notebook: it passes every one that it is given, after a word in its own log.
@@ -132,7 +140,9 @@ def metric_table(metrics: Sequence[Metric]) -> HTML:
     rows = []
     for metric in metrics:
         unit, seeds = "%" if metric.unit == "fraction" else metric.unit, ", ".join(map(str, metric.seeds))
-        rows.append((metric.name, metric.value_in_words(), metric.interval_in_words(), unit, metric.n, seeds))
+        rows.append(
+            (metric.full_name, metric.value_in_words(), metric.interval_in_words(), unit, metric.n, seeds)
+        )
     body = "".join(_html_row(row, "td") for row in rows)
     return HTML(f"<table><thead>{_html_row(head, 'th')}</thead><tbody>{body}</tbody></table>")
 

@@ -12,6 +12,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from mtdpo_lib.common.files import NOTEBOOKS, REFERENCE_RUNS, ROOT, read_json, write_json
+from mtdpo_lib.common.progress import LINE
 from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.lessons.run import find_notebooks, read_notebook
 from mtdpo_lib.results import figures, report, study_metrics
@@ -112,8 +113,8 @@ def refresh_notebooks(
 ) -> list[Path]:
     """Put the outputs of an executed run into the committed notebooks; their cells stay as they are.
 
-    Timestamps, papermill's metadata and the injected parameters are left out. Paths below the repository become
-    relative to it; any other local path is refused.
+    Timestamps, papermill's metadata, the injected parameters and lines of progress are left out. Paths below the
+    repository become relative to it; any other local path is refused.
 
     Args:
         run: the run folder.
@@ -153,7 +154,7 @@ def _refreshed(source: NotebookNode, executed: NotebookNode, name: str, run: Pat
     code = [pair for pair in zip(source.cells, cells, strict=True) if pair[0].cell_type == "code"]
     for count, (target, done) in enumerate(code, 1):
         target.execution_count = count
-        outputs = [_portable(output, name, run) for output in done.outputs]
+        outputs = [_portable(output, name, run) for output in map(_without_progress, done.outputs) if output]
         for output in outputs:
             if "execution_count" in output:
                 output["execution_count"] = count
@@ -161,6 +162,14 @@ def _refreshed(source: NotebookNode, executed: NotebookNode, name: str, run: Pat
     kept = {key: source.metadata[key] for key in ("kernelspec", "language_info") if key in source.metadata}
     source.metadata = nbformat.from_dict({**kept, "mtdpo": made_from(source)})
     return source
+
+
+def _without_progress(output: NotebookNode) -> NotebookNode | None:
+    """An output without the lines that only said how far long work was; None where nothing else is in it."""
+    if output.output_type != "stream":
+        return output
+    text = LINE.sub("", output.text)
+    return NotebookNode(output, text=text) if text.strip() else None
 
 
 def _portable(value: Any, name: str, run: Path) -> Any:

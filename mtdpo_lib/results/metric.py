@@ -12,6 +12,20 @@ from functools import cached_property
 from typing import Any
 
 DIGITS = 6  # what records keep of a number
+METHOD_WORDS = {"sft": "SFT", "mdpo": "M-DPO", "mkto": "M-KTO", "raft": "RAFT",
+                "dpo": "single-turn DPO", "kto": "single-turn KTO"}  # fmt: skip
+KIND_WORDS = {
+    "accuracy": "greedy accuracy", "sampled": "accuracy of samples", "gain": "gain over SFT",
+    "sampled-gain": "gain of samples over SFT", "theory/tv": "distance from the optimum",
+    "theory/bound-holds": "share of trajectories within the bound",
+    "theory/sample-exponent": "exponent of the sampling error",
+}  # fmt: skip
+
+
+def policy_in_words(policy: str) -> str:
+    """``M-DPO 2 fixed`` for ``mdpo-2-fixed``: a policy of a run."""
+    method, *rest = policy.split("-")
+    return " ".join([METHOD_WORDS.get(method, method), *rest])
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,13 @@ class Metric:
         where += "" if self.since is None else f"-minus-{self.since}"
         who = f"{self.policy}-minus-{self.against}" if self.against else self.policy
         return "/".join(part for part in (self.kind, where, who) if part)
+
+    @property
+    def full_name(self) -> str:
+        """What it measures, for people: ``gain over SFT, M-DPO 2``, ``greedy accuracy, SFT, on gsm-like``."""
+        who = " minus ".join(map(policy_in_words, filter(None, (self.policy, self.against))))
+        where = f"on {self.split}" if self.split not in ("", "test") else ""
+        return ", ".join(filter(None, (KIND_WORDS.get(self.kind, self.kind), who, where)))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the name, the numbers, and the fields that say something."""

@@ -21,7 +21,7 @@ ROOT = SITE.parents[1]
 
 
 def assemble(source: Path, data: dict[str, Any] | None) -> None:
-    """Write all pages into `source`: templates filled in, the lessons as they are, the reference of the library."""
+    """Write all pages into `source`: templates filled in, the lessons with their drawings, the reference of the library."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     names = contents.names() | {"rooms": api.rooms(), "data": data}
     for page in sorted(SITE.glob("*.md")):
@@ -29,6 +29,7 @@ def assemble(source: Path, data: dict[str, Any] | None) -> None:
         (source / page.name).write_text(filled, encoding="utf8")
     for lesson in sorted(SITE.parent.glob("[0-9][0-9]_*.ipynb")):
         shutil.copy(lesson, source)
+    shutil.copytree(SITE.parent / "drawings", source / "drawings")
     for room in api.rooms():
         (source / "api").mkdir(exist_ok=True)
         (source / "api" / f"{room}.rst").write_text(api.page(room), encoding="utf8")

@@ -97,15 +97,10 @@ def total_minutes() -> str:
 
 
 def folded(notebook: dict[str, Any]) -> dict[str, Any]:
-    """A notebook whose cells of parameters and setup are folded, and whose answers to a guess are hidden at first."""
-    guessed = False
+    """A notebook whose cells of parameters and setup are folded; what answers a guess has the tag for it already."""
     for cell in notebook["cells"]:
         tags = cell["metadata"].setdefault("tags", [])
         tags += [FOLDED[tag] for tag in tags if tag in FOLDED]
-        if cell["cell_type"] == "code":
-            if guessed and cell["outputs"]:
-                tags.append("hide-output")
-            guessed = "predict" in tags
     return notebook
 
 

@@ -61,3 +61,13 @@ def test_of_all_that_is_printed_only_the_progress_of_long_work_is_passed_on(cloc
         "SFT: 8 of 40 steps; 1 min 40 s elapsed, about 6 min 40 s to go",
         "SFT: 40 of 40 steps; 8 min 20 s elapsed",
     ]
+
+
+def test_lines_of_progress_are_known_and_nothing_else_is_taken_for_one(clock):
+    lines: list[str] = []
+    progress = Progress("rollouts of sft", "trajectories", say=lines.append)
+    for done in (100, 1000):
+        clock[0] += 50.0
+        progress(done, 1000)
+    text = "a result\n" + "\n".join(lines) + "\nanother: 5 s elapsed since\n"
+    assert module.LINE.sub("", text) == "a result\nanother: 5 s elapsed since\n"

@@ -554,7 +554,8 @@ def test_a_full_disk_is_one_sentence_wherever_it_is_met_and_with_room_the_run_go
 
 def test_outputs_are_taken_over_without_times_paths_or_the_injected_cell(tmp_path):
     folder, out = tmp_path / "notebooks", tmp_path / "out"
-    file = notebook(folder, "00_one", "print(out)", "1 + 1")
+    progress = "print('SFT: 4 of 40 steps; 40 s elapsed, about 6 min 00 s to go')"
+    file = notebook(folder, "00_one", f"print(out)\n{progress}", "1 + 1")
     assert publish.stale_notebooks(folder) == ["00_one"]
     assert run(folder, out)[0] == 0
     with pytest.raises(ValueError, match="Outputs come from profile cpu, seed 0"):

@@ -112,3 +112,14 @@ def test_one_sentence_says_what_numbers_rest_on():
 def test_kept_studies_say_what_their_metrics_are():
     kept = study_metrics.kept()
     assert len(kept) > 1000 and len({metric.name for metric in kept}) == len(kept)
+
+
+def test_a_metric_is_called_by_words_in_tables():
+    def named(kind, **fields):
+        return Metric(kind, 0.5, **fields).full_name
+
+    assert named("gain", split="test", arm="mdpo", iteration=2, policy="mdpo-2") == "gain over SFT, M-DPO 2"
+    assert named("accuracy", split="gsm-like", policy="sft") == "greedy accuracy, SFT, on gsm-like"
+    words = "difference, M-DPO 3 minus M-DPO 3 fixed"
+    assert named("difference", split="test", policy="mdpo-3", against="mdpo-3-fixed") == words
+    assert named("theory/sample-exponent") == "exponent of the sampling error"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from mtdpo_lib.results.figures.style import SMALL, SUITE_STYLES, Figure, Panel, policy_in_words
-from mtdpo_lib.results.metric import Metrics
+from mtdpo_lib.results.figures.style import SMALL, SUITE_STYLES, Figure, Panel
+from mtdpo_lib.results.metric import Metrics, policy_in_words
 
 Log = Sequence[Mapping[str, Any]]
 

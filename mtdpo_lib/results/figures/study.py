@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from mtdpo_lib.experiment.arms import ARMS, PASS_AT, known_arm
 from mtdpo_lib.results.claims import MARGIN, JudgedClaim
 from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY
-from mtdpo_lib.results.figures.style import DOTS, METHOD_WORDS, Figure, Panel, style_of
-from mtdpo_lib.results.metric import Metric, Metrics
+from mtdpo_lib.results.figures.style import DOTS, Figure, Panel, style_of
+from mtdpo_lib.results.metric import METHOD_WORDS, Metric, Metrics
 
 FACT_WORDS = {
     "accuracy": "greedy accuracy", "right": "right samples of the current policy",

@@ -46,8 +46,6 @@ SUITE_STYLES = {
     "gsm-like": (GREEN, "D"), "gsm8k": (GREEN, "D"), "math-like": (PURPLE, "^"), "math": (PURPLE, "^"),
 }  # fmt: skip
 DOTS: dict[str, Any] = {"marker": ".", "color": GREY, "alpha": 0.6, "markersize": 5, "linestyle": ""}
-METHOD_WORDS = {"sft": "SFT", "mdpo": "M-DPO", "mkto": "M-KTO", "raft": "RAFT",
-                "dpo": "single-turn DPO", "kto": "single-turn KTO"}  # fmt: skip
 
 
 class Panel(Axes):
@@ -220,12 +218,6 @@ class Figure(figure.Figure):
 def style_of(policy: str) -> Style:
     """Colour and marker of a method, the same in every figure."""
     return next((style for part, style in METHOD_STYLES.items() if part in policy), (BLACK, "o"))
-
-
-def policy_in_words(policy: str) -> str:
-    """``M-DPO 2 fixed`` for ``mdpo-2-fixed``: a policy of a run."""
-    method, *rest = policy.split("-")
-    return " ".join([METHOD_WORDS.get(method, method), *rest])
 
 
 def _interval_widths(metrics: Sequence[Metric]) -> list[list[float]]:

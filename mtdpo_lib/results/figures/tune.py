@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mtdpo_lib.results.figures.style import Figure, policy_in_words, style_of
+from mtdpo_lib.results.figures.style import Figure, style_of
+from mtdpo_lib.results.metric import policy_in_words
 
 
 def tuning(found: dict[str, Any]) -> Figure:
