@@ -86,9 +86,9 @@ def choose(
     """
     if temperature == 0:
         return logits.argmax(-1)
-    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    below = cumulative < uniform(seeds, positions)[:, None] * cumulative[:, -1:]
-    return below.sum(-1).clamp(max=logits.shape[-1] - 1)
+    cumulative = (logits / temperature).softmax(-1, dtype=torch.double).cumsum(-1)
+    drawn = torch.searchsorted(cumulative, uniform(seeds, positions)[:, None] * cumulative[:, -1:])
+    return drawn[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
 @dataclass
