@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 _BLOCK = re.compile(r"```python\n(.*?)(?:```|\Z)", re.DOTALL)
-# Finished rows leave the cache, and waiting ones come in, once they are this share of it: each time copies the cache.
+# Finished rows leave the cache, and waiting ones come in, once they are this share of it.
 LEAVE_SHARE = 0.1
 # From so many weights on, a step's time is reading them, and full steps are worth it. A tiny model's time is its cache,
 # which grows as wide for a new row as for the oldest (measured by tests/benchmarks/rollouts.py --places).
@@ -403,13 +403,18 @@ class _Batch:
         return output.logits[:, -1]
 
     def keep(self, indices: list[int]) -> None:
-        """Let all other rows go, and the columns that only they used."""
-        kept = torch.tensor(indices, device=self._model.device)
-        self._mask, self._seeds = self._mask[kept], self._seeds[kept]
-        unused = int(self._mask.any(0).int().argmax())
-        self._mask = self._mask[:, unused:]
-        self._replace(self._cache, lambda states: states[kept, :, unused:])
-        self.rows = [self.rows[index] for index in indices]
+        """Let all other rows go, and the columns that only they used; the last rows move to the places left free."""
+        count = len(indices)
+        free, moved = sorted({*range(count)} - {*indices}), [index for index in indices if index >= count]
+        for states in (self._mask, self._seeds):
+            states[free] = states[moved]
+        for place, index in zip(free, moved, strict=True):
+            self.rows[place] = self.rows[index]
+        self.rows, self._seeds = self.rows[:count], self._seeds[:count]
+        unused = int(self._mask[:count].any(0).int().argmax())
+        self._mask = self._mask[:count, unused:]
+        for layer in _layers(self._cache):
+            layer.keep(free, moved, count, unused)
 
     def admit(self, rows: list[_Row]) -> None:
         """Take in rows that are still at their prompts; a prompt that several share goes through the model once."""
@@ -432,24 +437,18 @@ class _Batch:
             columns = max(width, self._mask.shape[1])
             mask = torch.cat([_widen(self._mask, columns, 1), _widen(mask, columns, 1)])
             seeds = torch.cat([self._seeds, seeds])
-            states = iter([state for layer in _layers(self._cache) for state in (layer.keys, layer.values)])
-            self._replace(
-                cache, lambda new: torch.cat([_widen(next(states), columns, 2), _widen(new, columns, 2)])
-            )
+            for new, old in zip(_layers(cache), _layers(self._cache), strict=True):
+                new.keys = torch.cat([_widen(old.keys, columns, 2), _widen(new.keys, columns, 2)])
+                new.values = torch.cat([_widen(old.values, columns, 2), _widen(new.values, columns, 2)])
         self.rows, self._cache, self._mask, self._seeds = [*self.rows, *rows], cache, mask, seeds
-
-    @staticmethod
-    def _replace(cache: Cache, change: Callable[[Tensor], Tensor]) -> None:
-        """Change keys and values [rows, heads, columns, D] of every layer."""
-        for layer in _layers(cache):
-            layer.keys, layer.values = change(layer.keys), change(layer.values)
 
 
 class _Layer(Protocol):
-    """Keys and values of one layer of a cache that has been filled."""
+    """Keys and values [rows, heads, columns, D] of one layer of a cache that has been filled."""
 
     keys: Tensor
     values: Tensor
+    keep: Callable[[list[int], list[int], int, int], None]
 
 
 def _layers(cache: Cache) -> list[_Layer]:
