@@ -31,6 +31,16 @@ class RoomyLayer(DynamicLayer):
         self.values = self._appended("values", self.values, value_states)
         return self.keys, self.values
 
+    def keep(self, free: list[int], moved: list[int], rows: int, unused: int) -> None:
+        """Keep the first `rows` rows, after those at `moved` took the places `free`, and not the first `unused` columns."""
+        for name, (room, view) in self._rooms.items():
+            columns = view.shape[-2]
+            room[free, :, unused:columns] = view[moved, :, unused:]
+            room = room[:rows, :, unused:]
+            view = room[..., : columns - unused, :]
+            self._rooms[name] = room, view
+            setattr(self, name, view)
+
     def _appended(self, name: str, held: Tensor | None, new: Tensor) -> Tensor:
         before = 0 if held is None or not held.numel() else held.shape[-2]
         after = before + new.shape[-2]

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
@@ -24,6 +25,7 @@ from mtdpo_lib.common.progress import OnProgress, say
 from mtdpo_lib.common.seeds import stream, stream31
 from mtdpo_lib.problems import Problem, extract_boxed, is_correct
 from mtdpo_lib.profiles.sections import RolloutSettings
+from mtdpo_lib.rollout.lean import LeanStep, is_lean
 from mtdpo_lib.rollout.trajectory import Journal, Trajectory, Turn
 from mtdpo_lib.rollout.vllm import TurnRequest, TurnSampler
 from mtdpo_lib.sandbox import Calls, SandboxPool, Session, ToolResult
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 
 _BLOCK = re.compile(r"```python\n(.*?)(?:```|\Z)", re.DOTALL)
-# Finished rows leave the cache, and waiting ones come in, once they are this share of it: each time copies the cache.
+# Finished rows leave the cache, and waiting ones come in, once they are this share of it.
 LEAVE_SHARE = 0.1
 # From so many weights on, a step's time is reading them, and full steps are worth it. A tiny model's time is its cache,
 # which grows as wide for a new row as for the oldest (measured by tests/benchmarks/rollouts.py --places).
@@ -86,9 +88,9 @@ def choose(
     """
     if temperature == 0:
         return logits.argmax(-1)
-    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    below = cumulative < uniform(seeds, positions)[:, None] * cumulative[:, -1:]
-    return below.sum(-1).clamp(max=logits.shape[-1] - 1)
+    cumulative = (logits.float() / temperature).softmax(-1, dtype=torch.double).cumsum(-1)
+    drawn = torch.searchsorted(cumulative, uniform(seeds, positions)[:, None] * cumulative[:, -1:])
+    return drawn[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
 @dataclass
@@ -380,9 +382,9 @@ class _Batch:
     _mask: Tensor
     _seeds: Tensor
 
-    def __init__(self, model: PreTrainedModel, pad: int):
+    def __init__(self, model: PreTrainedModel, next_logits: _Logits, pad: int):
         self.rows: list[_Row] = []
-        self._model, self._pad = model, pad
+        self._model, self._next, self._pad = model, next_logits, pad
 
     def step(self, temperature: float) -> Iterable[tuple[int, float]]:
         """Feed every row's last token; the token that each row would sample next, and its -log pi in nats."""
@@ -390,26 +392,24 @@ class _Batch:
         lengths = torch.tensor([len(row.ids) for row in self.rows], device=device)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=1)
         last = torch.tensor([[row.ids[-1]] for row in self.rows], device=device)
-        logits = self._forward(last, self._mask, lengths[:, None] - 1, self._cache)
+        logits = self._next(last, self._mask, lengths[:, None] - 1, self._cache)
         tokens = choose(logits, temperature, self._seeds, lengths)
         nats = torch.nn.functional.cross_entropy(logits.float(), tokens, reduction="none")
         return zip(tokens.tolist(), nats.tolist(), strict=True)
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        output = self._model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
-        )  # fmt: skip
-        return output.logits[:, -1]
-
     def keep(self, indices: list[int]) -> None:
-        """Let all other rows go, and the columns that only they used."""
-        kept = torch.tensor(indices, device=self._model.device)
-        self._mask, self._seeds = self._mask[kept], self._seeds[kept]
-        unused = int(self._mask.any(0).int().argmax())
-        self._mask = self._mask[:, unused:]
-        self._replace(self._cache, lambda states: states[kept, :, unused:])
-        self.rows = [self.rows[index] for index in indices]
+        """Let all other rows go, and the columns that only they used; the last rows move to the places left free."""
+        count = len(indices)
+        free, moved = sorted({*range(count)} - {*indices}), [index for index in indices if index >= count]
+        for states in (self._mask, self._seeds):
+            states[free] = states[moved]
+        for place, index in zip(free, moved, strict=True):
+            self.rows[place] = self.rows[index]
+        self.rows, self._seeds = self.rows[:count], self._seeds[:count]
+        unused = int(self._mask[:count].any(0).int().argmax())
+        self._mask = self._mask[:count, unused:]
+        for layer in _layers(self._cache):
+            layer.keep(free, moved, count, unused)
 
     def admit(self, rows: list[_Row]) -> None:
         """Take in rows that are still at their prompts; a prompt that several share goes through the model once."""
@@ -423,7 +423,7 @@ class _Batch:
         ids = torch.tensor(padded, device=device)
         mask = torch.tensor([[0] * free + [1] * (width - free) for free in padding], device=device)
         cache = roomy_cache()
-        self._forward(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
+        _forward(self._model, ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
         index = {prompt: index for index, prompt in enumerate(prompts)}
         owner = torch.tensor([index[tuple(row.ids[:-1])] for row in rows], device=device)
         cache.batch_select_indices(owner)
@@ -432,24 +432,30 @@ class _Batch:
             columns = max(width, self._mask.shape[1])
             mask = torch.cat([_widen(self._mask, columns, 1), _widen(mask, columns, 1)])
             seeds = torch.cat([self._seeds, seeds])
-            states = iter([state for layer in _layers(self._cache) for state in (layer.keys, layer.values)])
-            self._replace(
-                cache, lambda new: torch.cat([_widen(next(states), columns, 2), _widen(new, columns, 2)])
-            )
+            for new, old in zip(_layers(cache), _layers(self._cache), strict=True):
+                new.keys = torch.cat([_widen(old.keys, columns, 2), _widen(new.keys, columns, 2)])
+                new.values = torch.cat([_widen(old.values, columns, 2), _widen(new.values, columns, 2)])
         self.rows, self._cache, self._mask, self._seeds = [*self.rows, *rows], cache, mask, seeds
-
-    @staticmethod
-    def _replace(cache: Cache, change: Callable[[Tensor], Tensor]) -> None:
-        """Change keys and values [rows, heads, columns, D] of every layer."""
-        for layer in _layers(cache):
-            layer.keys, layer.values = change(layer.keys), change(layer.values)
 
 
 class _Layer(Protocol):
-    """Keys and values of one layer of a cache that has been filled."""
+    """Keys and values [rows, heads, columns, D] of one layer of a cache that has been filled."""
 
     keys: Tensor
     values: Tensor
+    keep: Callable[[list[int], list[int], int, int], None]
+
+
+_Logits = Callable[["Tensor", "Tensor", "Tensor", "Cache"], "Tensor"]
+
+
+def _forward(model: PreTrainedModel, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+    """Logits [N, V] behind the last of new tokens [N, T], which join the cache."""
+    output = model(
+        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+        logits_to_keep=1,
+    )  # fmt: skip
+    return output.logits[:, -1]
 
 
 def _layers(cache: Cache) -> list[_Layer]:
@@ -469,14 +475,15 @@ def _decode(
 ) -> None:
     """Decode the rows to their ends, in place, at most `places` of them at a time."""
     pad = require_padding(work.chat.tokenizer)
-    batch, asked, finished = _Batch(model, pad), deque[_Asked](), places
     refills = model.num_parameters() >= REFILL_WEIGHTS
+    next_logits = partial(_forward, model) if refills or not is_lean(model) else LeanStep(model)
+    batch, asked, finished = _Batch(model, next_logits, pad), deque[_Asked](), places
     while not stopped.is_set():
         if finished >= LEAVE_SHARE * (len(batch.rows) or 1):
             running = [index for index, row in enumerate(batch.rows) if not row.stop]
             work.finish([row for row in batch.rows if row.stop])
             if not running:
-                batch = _Batch(model, pad)
+                batch = _Batch(model, next_logits, pad)
             elif len(running) < len(batch.rows):
                 batch.keep(running)
             free = min(places - len(batch.rows), len(waiting))

@@ -195,7 +195,8 @@ def test_a_tuning_makes_its_start_once_and_asks_no_test_problem(tmp_path):
     assert len(names) == 5 * 4 * 2, "every method has as many settings"
     plan = Study("smoke", SMALLEST, [900], names, tmp_path, tested=False).plan()
     assert dict(plan.missing) == {
-        "base": 1, "demonstrations": 1, "sft": 1, "rollouts": 1, "pairs": 1, "training": 40, "selection": 40, "evaluation": 1,
+        "base": 1, "demonstrations": 1, "sft": 1, "rollouts": 1, "pairs": 1, "training": 40, "selection": 40,
+        "evaluation": 1,
     }  # fmt: skip
 
 

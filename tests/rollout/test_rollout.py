@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from support import log_probability
-from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen3Config
 
 from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.common.files import CorruptData
@@ -24,6 +25,8 @@ from mtdpo_lib.rollout import (
     save_trajectories,
     uniform,
 )  # fmt: skip
+from mtdpo_lib.rollout.cache import roomy_cache
+from mtdpo_lib.rollout.lean import LeanStep, is_lean
 from mtdpo_lib.sandbox import Calls
 
 SIZE = {
@@ -149,6 +152,34 @@ def test_rows_of_any_age_share_a_step_in_other_models(overfit, pool, smoke, conf
         assert one.ids == plain_loop(other, pool, problem, one.sample, settings, 2.0)
 
 
+@torch.inference_mode()
+def test_a_lean_step_gives_the_logits_of_transformers():
+    """With a merged adapter, padding, steps beyond the cache's first room, and rows that go in between."""
+    torch.manual_seed(0)
+    adapter = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    adapted = get_peft_model(AutoModelForCausalLM.from_config(LlamaConfig(**SIZE)), adapter)
+    assert not is_lean(adapted.get_base_model())
+    model = adapted.merge_and_unload().eval()
+    assert is_lean(model)
+    step, cache, lengths = LeanStep(model), roomy_cache(), [5, 12, 9, 3]
+    rows = [torch.randint(400, (length + 80,)) for length in lengths]
+    ids = torch.stack([torch.cat([torch.zeros(12 - n), row[:n]]) for n, row in zip(lengths, rows)]).long()
+    mask = torch.stack([torch.arange(12) >= 12 - n for n in lengths])
+    model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), past_key_values=cache)
+    for number in range(80):
+        if number == 40:  # the second row goes; only it reached the first three columns
+            for layer in cache.layers:
+                layer.keep([1], [3], 3, 3)
+            rows, lengths, mask = [rows[0], rows[3], rows[2]], [5, 3, 9], mask[[0, 3, 2], 3:]
+        last = torch.stack([row[n + number] for n, row in zip(lengths, rows)])[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        found = step(last, mask, torch.tensor(lengths)[:, None] + number, cache)
+        for one, n, row in zip(found, lengths, rows):
+            torch.testing.assert_close(
+                one, model(row[None, : n + number + 1]).logits[0, -1], rtol=1e-4, atol=1e-4
+            )
+
+
 def test_places_are_filled_at_once_and_samples_share_their_prompt(overfit, pool, smoke, monkeypatch):
     model = overfit[0]
     sizes, forward = [], model.forward
@@ -157,6 +188,12 @@ def test_places_are_filled_at_once_and_samples_share_their_prompt(overfit, pool,
         sizes.append(tuple(named["input_ids"].shape))
         return forward(*arguments, **named)
 
+    def lean(step, ids, *others):
+        sizes.append(tuple(ids.shape))
+        return lean_step(step, ids, *others)
+
+    lean_step = LeanStep.__call__
+    monkeypatch.setattr(LeanStep, "__call__", lean)
     monkeypatch.setattr(model, "forward", noted)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     found = {}
@@ -252,11 +289,11 @@ def test_the_tool_runs_while_the_header_of_its_turn_is_fed(overfit, pool, smoke,
         )
     header = len(ChatFormat(tokenizer).tool_header)
     steps, started, waited = [0], [], []
-    forward, start_many, results = model.forward, pool.start_many, Calls.results
+    step, start_many, results = engine._Batch.step, pool.start_many, Calls.results
 
-    def counted(*arguments, **named):
+    def counted(*arguments):
         steps[0] += 1
-        return forward(*arguments, **named)
+        return step(*arguments)
 
     def start(calls):
         started.append(steps[0])
@@ -266,7 +303,7 @@ def test_the_tool_runs_while_the_header_of_its_turn_is_fed(overfit, pool, smoke,
         waited.append(steps[0])
         return results(calls)
 
-    monkeypatch.setattr(model, "forward", counted)
+    monkeypatch.setattr(engine._Batch, "step", counted)
     monkeypatch.setattr(pool, "start_many", start)
     monkeypatch.setattr(Calls, "results", collected)
     found = rollout(model, tokenizer, problems, 1, smoke.rollout, pool, policy="p", seed=0, temperature=0.0)

@@ -13,8 +13,8 @@ from mtdpo_lib.problems.composed.generate import make_demonstrations, make_probl
 from mtdpo_lib.problems.composed.plan import Plan, values
 from mtdpo_lib.problems.composed.teacher import MOST_WORDINGS, imports
 
-# Share of each. Longer plans are left to SFT: with 14,000 problems of all levels, perfect demonstrations of 720 fresh problems
-# taught nothing more, and no method could gain from its own samples of them.
+# Share of each. Longer plans are left to SFT: a base that had seen 14,000 problems of all levels left no method anything to
+# gain (data/reference_runs/cpu/first_base).
 LEVELS = {1: 0.8, 2: 0.2}
 
 
