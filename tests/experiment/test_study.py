@@ -204,7 +204,8 @@ def test_a_tuning_makes_its_start_once_and_asks_no_test_problem(tmp_path):
 UNTRAINED = [
     "iterations=1", "problems.demonstrations=24", "problems.prompts_per_iteration=6", "problems.development=2",
     "problems.test=2", "sft.epochs=1", "sft.early_epochs=1", "preference.checkpoints=1", "preference.batch_size=2",
-    "rollout.max_new_tokens=12",
+    "rollout.max_new_tokens=12", "model.base=tiny", "model.vocabulary=512", "model.hidden=96", "model.layers=3",
+    "model.heads=4", "model.intermediate=256",
 ]  # fmt: skip
 
 
