@@ -217,7 +217,7 @@ class Made(Product):
 
 
 # A clone, its parts, and a root.
-NO_RUNS = (".", "data", "notebooks", "data/reference_runs/cpu/seed0", "/")
+NO_RUNS = (".", "data", "notebooks", "data/reference_runs/habits/seed0", "/")
 
 
 def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
@@ -249,7 +249,10 @@ def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
             "x.gguf does not exist: give model.base",
         ),
         (["combine", "nowhere", "--out", "nowhere"], "is not a run folder"),
-        (["combine", "data/reference_runs/cpu/seed0", "--out", "LICENSE/x"], "Not a directory: 'LICENSE/x'"),
+        (
+            ["combine", "data/reference_runs/habits/seed0", "--out", "LICENSE/x"],
+            "Not a directory: 'LICENSE/x'",
+        ),
         (["figures", "--out", "LICENSE/x"], "Not a directory: 'LICENSE/x/cpu'"),
         (["gsm8k", "nowhere"], "There is no GSM8K folder 'nowhere': set problems.gsm8k_dir or"),
     ],
