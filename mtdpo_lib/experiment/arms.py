@@ -116,25 +116,25 @@ ARMS: dict[str, Arm] = {
     for arm in (
         Arm("mdpo-5", "five iterations of M-DPO", BASE, iterations=5, often=ALL_OF_FIVE),
         Arm("raft-5", "five iterations of RAFT", "mdpo-5", (_RAFT,), iterations=5, often=ALL_OF_FIVE),
-        Arm("mdpo", "M-DPO as the paper runs it: updated reference, mixture sampling", BASE, often=FIRST_AND_LAST),
+        Arm("mdpo", "M-DPO: as the paper runs it, updated reference, mixture sampling", BASE, often=FIRST_AND_LAST),
         Arm("mkto", "M-KTO", changes=(_method("mkto"),)),
         Arm("raft", "RAFT: right trajectories only", changes=(_RAFT,)),
         Arm("dpo", "single-turn DPO: the tool's output is scored", changes=(_DPO,)),
         Arm("kto", "single-turn KTO: the tool's output is scored", "mkto", (_method("kto"),)),
-        Arm("fixed", "the SFT policy stays the reference", changes=(section("preference", reference="fixed"),),
+        Arm("fixed", "a fixed reference: the SFT policy stays it", changes=(section("preference", reference="fixed"),),
             often=FIRST_AND_LAST),
         Arm("on-policy", "all samples from the current policy", changes=(_on_policy,)),
         Arm("replicate", "M-DPO with other random numbers in sampling", changes=(section("rollout", replicate=1),)),
         Arm("eta-low", "a tenth of the KL coefficient", changes=(times_eta(0.1),)),
         Arm("eta-high", "five times the KL coefficient", changes=(times_eta(5.0),)),
-        Arm("n-3", "a third of the samples a prompt",
+        Arm("n-3", "a third of the samples per prompt",
             changes=(section("rollout", samples_current=2, samples_previous=1),)),
-        Arm("n-18", "twice the samples a prompt",
+        Arm("n-18", "twice the samples per prompt",
             changes=(section("rollout", samples_current=12, samples_previous=6),)),
         Arm("nll", "with an NLL term that at first pulls as much as the DPO term", changes=(_NLL,)),
         Arm("random-step", "a random one of the kept steps instead of the best on development prompts",
             changes=(section("preference", checkpoint_choice="random"),)),
-        Arm("raft-3", "one iteration of RAFT with up to three right trajectories a prompt", BASE,
+        Arm("raft-3", "one iteration of RAFT with up to three right trajectories per prompt", BASE,
             (_RAFT, section("pairs", right_per_prompt=3)), iterations=1),
         Arm("noisy", f"one iteration with a tool that is one off with probability {NOISE}", BASE,
             (_NOISY,), iterations=1),
@@ -151,7 +151,7 @@ ARMS: dict[str, Arm] = {
               _logs(lines, _DPO), iterations=1) for lines in LOGS),
     )
 }  # fmt: skip
-# pass@n, Figure 2: samples a question, at a temperature, on some test problems, of few an eighth; and the n that are told.
+# pass@n, Figure 2: samples per question, at a temperature, on some test problems (an eighth of few), and the n that are told
 PASS_SAMPLES, PASS_TEMPERATURE, PASS_PROBLEMS, PASS_SHARE = 64, 0.7, 60, 8
 PASS_AT = (1, 2, 4, 8, 16, 32, 64)
 # Differences beside those of each arm and its rival: in accuracy after the last iteration, after the first one, and in the
@@ -228,6 +228,25 @@ def known_arm(name: str) -> Arm:
     ('mkto', 'mdpo')
     """
     return ARMS.get(name) or Arm(name, "M-DPO with settings of one's own")
+
+
+def in_full(name: str) -> str:
+    """What an arm is, without "the same", which means the arm that it is compared with.
+
+    >>> in_full("underfit-nll")
+    'one iteration from an SFT that was stopped early with the NLL term'
+    """
+    arm = known_arm(name)
+    return arm.what.replace("the same", ARMS[arm.against].what, 1) if arm.against in ARMS else arm.what
+
+
+def in_few_words(name: str) -> str:
+    """What an arm is, in few words; the name of one that was written on a command line.
+
+    >>> in_few_words("mdpo"), in_few_words("sft"), in_few_words("lr-low")
+    ('M-DPO', 'SFT', 'lr-low')
+    """
+    return in_full(name).partition(":")[0] if name in ARMS else {BASE: "SFT"}.get(name, name)
 
 
 def parse_arms(text: str, new: Sequence[str] = ()) -> list[str]:

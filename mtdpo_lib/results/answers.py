@@ -10,17 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mtdpo_lib.experiment.arms import in_few_words
 from mtdpo_lib.results import claims
 from mtdpo_lib.results.metric import Metric, Metrics, in_words
 
 Sentences = tuple[str, str, str]
 EXACT = 1e-6  # of a total variation that is zero but for the optimiser's rounding
-ARMS = {  # an arm of the study, as an answer calls it
-    "mdpo": "M-DPO", "raft": "RAFT", "dpo": "single-turn DPO", "fixed": "a fixed reference",
-    "eta-low": "a tenth of the KL coefficient", "eta-high": "five times the KL coefficient",
-    "on-policy": "sampling from the current policy only", "n-3": "a third of the samples per prompt",
-    "n-18": "twice the samples per prompt",
-}  # fmt: skip
 
 
 def compared(metric: Metric | None, ours: str, theirs: str) -> str:
@@ -42,7 +37,7 @@ def in_study(study: Metrics, *arms: str) -> str:
     if not study:
         return "No study is kept here, so nothing is said over seeds."
     found = {arm: study.get("difference", "test", arm, against="mdpo") for arm in arms}
-    told = (compared(one, ARMS[arm], "M-DPO") for arm, one in found.items())
+    told = (compared(one, in_few_words(arm), "M-DPO") for arm, one in found.items())
     seeds = ", ".join(map(str, study.seeds()))
     return f"In the kept study (seeds {seeds}) {'; '.join(told)}."
 
@@ -144,7 +139,7 @@ def reference(updated: Metric | None, low: Metric | None, study: Metrics) -> Sen
     """07: the updated reference against the fixed one, and a tenth of eta against eta, here and over seeds."""
     return (
         f"In this run, after one iteration, {compared(updated, 'the updated reference', 'the fixed one')}.",
-        f"In iteration 1 {compared(low, ARMS['eta-low'], 'the whole')}.",
+        f"In iteration 1 {compared(low, in_few_words('eta-low'), 'the whole')}.",
         in_study(study, "fixed", "eta-low", "eta-high"),
     )
 

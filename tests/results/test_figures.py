@@ -316,7 +316,7 @@ def test_a_study_counts_the_arms_whose_interval_lies_above_zero():
 def test_iterations_and_doses_are_told_by_their_paired_differences():
     figure = FIGURES["over iterations"]()
     assert title(figure) == (
-        "After iteration 3, right samples of the current policy, paired: the SFT policy stays the reference, minus M-DPO "
+        "After iteration 3, right samples of the current policy, paired: a fixed reference, minus M-DPO "
         "+6.0 (+1.0 to +11.0); single-turn KTO, minus M-KTO +1,200.0 (+1,195.0 to +1,205.0)"
     )
     assert [axes.get_title().split("\n")[1] for axes in figure.panels] == [

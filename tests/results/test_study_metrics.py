@@ -43,7 +43,7 @@ def test_results_are_paired_over_seeds_and_questions(tmp_path):
     assert (difference["value"], difference["low"]) == (pytest.approx(value), pytest.approx(low, abs=1e-6))
     assert (difference["high"], difference["seeds"]) == (pytest.approx(high, abs=1e-6), [0, 1])
     assert found["claim/mdpo-sft"]["value"] == pytest.approx(5 / 8)
-    assert "fixed | the SFT policy stays" in (tmp_path / "report.md").read_text()
+    assert "fixed | a fixed reference: " in (tmp_path / "report.md").read_text()
     assert (tmp_path / "figures" / "arms.png").exists()
 
 
@@ -230,7 +230,7 @@ def test_a_first_plan_is_projected_from_the_kept_study(tmp_path, undrawn):
     study_metrics.keep(out, reference)  # a study whose stages are gone keeps the times that are known
     known = study_metrics.kept_seconds("smoke", reference)
     assert known == {"sft": 20.0}
-    kinds = ("demonstrations", "rollouts", "pairs", "training", "selection", "evaluation", "samples")
+    kinds = ("base", "demonstrations", "rollouts", "pairs", "training", "selection", "evaluation", "samples")
     known |= dict.fromkeys(kinds, 1.0)
     plan = Study("smoke", ["iterations=1"], [0], ["mdpo"], tmp_path / "new", known).plan()
     assert plan.seconds == 20.0 + sum(plan.missing.values()) - plan.missing["sft"]
@@ -261,7 +261,7 @@ def test_a_study_of_a_budget_is_kept_beside_its_runs_and_other_settings_are_refu
     ]
     block = readme.arms_text(home.parent)
     assert "n = 4 test problems, one seed (0): indicative; 95% intervals over questions." in block
-    assert "| mdpo | M-DPO as the paper runs it" in block and "75.0" in block and "+50.0" in block
+    assert "| mdpo | M-DPO: as the paper runs it" in block and "75.0" in block and "+50.0" in block
     assert "`python -m mtdpo_lib study --profile small --arms mdpo,raft --set budget=reduced`." in block
     record(out, "mdpo", 0, "1101", profile="small", settings="preference.eta=0.1")
     (out / "arms" / "raft-seed0.json").unlink()

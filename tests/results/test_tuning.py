@@ -61,9 +61,9 @@ def test_the_setting_follows_from_the_rule(swept, capsys):
     assert row["seeds"] == [900, 901] and row["development"] == [[0.5, 0.55, 0.62], [0.5, 0.57, 0.64]]
     assert len(found["tried"]) == 13 and (swept / "figures" / "tuning.png").exists()
     said = capsys.readouterr().out
-    assert "mdpo: learning_rate 0.0003, eta 0.5 (63.0 % of 240 development problems)" in said
+    assert "mdpo: learning_rate 0.0003, eta 0.5 (63.0 % of 500 development problems)" in said
     assert (
-        "raft: learning_rate 0.0003, raft_rows 1 (60.0 % of 240 development problems; its rate is the last"
+        "raft: learning_rate 0.0003, raft_rows 1 (60.0 % of 500 development problems; its rate is the last"
         in said
     )
 

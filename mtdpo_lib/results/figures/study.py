@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.lines import Line2D
 
-from mtdpo_lib.experiment.arms import ARMS, PASS_AT, known_arm
+from mtdpo_lib.experiment.arms import PASS_AT, in_few_words, in_full, known_arm
 from mtdpo_lib.results.claims import MARGIN, JudgedClaim
 from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY
 from mtdpo_lib.results.figures.style import DOTS, Figure, Panel, style_of
-from mtdpo_lib.results.metric import METHOD_WORDS, Metric, Metrics
+from mtdpo_lib.results.metric import Metric, Metrics
 
 FACT_WORDS = {
     "accuracy": "greedy accuracy", "right": "right samples of the current policy",
@@ -31,14 +31,14 @@ NOTHING = "Nothing measured yet"
 CLAIM_UNITS = {"fraction": "difference (points)", "nats": "log-ratio to the reference (nats)"}
 
 
-def arms(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
+def arms(metrics: Metrics, names: Iterable[str]) -> Figure:
     """What each arm of a study gives and what it costs: accuracy, gain over SFT, tokens sampled and trained on.
 
     Args:
         metrics: of a study.
-        labels: arm to its words, in the order shown; arms without an accuracy are left out.
+        names: of the arms, in the order shown; those without an accuracy are left out.
     """
-    shown = metrics.with_gains(labels)
+    shown = metrics.with_gains(names)
     fig = Figure.of([accuracy for accuracy, _ in shown.values()], (6.5, 1.5 + 0.6 * len(shown)))
     words = ["greedy accuracy (%)", "gain over SFT (points)", "million tokens"]
     _, middle, right = fig.row(3, True, xlabel=words, width_ratios=(3, 3, 2))
@@ -47,7 +47,7 @@ def arms(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
         costs = (metrics.get("cost", f"{label}-tokens", name) for name in shown)
         parts.append((label, [cost.value / 1e6 if cost else 0.0 for cost in costs], colour, hatch))
     right.stacked([""] * len(shown), parts, height=0.3)
-    fig.across([_in_full(name, labels[name]) for name in shown], shown.values())
+    fig.across([in_full(name) for name in shown], shown.values())
     middle.zero_line(across=False)
     gained = sum(gain is not None and (gain.low or 0) > 0 for _, gain in shown.values())
     return fig.titled(f"{gained} of {len(shown)} are shown to gain over their SFT policy", above=True)
@@ -117,7 +117,9 @@ def over_iterations(metrics: Metrics, facts: Sequence[str], arms: Sequence[str])
     for axes, (fact, own) in zip(fig.panels, levels.items(), strict=True):
         unit = own[min(own)].unit
         values = ", ".join(metric.value_in_words() for metric in own.values())
-        axes.title.set_text(f"{FACT_WORDS[fact]}\n{_short(base)}: {values} {unit.replace('fraction', '%')}")
+        axes.title.set_text(
+            f"{FACT_WORDS[fact]}\n{in_few_words(base)}: {values} {unit.replace('fraction', '%')}"
+        )
         axes.set(xlabel="iteration", ylabel=f"difference ({unit.replace('fraction', 'points')})")
         _differences(axes, metrics, fact, [arm for arm in arms if arm != base])
     for axes in spare:
@@ -145,20 +147,8 @@ def _differences(axes: Panel, metrics: Metrics, fact: str, arms: Sequence[str]) 
     axes.whole_steps()
 
 
-def _in_full(arm: str, words: str) -> str:
-    """An arm's words without "the same", which means the arm that it is compared with."""
-    rival = known_arm(arm).against
-    return words.replace("the same", known_arm(rival).what, 1) if rival in ARMS else words
-
-
-def _short(arm: str) -> str:
-    """What an arm is, in few words."""
-    full = _in_full(arm, ARMS[arm].what).partition(":")[0] if arm in ARMS else arm
-    return METHOD_WORDS.get(arm, full)
-
-
 def _minus(arm: str) -> str:
-    return f"{_short(arm)}, minus {_short(known_arm(arm).against)}"
+    return f"{in_few_words(arm)}, minus {in_few_words(known_arm(arm).against)}"
 
 
 def _by_iteration(metrics: Metrics, fact: str, arm: str, against: str = "") -> dict[int, Metric]:
@@ -183,7 +173,7 @@ def pass_at_n(metrics: Metrics, labels: Mapping[str, str]) -> Figure:
     ends = []
     for number, (name, points) in enumerate(curves.items()):
         aside = {n * 1.06**number: metric for n, metric in points.items()}  # intervals side by side
-        label = _short(labels[name])
+        label = in_few_words(labels[name])
         axes.line(aside, style_of(name.rpartition("/")[2]), label)
         first, last = (points[n].value_in_words() for n in (min(points), max(points)))
         ends.append(f"{label} {first} to {last} %")
@@ -211,13 +201,15 @@ def gain_by_start(metrics: Metrics, arms: Sequence[str]) -> Figure:
     axes = fig.panel("SFT policy, greedy accuracy (%)", "gain after the last iteration (points)")
     for arm, pairs in points.items():
         colour, marker = style_of(arm)
-        axes.plot(*zip(*pairs, strict=True), color=colour, marker=marker, linestyle="", label=_short(arm))
+        axes.plot(
+            *zip(*pairs, strict=True), color=colour, marker=marker, linestyle="", label=in_few_words(arm)
+        )
     axes.zero_line()
     title = "No seeds yet"
     for arm, pairs in list(points.items())[:1]:
         start, gain = zip(*pairs, strict=True)
         spread = f"gains of {min(gain):+.1f} to {max(gain):+.1f} points"
-        title = f"{_short(arm)}: {spread} from SFT policies of {min(start):.1f} to {max(start):.1f} %"
+        title = f"{in_few_words(arm)}: {spread} from SFT policies of {min(start):.1f} to {max(start):.1f} %"
     return fig.titled(title, above=True)
 
 
