@@ -106,8 +106,8 @@ _OTHER_BASES = (  # sec. 3.1: what differs for the other bases
 
 PROFILES = {profile.name: profile for profile in (_SMOKE, _CPU, _HABITS, _SMALL, _PAPER, *_OTHER_BASES)}
 
-# Two threads of a tiny model wait for each other: on a shared machine a step of SFT took 1.1 s with two and 0.5 s with one.
-# Another number also changes the last digits, so that a run and a study have the same.
+# Two threads of a tiny model wait for each other where a machine is shared. Another number also changes the last digits, so
+# runs and studies have the same.
 TINY_THREADS = 1
 
 

@@ -12,6 +12,7 @@ from mtdpo_lib.common.files import QUESTIONS, REFERENCE_RUNS, ROOT, read_text, w
 from mtdpo_lib.experiment.arms import ARMS, PLANNED_SEEDS
 from mtdpo_lib.experiment.study import Study
 from mtdpo_lib.profiles import get_profile
+from mtdpo_lib.profiles.presets import TUNED
 from mtdpo_lib.results import claims, study_metrics
 from mtdpo_lib.results.metric import Metrics
 from mtdpo_lib.results.paper import PAPER_BASE
@@ -21,6 +22,7 @@ from mtdpo_lib.results.tables import markdown_table, result_rows, results_captio
 README = ROOT / "README.md"
 REFERENCE = REFERENCE_RUNS / "cpu"  # the runs and the study that the README shows
 CLAIMS_PAGE = "claims.md"  # beside them
+UNTUNED = "Its settings are the profile's own, before any `python -m mtdpo_lib tune`."
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -88,6 +90,7 @@ def _basis(home: Path) -> list[str]:
     return [
         f"{results_caption(runs.metrics)} Gains are paired with SFT, in points. Paper: {PAPER_BASE}, table 1.",
         f"Profile {kind}; the notebooks took {took}.",
+        *([] if run["profile"] in TUNED else [UNTUNED]),
     ]
 
 

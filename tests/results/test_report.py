@@ -8,7 +8,17 @@ import pytest
 
 from mtdpo_lib.common.files import write_json
 from mtdpo_lib.lessons import publish
-from mtdpo_lib.results import Metric, Metrics, paper_rows, readme, report, result_rows, stats, study_metrics
+from mtdpo_lib.results import (
+    Metric,
+    Metrics,
+    claims,
+    paper_rows,
+    readme,
+    report,
+    result_rows,
+    stats,
+    study_metrics,
+)
 
 POLICIES = {"sft": ("sft", 0), "mdpo-1": ("mdpo", 1), "mdpo-2": ("mdpo", 2), "mdpo-2-fixed": ("mdpo", 2)}
 
@@ -292,6 +302,22 @@ def test_all_figures_are_redrawn_from_kept_records_alone(tmp_path, capsys):
     assert (home / readme.CLAIMS_PAGE).read_text() == text
     assert readme.update_readme(check=True, readme=page, reference=home)
     assert (out / home.name / "figures" / "accuracy_by_iteration.png").is_file()
+
+
+def test_an_unfinished_study_says_so_until_the_planned_seeds_are_done(tmp_path, monkeypatch):
+    home = publish.keep([run_folder(tmp_path / "run")], tmp_path / "reference")
+    keep_study(home)  # seed 0, one primary claim
+    monkeypatch.delitem(readme.PLANNED_SEEDS, home.name)
+    assert "The study is not finished" not in readme.claims_page(home), "none is planned"
+    monkeypatch.setitem(readme.PLANNED_SEEDS, home.name, range(2))
+    assert "not finished**: 0 of the 2 seeds that were planned" in readme.claims_page(home), (
+        "five are not measured"
+    )
+    judged = claims.judge(study_metrics.kept(home.name, home.parent), "trends")
+    measured = [row for row in judged if row.claim.kind == "primary" and row.measured]
+    assert "1 of the 2 seeds" in readme._still_planned(home.name, measured)
+    monkeypatch.setitem(readme.PLANNED_SEEDS, home.name, range(1))
+    assert readme._still_planned(home.name, measured) == ""
 
 
 def test_only_complete_plain_runs_are_kept(tmp_path):
