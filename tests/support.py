@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, KTOConfig
 
 from mtdpo_lib.chat.roles import RoleTokens
+from mtdpo_lib.common.files import read_jsonl, write_jsonl
 from mtdpo_lib.models.tiny import train_tokenizer
 from mtdpo_lib.problems import Demonstration, Problem
 from mtdpo_lib.rollout import Trajectory, Turn
@@ -169,13 +170,13 @@ def judged(rollouts, verdict):
         verdict: says of a problem's and a sample's number, counted as they come, whether it is right.
     """
     file = rollouts.path / "trajectories.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = read_jsonl(file)
     problems = {name: number for number, name in enumerate(dict.fromkeys(row["problem_id"] for row in rows))}
     seen = dict.fromkeys(problems, 0)
     for row in rows:
         row["correct"] = verdict(problems[row["problem_id"]], seen[row["problem_id"]])
         seen[row["problem_id"]] += 1
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(file, rows)
     manifest = rollouts.path / "manifest.json"
     facts = json.loads(manifest.read_text())
     facts["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()

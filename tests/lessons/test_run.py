@@ -217,7 +217,7 @@ class Made(Product):
 
 
 # A clone, its parts, and a root.
-NO_RUNS = (".", "data", "notebooks", "data/reference_runs/habits/seed0", "/")
+NO_RUNS = (".", "data", "notebooks", "data/reference_runs/habits", "/")
 
 
 def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
@@ -243,6 +243,7 @@ def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
         (["reproduce", "--only", "⑥"], "There is no notebook '⑥'"),
         (["reproduce", "--out", "LICENSE/sub"], "cannot be written"),
         *((["reproduce", "--out", out], "neither empty nor a run's") for out in NO_RUNS),
+        (["reproduce", "--out", "data/reference_runs/habits/seed0"], "with profile 'habits' instead of 'cpu'"),
         (["study", "--plan", "--out", "."], "neither empty nor a run's"),
         (
             ["reproduce", "--profile", "smoke", "--set", "model.base=/no/x.gguf"],

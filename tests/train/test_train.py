@@ -367,11 +367,11 @@ def test_short_rows_come_first_once(tokenizer, smoke, tmp_path, monkeypatch):
     monkeypatch.setattr(
         ShortFirst, "__iter__", lambda self: iter(seen.append(list(passes(self))) or seen[-1])
     )
-    settings = replace(smoke.sft, batch_size=4, epochs=2, early_epochs=1)
+    settings = replace(smoke.sft, batch_size=4, epochs=2, early_epochs=1, short_first=True)
     train_sft(
         tmp_path, tiny_model(smoke.model, tokenizer, 200, 1), tokenizer, dataset, settings, smoke.model, 1
     )
-    assert smoke.sft.short_first and [sorted(one) for one in seen] == [list(range(24))] * 2
+    assert [sorted(one) for one in seen] == [list(range(24))] * 2
     assert seen[0] != seen[1]
 
 
