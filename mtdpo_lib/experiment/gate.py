@@ -39,6 +39,16 @@ class Line:
         """Whether a measured value passes."""
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
+    @property
+    def asked(self) -> str:
+        """Its ends in words.
+
+        >>> Line("x", 0.05, None, "fraction", "").asked, Line("x", 0.45, 0.7, "fraction", "").asked
+        ('at least 0.05', 'at least 0.45 and at most 0.7')
+        """
+        ends = {"at least": self.low, "at most": self.high}
+        return " and ".join(f"{word} {end:g}" for word, end in ends.items() if end is not None)
+
 
 def gate() -> list[Line]:
     """The lines of the gate."""

@@ -8,8 +8,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtdpo_lib.common.files import QUESTIONS, REFERENCE_RUNS, ROOT, read_text, whole
+from mtdpo_lib.common.files import QUESTIONS, REFERENCE_RUNS, ROOT, read_json, read_text, whole
 from mtdpo_lib.experiment.arms import ARMS, PLANNED_SEEDS
+from mtdpo_lib.experiment.gate import gate
 from mtdpo_lib.experiment.study import Study
 from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.profiles.presets import TUNED
@@ -91,6 +92,18 @@ def _basis(home: Path) -> list[str]:
         f"{results_caption(runs.metrics)} Gains are paired with SFT, in points. Paper: {PAPER_BASE}, table 1.",
         f"Profile {kind}; the notebooks took {took}.",
         *([] if run["profile"] in TUNED else [UNTUNED]),
+        *_missed_lines(home),
+    ]
+
+
+def _missed_lines(home: Path) -> list[str]:
+    """A sentence for each line of the gate that a profile's SFT policy misses; none where the gate was not measured."""
+    value = read_json(home / "gate.json")["value"] if (home / "gate.json").exists() else {}
+    return [
+        f"Its SFT policy misses a line of the gate: `{line.name}` is {value[line.name]:g}, {line.asked} is asked: "
+        f"{line.what}."
+        for line in gate()
+        if line.name in value and not line.holds(value[line.name])
     ]
 
 

@@ -1,11 +1,12 @@
 """The gate: every line is measured, and a policy that misses one does not pass."""
 
 import json
+import re
 
 import pytest
 
 from mtdpo_lib.__main__ import main
-from mtdpo_lib.common.files import REFERENCE_RUNS
+from mtdpo_lib.common.files import REFERENCE_RUNS, ROOT
 from mtdpo_lib.experiment import gate
 from mtdpo_lib.experiment.gate import Line
 from mtdpo_lib.profiles import get_profile
@@ -17,7 +18,7 @@ GOOD = {
     "nats": 14.0,
     "base": 0.6,
     "longer": 0.705,
-    "room": 0.74,
+    "room": 0.76,
 }
 
 
@@ -45,7 +46,7 @@ def test_a_good_policy_passes_and_every_line_is_measured(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"greedy": 0.9, "longer": 0.9, "room": 0.95, "early": 0.9}, "greedy"),
+        ({"greedy": 0.9, "longer": 0.9, "room": 0.97, "early": 0.9}, "greedy"),
         ({"sampled": 0.3}, "sampled"), ({"nats": 2.0}, "nats"),
         ({"base": 0.75}, "above base"), ({"longer": 0.75}, "longer"), ({"early": 0.5}, "early"), ({"room": 0.71}, "room"),
     ],
@@ -76,6 +77,8 @@ def test_a_small_world_is_measured_from_start_to_end(tmp_path):
 
 
 @pytest.mark.skipif(not (REFERENCE_RUNS / "cpu" / "gate.json").exists(), reason="not measured yet")
-def test_the_kept_record_passes_the_gate():
-    kept = json.loads((REFERENCE_RUNS / "cpu" / "gate.json").read_text())
-    assert all(line.holds(kept["value"][line.name]) for line in gate.gate())
+def test_the_kept_record_is_judged_by_the_lines_of_now_and_the_readme_says_what_fails():
+    kept, lines = json.loads((REFERENCE_RUNS / "cpu" / "gate.json").read_text()), gate.gate()
+    assert kept["passes"] == {line.name: line.holds(kept["value"][line.name]) for line in lines}
+    said = re.findall(r"misses a line of the gate: `([^`]+)`", (ROOT / "README.md").read_text())
+    assert said == [line.name for line in lines if not kept["passes"][line.name]]

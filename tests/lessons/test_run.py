@@ -243,7 +243,10 @@ def test_a_damaged_stage_is_named_before_anything_runs(tmp_path):
         (["reproduce", "--only", "⑥"], "There is no notebook '⑥'"),
         (["reproduce", "--out", "LICENSE/sub"], "cannot be written"),
         *((["reproduce", "--out", out], "neither empty nor a run's") for out in NO_RUNS),
-        (["reproduce", "--out", "data/reference_runs/habits/seed0"], "with profile 'habits' instead of 'cpu'"),
+        (
+            ["reproduce", "--out", "data/reference_runs/habits/seed0"],
+            "with profile 'habits' instead of 'cpu'",
+        ),
         (["study", "--plan", "--out", "."], "neither empty nor a run's"),
         (
             ["reproduce", "--profile", "smoke", "--set", "model.base=/no/x.gguf"],
