@@ -97,7 +97,7 @@ def sandbox(held: Mapping[str, bool], milliseconds: float, calls: int, errors: i
     word = f"{len(broken)} did not hold: {', '.join(broken)}" if broken else "all of them held"
     return (
         f"By running it where there is nothing to reach: {len(held)} promises were attacked once each, and {word}.",
-        f"A call took {milliseconds:.1f} ms; of the SFT policy's {calls:,} calls {errors:,} ended in an error.",
+        f"The median call took {milliseconds:.1f} ms; of the SFT policy's {calls:,} calls {errors:,} ended in an error.",
         "This protects the machine and not the answer: a program that runs and computes nonsense passes.",
     )
 

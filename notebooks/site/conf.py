@@ -24,6 +24,7 @@ myst_links_external_new_tab = False
 nb_execution_mode = "off"
 nb_ipywidgets_js: dict[str, Any] = {}  # two scripts of another host otherwise
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # plain CommonMark, the default, has no tables
 default_role = "py:obj"  # names in docstrings are links where they are documented
 toc_object_entries_show_parents = "hide"
 math_number_all = False

@@ -22,14 +22,13 @@ from mtdpo_lib.common.files import whole
 from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Style
 from mtdpo_lib.results.metric import Metric, rests_on
 
-SIZE = (
-    6.5,
-    3.5,
-)  # inches; none is wider, so that a page of 650 pixels shows words in the size that they have here
+# In inches; none is wider, so that a page of 650 pixels shows words in the size that they have here.
+SIZE = (6.5, 3.5)
 DPI = 100
 TITLE, LABEL, SMALL, LINE = 10, 9, 8.5, 86  # points, and the letters of the title in a line
 WORDS = {"axes.labelsize": LABEL, "axes.titlesize": LABEL, "xtick.labelsize": SMALL, "ytick.labelsize": SMALL}
 BARS = "Bars: 95% intervals."
+PLAIN = {"axes.formatter.min_exponent": 3}  # logarithmic axes say 0.1 and 100, and 10³ only from there on
 
 Points = Mapping[float, Metric] | Mapping[int, Metric]  # by their x
 Part = tuple[str, Sequence[float], str, str]  # of bars: its name, its length in each bar, colour and hatch
@@ -198,7 +197,8 @@ class Figure(figure.Figure):
     def png(self) -> bytes:
         """The figure as a PNG of at most 256 colours, a third of the size; the same bytes for the same data."""
         drawn, small, words = io.BytesIO(), io.BytesIO(), PngInfo()
-        self.savefig(drawn, format="png", dpi=DPI)
+        with rc_context(PLAIN):
+            self.savefig(drawn, format="png", dpi=DPI)
         image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
         words.add_itxt("Description", self.alt)
         image.save(small, format="png", optimize=True, pnginfo=words)

@@ -52,7 +52,7 @@ def identity_scatter(panels: Mapping[str, tuple[Sequence[float], Sequence[float]
     Args:
         panels: title to (utilities, A + B).
     """
-    counts = ", ".join(str(len(u)) for u, _ in panels.values())
+    counts = " and ".join(str(len(u)) for u, _ in panels.values())
     fig = Figure(f"n = {counts} trajectories, one process each.")
     row = fig.row(panels, xlabel="utility u", ylabel="A + B (units of u)")
     misses = []
@@ -82,7 +82,7 @@ def sample_error(n: Sequence[int], panels: Mapping[str, ByMethod], slope: Sequen
     end = _column(first, -1, log=True)[0]
     row[0].plot(n, [end * (n[-1] / size) ** 0.5 for size in n], color=GREY, linestyle=":")
     interval = f"(95% interval {slope[1]:.2f} to {slope[2]:.2f})"
-    return fig.titled(f"{next(iter(panels))}: the error goes with n^{slope[0]:.2f} {interval}")
+    return fig.titled(f"{next(iter(panels)).capitalize()}: the error goes with n^{slope[0]:.2f} {interval}")
 
 
 def gamble_policies(jackpots: Sequence[float], chosen: Mapping[str, Sequence[float]], eta: float) -> Figure:
@@ -120,6 +120,7 @@ def bias_by_randomness(randomness: Sequence[float], bias: ByMethod, error: ByMet
     _mean_line(left, randomness, bias["bound"], (GREY, "^"), "paper: 4 (Σ σ²)^½, mean")
     _mean_line(left, randomness, bias["quantile"], (ORANGE, "D"), "90% of |C| lie below")
     _mean_line(left, randomness, bias["rms"], (BLACK, "o"), "root mean square of C")
+    left.set_ylim(top=1.4 * left.get_ylim()[1])  # room for the key
     _distances(right, randomness, error)
     moved, low, high = (100 * part for part in _column(error["mdpo"], -1))
     left_over = 100 * _column(error["exact-v"], -1)[0]
