@@ -8,7 +8,15 @@ from mtdpo_lib.profiles.sections import Profile, parse_assignments
 
 # By profile and method: the settings that `tune` chose, from data/reference_runs/<profile>/tune/tune.json, with which a test
 # compares them. A method that is not named here has the settings of its profile.
-TUNED: dict[str, dict[str, dict[str, Any]]] = {}
+TUNED: dict[str, dict[str, dict[str, Any]]] = {
+    "cpu": {
+        "mdpo": {"learning_rate": 1e-4, "eta": 0.5},
+        "mkto": {"learning_rate": 1e-4, "eta": 0.1},
+        "dpo": {"learning_rate": 1e-4, "eta": 0.1},
+        "kto": {"learning_rate": 3e-4, "eta": 0.5},
+        "raft": {"learning_rate": 3e-4, "raft_rows": 1},
+    }
+}
 
 _DEFAULTS = Profile(name="", claims="")
 
@@ -22,7 +30,8 @@ _CPU = _DEFAULTS.changed(
     sft={"learning_rate": 1e-3, "epochs": 4, "early_epochs": 1, "step": "fast"},
     rollout={"max_new_tokens": 224, "max_tokens": 400},
     pairs={"max_tokens": 400},
-    preference={"step": "fast", "checkpoints": 2, "batch_size": 4},  # about 40 steps an iteration
+    # Of M-DPO, as tuned; about 40 steps an iteration
+    preference={"step": "fast", "checkpoints": 2, "batch_size": 4, "learning_rate": 1e-4},
     # On the first base 3e-3 destroyed the policies of every method (data/reference_runs/cpu/first_base/tune), and some were
     # best at 1e-4, so the rates begin below it
     tune={"rates": "3e-5,1e-4,3e-4,1e-3"},
@@ -35,6 +44,7 @@ _SMOKE = _CPU.changed(
     problems={"demonstrations": 96, "prompts_per_iteration": 24, "development": 24, "test": 48},
     model={"lora_rank": 8, "lora_alpha": 16},
     sft={"epochs": 3},
+    preference={"learning_rate": 3e-4},
     rollout={"samples_current": 4, "samples_previous": 2},
     sandbox={"workers": 1},
     evaluation={"bootstrap": 1000},
