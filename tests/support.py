@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, KTOConfig
 
 from mtdpo_lib.chat.roles import RoleTokens
-from mtdpo_lib.common.files import read_jsonl, write_jsonl
+from mtdpo_lib.common.files import ROOT, read_jsonl, write_jsonl
 from mtdpo_lib.models.tiny import train_tokenizer
 from mtdpo_lib.problems import Demonstration, Problem
 from mtdpo_lib.rollout import Trajectory, Turn
@@ -243,3 +243,10 @@ def multiplication(first: int, second: int, more: str = "") -> Demonstration:
         {"role": "assistant", "content": f"\\boxed{{{product}}}"},
     ]
     return Demonstration(Problem("a", "s", "f", question, product), "x", messages, True)
+
+
+def copy_repository(place: Path) -> Path:
+    """What lessons need of the repository, in the folder `place`: what they write then stays there."""
+    for name in ("mtdpo_lib", "notebooks", "data"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return place

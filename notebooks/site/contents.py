@@ -24,7 +24,7 @@ from mtdpo_lib.results.metric import Metrics, in_words
 
 RUN = "cpu"  # the profile of the kept run whose outputs the lessons show
 STUDY = next(iter(study_metrics.worlds()), RUN)  # whose study the pages show
-FOLDED = {"parameters": "hide-input", "setup": "hide-input"}
+FOLDED = dict.fromkeys(("colab", "parameters", "setup"), "hide-input")
 DATA = "explorer.json.gz"
 
 
@@ -98,7 +98,7 @@ def total_minutes() -> str:
 
 
 def folded(notebook: dict[str, Any]) -> dict[str, Any]:
-    """A notebook whose cells of parameters and setup are folded; what answers a guess has the tag for it already."""
+    """A notebook whose cells of setup are folded; what answers a guess has the tag for it already."""
     for cell in notebook["cells"]:
         tags = cell["metadata"].setdefault("tags", [])
         tags += [FOLDED[tag] for tag in tags if tag in FOLDED]

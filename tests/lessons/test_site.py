@@ -95,11 +95,13 @@ def test_every_lesson_has_a_line_on_the_path():
 
 
 def test_setup_is_folded_and_the_answer_to_a_guess_stays_so():
-    cells = [{"metadata": {"tags": [tag]}} for tag in ("parameters", "setup", "predict", "hide-output")]
+    tags = ("colab", "parameters", "setup", "predict", "hide-output")
+    cells = [{"metadata": {"tags": [tag]}} for tag in tags]
     found = [
         made["metadata"]["tags"] for made in contents.folded({"cells": [*cells, {"metadata": {}}]})["cells"]
     ]
-    assert found == [["parameters", "hide-input"], ["setup", "hide-input"], ["predict"], ["hide-output"], []]
+    folded = [[tag, "hide-input"] for tag in tags[:3]]
+    assert found == [*folded, ["predict"], ["hide-output"], []]
 
 
 def test_the_repository_is_where_the_project_says(monkeypatch):
@@ -347,7 +349,7 @@ def test_lessons_are_as_committed_folded_and_can_be_launched(site):
         assert given.read_bytes() == (ROOT / "notebooks" / given.name).read_bytes()
         page = (site.path / f"{lesson.stem}.html").read_text()
         assert f"github/owner/mtdpo/blob/main/notebooks/{given.name}" in page
-        assert "mybinder.org" in page and page.count("hide-input") >= 2
+        assert "mybinder.org" in page and page.count("hide-input") >= 3
 
 
 @pytest.mark.slow
