@@ -40,8 +40,8 @@ def test_profiles_are_named_and_frozen(name):
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
-        ("smoke", "", "50c073aeba6d"),
-        ("cpu", "", "55254b6c8d7b"),
+        ("smoke", "", "027e4917bcb9"),
+        ("cpu", "", "a693a6a60fbb"),
         ("habits", "", "b525e225dd6a"),
         ("small", "", "d99a5399b0c1"),
         ("paper", "", "0ed2c15b749c"),
