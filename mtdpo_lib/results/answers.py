@@ -38,8 +38,14 @@ def in_study(study: Metrics, *arms: str) -> str:
         return "No study is kept here, so nothing is said over seeds."
     found = {arm: study.get("difference", "test", arm, against="mdpo") for arm in arms}
     told = (compared(one, in_few_words(arm), "M-DPO") for arm, one in found.items())
+    return f"{the_study(study)} {'; '.join(told)}."
+
+
+def the_study(study: Metrics) -> str:
+    """``In the kept study (profile habits, seeds 0, 1)``: its profile may be another than this run's."""
+    whose = f"profile {study.profile}, " if study.profile else ""
     seeds = ", ".join(map(str, study.seeds()))
-    return f"In the kept study (seeds {seeds}) {'; '.join(told)}."
+    return f"In the kept study ({whose}seeds {seeds})" if study else "Without a kept study"
 
 
 def last_gain(metrics: Metrics, arm: str = "mdpo") -> str:
@@ -73,7 +79,7 @@ def theory(sure: float, metrics: Metrics, study: Metrics) -> Sentences:
         f"With a deterministic tool and exact preferences M-DPO ends at {word}: total variation {sure:.0e} at most.",
         f"With a random tool it ends away from it, by {in_words(biased, missing='an unmeasured')} % of total variation on "
         f"average over these worlds; with a learned margin by {in_words(learned, missing='an unmeasured')} %.",
-        f"On the language model, {compared(corrected, 'the learned margin', 'M-DPO without it')}.",
+        f"{the_study(study)}, on the language model, {compared(corrected, 'the learned margin', 'M-DPO without it')}.",
     )
 
 
@@ -130,7 +136,7 @@ def preference(metrics: Metrics, study: Metrics, arm: str = "mdpo") -> Sentences
     """06: this run's gain, the study's, and M-DPO's rivals, which may be ahead."""
     return (
         f"In this run {last_gain(metrics, arm)}.",
-        f"Over the seeds of a study {compared(study.get('gain', 'test', 'mdpo'), 'M-DPO', 'SFT')}.",
+        f"{the_study(study)} {compared(study.get('gain', 'test', 'mdpo'), 'M-DPO', 'SFT')}.",
         in_study(study, "raft", "dpo"),
     )
 
@@ -138,8 +144,8 @@ def preference(metrics: Metrics, study: Metrics, arm: str = "mdpo") -> Sentences
 def reference(updated: Metric | None, low: Metric | None, study: Metrics) -> Sentences:
     """07: the updated reference against the fixed one, and a tenth of eta against eta, here and over seeds."""
     return (
-        f"In this run, after one iteration, {compared(updated, 'the updated reference', 'the fixed one')}.",
-        f"In iteration 1 {compared(low, in_few_words('eta-low'), 'the whole')}.",
+        f"In this run, after one iteration that differs, {compared(updated, 'the updated reference', 'the fixed one')}.",
+        f"In iteration 1 {compared(low, in_few_words('eta-low'), 'all of it')}.",
         in_study(study, "fixed", "eta-low", "eta-high"),
     )
 

@@ -148,7 +148,13 @@ def in_words(metric: Metric | None, sign: bool = False, missing: str = "") -> st
 
 
 class Metrics(list[Metric]):
-    """The metrics of a run or a study, found by what they are."""
+    """The metrics of a run or a study, found by what they are.
+
+    Attributes:
+        profile: of a kept study, the one that it was made with.
+    """
+
+    profile = ""
 
     @classmethod
     def from_dicts(cls, rows: Iterable[dict[str, Any]]) -> Metrics:

@@ -174,7 +174,9 @@ def kept(name: str = "", source: Path = REFERENCE_RUNS) -> Metrics:
             f"No study of profile {name} is kept: python -m mtdpo_lib study --profile {name}, "
             "then the same with --keep."
         )
-    return Metrics.from_dicts(row for row in read_json(file) if "verdict" not in row)
+    found = Metrics.from_dicts(row for row in read_json(file) if "verdict" not in row)
+    found.profile = name
+    return found
 
 
 # --- Words ---

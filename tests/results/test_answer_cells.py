@@ -47,12 +47,15 @@ def test_a_rival_that_is_ahead_is_said_to_be_ahead():
         "(100 test problems)."
     )
     assert unclear == (
-        "Over the seeds of a study M-DPO is not shown to differ from SFT: +2.0 (-5.0 to +9.0) points."
+        "In the kept study (seeds 0, 1, 2) M-DPO is not shown to differ from SFT: +2.0 (-5.0 to +9.0) points."
     )
     assert rivals == (
         "In the kept study (seeds 0, 1, 2) RAFT is above M-DPO: +4.0 (+1.0 to +7.0) points; "
         "single-turn DPO is below M-DPO: -4.0 (-7.0 to -1.0) points."
     )
+    study.profile = "habits"
+    for sentence in answers.preference(run, study)[1:]:
+        assert sentence.startswith("In the kept study (profile habits, seeds 0, 1, 2) ")
 
 
 def test_the_last_iteration_of_another_method_is_found_by_its_name():
