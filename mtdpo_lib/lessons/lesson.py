@@ -116,11 +116,8 @@ class Lesson(Experiment):
 
     def answer(self, sentences: Iterable[str]) -> None:
         """Show the answer to the card's question, below what this profile may claim."""
-        lines = [
-            f"*Profile {self.profile.name} may claim {self.profile.claims}.*\n",
-            *(f"- {one}" for one in sentences),
-        ]
-        display(Markdown("\n".join(lines)))
+        claims = f"*What profile {self.profile.name} may claim: {self.profile.claims}.*\n"
+        display(Markdown("\n".join([claims, *(f"- {one}" for one in sentences)])))
 
 
 def injected_parameters() -> list[str]:
@@ -135,16 +132,15 @@ def injected_parameters() -> list[str]:
 
 
 def metric_table(metrics: Sequence[Metric]) -> HTML:
-    """Metrics as a table: value, 95% interval, n and seeds; fractions in per cent."""
-    head = ("figure", "value", "95% interval", "unit", "n", "seed")
-    rows = []
+    """Metrics as a table: value, 95% interval, n and seeds; fractions in per cent, paired differences in points."""
+    body = ""
     for metric in metrics:
-        unit, seeds = "%" if metric.unit == "fraction" else metric.unit, ", ".join(map(str, metric.seeds))
-        rows.append(
-            (metric.full_name, metric.value_in_words(), metric.interval_in_words(), unit, metric.n, seeds)
-        )
-    body = "".join(_html_row(row, "td") for row in rows)
-    return HTML(f"<table><thead>{_html_row(head, 'th')}</thead><tbody>{body}</tbody></table>")
+        paired = metric.kind in ("gain", "sampled-gain", "difference")
+        unit = metric.unit if metric.unit != "fraction" else "points" if paired else "%"
+        values = (metric.value_in_words(paired), metric.interval_in_words(paired), unit, metric.n)
+        body += _html_row((metric.full_name, *values, ", ".join(map(str, metric.seeds))), "td")
+    head = _html_row(("figure", "value", "95% interval", "unit", "n", "seed"), "th")
+    return HTML(f"<table><thead>{head}</thead><tbody>{body}</tbody></table>")
 
 
 def _html_row(cells: Iterable[Any], tag: str) -> str:

@@ -121,10 +121,10 @@ def test_a_notebook_does_not_write_into_another_run(tmp_path):
         Lesson("02_sft", "smoke", 1, str(tmp_path), "")
 
 
-def test_the_table_of_metrics_shows_fractions_in_per_cent():
-    rows = metric_table(
-        [Metric("accuracy", 0.5, 0.25, 0.75, 8, seeds=(0,)), Metric("tokens", 9.5, unit="<t>")]
-    ).data
+def test_the_table_of_metrics_shows_fractions_in_per_cent_and_their_differences_in_points():
+    metrics = [Metric(kind, 0.5, 0.25, 0.75, 8, seeds=(0,)) for kind in ("accuracy", "gain")]
+    rows = metric_table([*metrics, Metric("tokens", 9.5, unit="<t>")]).data
+    assert "<td>+50.0</td><td>+25.0 to +75.0</td><td>points</td><td>8</td><td>0</td>" in rows
     assert "<td>50.0</td><td>25.0 to 75.0</td><td>%</td><td>8</td><td>0</td>" in rows
     assert "<td>9.50</td><td></td><td>&lt;t&gt;</td>" in rows
 
