@@ -165,17 +165,20 @@ def grade_one(file: Path, name: str, exercises: dict[str, list[Any]], pool: Sand
         graded.problems.append(f"The file's name holds none of {', '.join(exercises)}.")
         return graded
     graded.exercise = exercise
+    cells: list[str] = []
     with pool.session() as session:
         answers = Answers(session)
         try:
-            for number, code in enumerate([WITHOUT_OTTER, *code_cells(file)]):
+            cells = code_cells(file)
+            for number, code in enumerate([WITHOUT_OTTER, *cells]):
                 try:
                     answers.run(code)
                 except Refused as problem:
                     graded.problems.append(f"Code cell {number} stopped. {problem}")
         except Refused as problem:
             graded.problems.append(str(problem))
-        for tests in exercises[exercise]:
+        text = "\n".join(cells)  # whose checks name the tasks in the notebook's order
+        for tests in sorted(exercises[exercise], key=lambda tests: text.find(f'.check("{tests.name}")')):
             tests.run(answers)
             failed = [str(one.message) for one in tests.test_case_results if not one.passed]
             # Otter shows the line of the test first, which is not for students.

@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 
 from mtdpo_lib.__main__ import main
@@ -74,6 +76,17 @@ def test_a_page_of_feedback_shows_markup_as_text():
     told = grade.Graded("<b>", "06", [("task", 1, 2, ["<script>"])], ["<i>"])
     page = grade.feedback(told)
     assert "1 of 2" in page and not any(mark in page for mark in ("<script>", "<b>", "<i>"))
+
+
+def test_tasks_stand_in_the_order_of_the_notebook(pool, tmp_path):
+    def tests(name):
+        return SimpleNamespace(name=name, score=0, possible=1, test_case_results=[], run=lambda answers: None)
+
+    cells = [nbformat.v4.new_code_cell(f'grader.check("{name}")') for name in ("mask", "loss", "a_sum")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "06.ipynb")
+    exercises = {"06": [tests("a_sum"), tests("loss"), tests("mask")]}  # by name, as an archive gives them
+    graded = grade.grade_one(tmp_path / "06.ipynb", "06.ipynb", exercises, pool)
+    assert [name for name, *_ in graded.tasks] == ["mask", "loss", "a_sum"]
 
 
 def test_without_otter_one_sentence_says_what_to_do(monkeypatch, capsys, tmp_path):
