@@ -22,7 +22,8 @@ from mtdpo_lib.profiles import get_profile
 from mtdpo_lib.results import claims, figures, study_metrics
 from mtdpo_lib.results.metric import Metrics, in_words
 
-STUDY = next(iter(study_metrics.worlds()), "cpu")  # whose study the pages show
+RUN = "cpu"  # the profile of the kept run whose outputs the lessons show
+STUDY = next(iter(study_metrics.worlds()), RUN)  # whose study the pages show
 FOLDED = {"parameters": "hide-input", "setup": "hide-input"}
 DATA = "explorer.json.gz"
 
@@ -76,7 +77,7 @@ class Lesson:
 @cache
 def lessons() -> list[Lesson]:
     """All lessons in order: questions of the README, reading times of their cards, run times of the kept run."""
-    file, taken = REFERENCE_RUNS / STUDY / "seconds.json", {}
+    file, taken = REFERENCE_RUNS / RUN / "seconds.json", {}
     if file.exists():
         taken = json.loads(file.read_text(encoding="utf8"))
     questions = dict(re.findall(r"^\| `(\d\d_\w+)\.ipynb` \| (.*) \|$", text("README.md"), re.MULTILINE))
@@ -118,6 +119,14 @@ def measured(name: str, what: str = "") -> str:
     metric = study().named(name)
     words = in_words(metric, sign=True) if metric else ""
     return f"{what}: {words}" if words and what else words
+
+
+def whose() -> str:
+    """Which study the pages show, as the beginning of a sentence."""
+    words = f"The study is of profile `{STUDY}`"
+    if STUDY != RUN:
+        words += f", another world than that of the lessons; of theirs, `{RUN}`, no study is kept yet"
+    return words
 
 
 @cache
@@ -224,6 +233,7 @@ def names() -> dict[str, Any]:
         repository,
     )
     return {one.__name__: one for one in given} | {
+        "whose": whose,
         "caption": lambda: study_metrics.caption(study()),
         "verdict_counts": claims.verdict_counts,
     }
