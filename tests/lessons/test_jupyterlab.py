@@ -29,6 +29,12 @@ LAB = [
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 ]  # fmt: skip
 
+# All cells stand on the page, not only those that are scrolled to; and no question about news.
+SETTINGS = {
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
+}
+
 pytestmark = pytest.mark.slow
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None or any(importlib.util.find_spec(name) is None for name in ("playwright", "jupyterlab")),
@@ -53,7 +59,8 @@ def environment(place: Path) -> dict[str, str]:
 
 def papermill(place: Path, name: str) -> dict:
     """The notebook as papermill's own command runs it, without a word of the project's runner."""
-    given = ["--no-progress-bar", "-p", "profile", "smoke", f"notebooks/{name}.ipynb", f"{name}.ipynb"]
+    given = ["--no-progress-bar", "--start-timeout", str(LIMIT), "-p", "profile", "smoke"]
+    given += [f"notebooks/{name}.ipynb", f"{name}.ipynb"]
     done = subprocess.run(
         [sys.executable, "-m", "papermill", *given],
         cwd=place, env=environment(place), capture_output=True, text=True, timeout=LIMIT,
@@ -83,6 +90,9 @@ def lab(place):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    settings = Path(environment(place)["JUPYTER_CONFIG_DIR"], "labconfig")
+    settings.mkdir(parents=True)
+    (settings / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
     command = [sys.executable, "-m", "jupyterlab", *LAB, f"--ServerApp.port={port}"]
     with (place / "lab.log").open("w") as log:
         server = subprocess.Popen(command, cwd=place, env=environment(place), stdout=log, stderr=log)
@@ -140,10 +150,9 @@ def run_in_lab(page, lab: str, place: Path, name: str) -> dict:
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.wait_for_function(DONE, polling=500)
-    before = file.stat().st_mtime_ns
-    page.keyboard.press("Control+s")
-    while file.stat().st_mtime_ns == before:
-        page.wait_for_timeout(100)
+    with page.expect_request(lambda asked: asked.method == "PUT") as saving:
+        page.keyboard.press("Control+s")
+    assert saving.value.response().ok
     return json.loads(file.read_text(encoding="utf8"))
 
 
