@@ -32,12 +32,12 @@ def compared(metric: Metric | None, ours: str, theirs: str) -> str:
     return f"{ours} is {word} {theirs}: {metric.in_words(sign=True)}{unit}{seed}"
 
 
-def in_study(study: Metrics, *arms: str) -> str:
-    """Each of the arms against M-DPO, over the seeds of a study."""
+def in_study(study: Metrics, *arms: str, prefix: str = "") -> str:
+    """Each of the arms against M-DPO, over the seeds of a study; `prefix` stands before the few words of each."""
     if not study:
         return "No study is kept here, so nothing is said over seeds."
     found = {arm: study.get("difference", "test", arm, against="mdpo") for arm in arms}
-    told = (compared(one, in_few_words(arm), "M-DPO") for arm, one in found.items())
+    told = (compared(one, prefix + in_few_words(arm), "M-DPO") for arm, one in found.items())
     return f"{the_study(study)} {'; '.join(told)}."
 
 
@@ -146,7 +146,7 @@ def reference(updated: Metric | None, low: Metric | None, study: Metrics) -> Sen
     return (
         f"In this run, after one iteration that differs, {compared(updated, 'the updated reference', 'the fixed one')}.",
         f"In iteration 1 {compared(low, in_few_words('eta-low'), 'all of it')}.",
-        in_study(study, "fixed", "eta-low", "eta-high"),
+        in_study(study, "fixed", "eta-low", "eta-high", prefix="M-DPO with "),
     )
 
 
@@ -157,7 +157,7 @@ def sampling(more: float, mixture: Metric | None, study: Metrics) -> Sentences:
     return (
         f"In this run the mixture {covers} the current policy alone (counted, without an interval).",
         f"After one iteration {compared(mixture, 'the mixture', 'the current policy alone')}.",
-        in_study(study, "on-policy", "n-3", "n-18"),
+        in_study(study, "on-policy", "n-3", "n-18", prefix="M-DPO with "),
     )
 
 
