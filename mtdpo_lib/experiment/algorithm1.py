@@ -172,7 +172,10 @@ class Experiment:
         """The teacher's demonstrations."""
         problems = self.profile.problems
         questions = Questions.of(problems, "demonstrations", problems.demonstrations, self.seed)
-        given = {"questions": questions, "log_lines": problems.log_lines}
+        given = {
+            "questions": questions, "each": problems.demonstrations_each, "wordings": problems.wordings,
+            "log_lines": problems.log_lines,
+        }  # fmt: skip
         return self.make(steps.Demonstrations, "demonstrations", **given)
 
     def base(self) -> Policy | None:

@@ -77,16 +77,28 @@ class Demonstrations(Product):
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> Demonstrations.make(folder, Questions("demonstrations", count=2), log_lines=0, sandbox=sections.SandboxSettings())
+    >>> questions, sandbox = Questions("demonstrations", count=2), sections.SandboxSettings()
+    >>> Demonstrations.make(folder, questions, each=1, wordings=8, log_lines=0, sandbox=sandbox)
     >>> made = Demonstrations("demonstrations", "key", folder)
     >>> made.counts["total"], [row.problem.suite for row in made.rows()]
     (2, ['gsm-like', 'math-like'])
     """
 
     @staticmethod
-    def make(folder: Path, questions: Questions, log_lines: int, sandbox: sections.SandboxSettings) -> None:
-        """Demonstrations of `questions`, the tool's results below a log of up to `log_lines`."""
-        settings = replace(questions.world, demonstrations=questions.count, log_lines=log_lines)
+    def make(
+        folder: Path,
+        questions: Questions,
+        each: int,
+        wordings: int,
+        log_lines: int,
+        sandbox: sections.SandboxSettings,
+    ) -> None:
+        """As many demonstrations as `questions` counts, the tool's results below a log of up to `log_lines`.
+
+        `each` of a composed question, one after another, in interchangeable `wordings`.
+        """
+        own = {"demonstrations_each": each, "wordings": wordings, "log_lines": log_lines}
+        settings = replace(questions.world, demonstrations=questions.count, **own)
         session = kept_pool(sandbox).session
         rows, counts = load_demonstrations(settings, questions.seed, session, Progress("demonstrations"))
         write_jsonl(folder / "demonstrations.jsonl", map(asdict, rows))

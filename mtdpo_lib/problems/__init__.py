@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -61,11 +62,12 @@ def load_demonstrations(
         demonstrations, counts = gsm8k_math.demonstrations(settings, seed, progress)
         data = {**sources(settings.gsm8k_dir), "math": str(gsm8k_math.data())}
     else:
-        problems = load_problems(settings, "demonstrations", settings.demonstrations, seed)
+        each = settings.demonstrations_each if settings.world == "composed" else 1
+        problems = load_problems(settings, "demonstrations", math.ceil(settings.demonstrations / each), seed)
         if settings.world == "composed":
             demonstrations = composed.make_demonstrations(
-                problems, seed, settings.wordings, session_factory, progress
-            )
+                problems, seed, settings.wordings, session_factory, progress, each
+            )[: settings.demonstrations]
         else:
             demonstrations = make_demonstrations(problems, seed, session_factory, progress)
     dropped = {name: number for name, number in counts.items() if name != "kept"}

@@ -77,6 +77,8 @@ class ProblemSettings:
     gsm8k_dir: Text = ""  # folder with train.jsonl; empty: MTDPO_GSM8K_DIR, then the hub
     gsm8k_max_steps: Whole = 0  # keep problems with at most this many calculator notes; 0: all
     demonstrations: Count = 5600  # sec. 3.1 uses 510K for a 7B model; ours feed a 1M model
+    # composed: of one question, in other words each time; sec. 3.1: up to 50, so 510K show about 15K questions
+    demonstrations_each: Count = field(default=1, metadata=YOUNGER)
     prompts_per_iteration: Count = 480  # sec. 3.1: 20K; three disjoint sets of fresh prompts
     development: Count = 240  # sec. 3.1: 1K held-out prompts select the checkpoint
     test: Count = 1008  # GSM8K has 1,319 and MATH 5,000

@@ -89,6 +89,16 @@ def test_demonstrations_are_executed_and_right(pool):
     assert {row.strategy for row in rows} >= {"1 calls", "2 calls"}
 
 
+def test_a_question_is_shown_several_times_in_other_words(pool, problems):
+    rows = problems["gsm-like", "demonstrations"][:4]
+    once, often = (make_demonstrations(rows, 0, 8, pool.session, each=each) for each in (1, 3))
+    assert often[::3] == once and [row.problem for row in often] == [row for row in rows for _ in range(3)]
+    assert all(len({str(row.messages) for row in often[at : at + 3]}) == 3 for at in range(0, 12, 3))
+    settings = get_profile("cpu", "problems.demonstrations=10 problems.demonstrations_each=4").problems
+    asked = Counter(row.problem.id for row in load_demonstrations(settings, 0, pool.session)[0])
+    assert sorted(asked.values()) == [2, 4, 4]
+
+
 def test_wordings_mean_the_same_and_are_worth_their_logarithm(problems):
     assert all(len(set(words)) == MOST_WORDINGS for words in WORDINGS.values())
     problem = next(one for one in problems["gsm-like", "test"] if plan_of(one).decision is None)

@@ -54,11 +54,11 @@ def plan_of(problem: Problem) -> Plan:
 
 def make_demonstrations(
     problems: Iterable[Problem], seed: int, wordings: int, session_factory: SessionFactory,
-    progress: OnProgress | None = None,
+    progress: OnProgress | None = None, each: int = 1,
 ) -> list[Demonstration]:  # fmt: skip
     """Let the teacher answer composed problems; what it shows is executed, and right.
 
-    **Paper:** section 3.1 (the data of supervised fine-tuning, filtered by their answers).
+    **Paper:** section 3.1 (the data of supervised fine-tuning, filtered by their answers; up to 50 of one question).
 
     Args:
         problems: Composed problems.
@@ -66,17 +66,27 @@ def make_demonstrations(
         wordings: How many interchangeable ones there are at each place, from 1 to 16.
         session_factory: Opens a sandbox session.
         progress: Called with (done, total) after each problem.
+        each: How often each problem is shown, every time in other words; more begin with the same ones.
+
+    Returns:
+        The demonstrations, those of one problem one after another.
     """
 
-    def work(problem: Problem) -> Demonstration:
-        stream = named(seed, "teacher", problem.id)
-        messages, answer = demonstrate(plan_of(problem), Wording(stream, wordings), session_factory)
-        return Demonstration(problem, f"{len(messages) // 2 - 1} calls", messages, answer == problem.answer)
+    def work(problem: Problem) -> list[Demonstration]:
+        plan, wording = plan_of(problem), Wording(named(seed, "teacher", problem.id), wordings)
+        return [_demonstration(problem, plan, wording, session_factory) for _ in range(each)]
 
     problems, made = list(problems), list[Demonstration]()
     with ThreadPoolExecutor(SESSIONS_AT_ONCE) as threads:
-        for demonstration in threads.map(work, problems):
-            made.append(demonstration)
+        for demonstrations in threads.map(work, problems):
+            made += demonstrations
             if progress:
-                progress(len(made), len(problems))
+                progress(len(made), each * len(problems))
     return made
+
+
+def _demonstration(
+    problem: Problem, plan: Plan, wording: Wording, session_factory: SessionFactory
+) -> Demonstration:
+    messages, answer = demonstrate(plan, wording, session_factory)
+    return Demonstration(problem, f"{len(messages) // 2 - 1} calls", messages, answer == problem.answer)
