@@ -100,7 +100,9 @@ def _of_seed(profile: Profile, seed: int, out: Path, longer: bool) -> dict[str, 
         problems, run = profile.problems, profile.iterations * profile.problems.prompts_per_iteration
         changes = {
             "longer": {"sft": {"epochs": 2 * profile.sft.epochs}},
-            "room": {"problems": {"demonstrations": problems.demonstrations + run}},
+            "room": {
+                "problems": {"demonstrations": problems.demonstrations + run * problems.demonstrations_each}
+            },
         }
         for name, change in changes.items():
             other = Experiment(profile.changed(**change), seed, out)

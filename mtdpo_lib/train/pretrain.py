@@ -39,8 +39,8 @@ class Recipe:
         seed: of the texts, the weights and the order.
     """
 
-    problems: int = 8_000
-    decisions: int = 30_000
+    problems: int = 6_000
+    decisions: int = 22_500
     learning_rate: float = 3e-3
     batch_size: int = 16
     epochs: int = 2

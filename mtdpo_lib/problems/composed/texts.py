@@ -13,8 +13,8 @@ from mtdpo_lib.problems.composed.generate import make_demonstrations, make_probl
 from mtdpo_lib.problems.composed.plan import Plan, values
 from mtdpo_lib.problems.composed.teacher import MOST_WORDINGS, imports
 
-# Share of each. Longer plans are left to SFT: from a base that had seen 14,000 of all levels, no method gained
-# on development problems (data/reference_runs/cpu/first_base).
+# Share of each. Longer plans are left to SFT: from a base that had seen 14,000 of all levels, no method gained on
+# development problems (data/reference_runs/cpu/first_base); after 8,000 of these little could be gained (second_base).
 LEVELS = {1: 0.8, 2: 0.2}
 
 
