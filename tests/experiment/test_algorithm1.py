@@ -23,6 +23,8 @@ def keys(tmp_path, *settings):
     ("setting", "first"),
     [
         ("problems.demonstrations=9", "demonstrations"),
+        ("problems.demonstrations_each=3", "demonstrations"),
+        ("problems.wordings=3", "demonstrations"),
         ("problems.log_lines=2", "demonstrations"),
         ("problems.level=3", "demonstrations"),
         ("sandbox.memory_mib=99", "demonstrations"),
