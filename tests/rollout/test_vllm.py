@@ -118,17 +118,20 @@ def test_the_server_gives_the_trajectories_of_the_torch_engine(overfit, pool, sm
     path, loaded = server.asked[0]
     assert path == "/v1/load_lora_adapter" and loaded["lora_path"] == str(adapter.folder.resolve())
     requests = [body for path, body in server.asked if path == "/v1/completions"]
-    assert {body["model"] for body in requests} == {loaded["lora_name"]} == {"mdpo-1-selection-1f"}
+    assert {body["model"] for body in requests} == {loaded["lora_name"]} == {"mdpo-1-selection-1f-adapter"}
     first = [body["seed"] for body in requests[: len(theirs)]]
     assert len(set(first)) == len(first)  # every sample has a seed of its own
 
 
 def test_an_adapter_is_loaded_once_and_the_next_iteration_brings_its_own(server, adapter, tmp_path):
     Server(server.url, adapter)
-    assert Server(server.url, adapter).name == "mdpo-1-selection-1f"
+    assert Server(server.url, adapter).name == "mdpo-1-selection-1f-adapter"
     later = replace(adapter, name="mdpo-2", product=Product("selection", "2a", tmp_path / "selection-1f"))
     Server(server.url, later)
     assert len(server.asked) == len(server.adapters) == 2
+    (adapter.product.path / "epoch-1").mkdir()
+    assert Server(server.url, replace(adapter, part="epoch-1")).name == "mdpo-1-selection-1f-epoch-1"
+    assert len(server.adapters) == 3  # another part of the same product is another policy
     assert Server(server.url, adapter.base).name == "base"
 
 
@@ -158,7 +161,7 @@ def test_records_do_not_depend_on_how_many_servers_there_are(overfit, pool, smok
             completions(one)
         )  # both samples of a question at the server that has its beginning in the cache
         assert mine <= asked and not others & asked
-    assert server.adapters == other.adapters == ["mdpo-1-selection-1f"]
+    assert server.adapters == other.adapters == ["mdpo-1-selection-1f-adapter"]
 
 
 @pytest.mark.parametrize("says_so", [False, True])
