@@ -41,7 +41,7 @@ def test_profiles_are_named_and_frozen(name):
     ("name", "settings", "expected"),
     [
         ("smoke", "", "5c6863e0b5bb"),
-        ("cpu", "", "35a14f4d6d4d"),
+        ("cpu", "", "10a48cc98cca"),
         ("habits", "", "b525e225dd6a"),
         ("small", "", "d99a5399b0c1"),
         ("paper", "", "0ed2c15b749c"),
