@@ -47,10 +47,17 @@ def _on_policy(profile: Profile) -> Profile:
     return section("rollout", samples_current=samples, samples_previous=0)(profile)
 
 
-def _sft_epochs(count: int) -> Change:
-    """The policy after so many epochs of the same SFT. The paper's 1 and 2 of 3 epochs are 2 and 3 of 4 where a model learns
-    from random weights: after one it solves 3% and gives no pairs."""
-    return section("sft", start_epochs=float(count))
+def _less_sft(epochs: int) -> Change:
+    """The policy so many epochs before the end of the same SFT, but at least one from its start.
+
+    The paper's 1 and 2 of 3 epochs are 2 and 3 of 4 where a model learns from random weights (after one it solves 3% and
+    gives no pairs), and 1 of 2, both times, where SFT has two.
+    """
+
+    def shorter(profile: Profile) -> Profile:
+        return section("sft", start_epochs=float(max(profile.sft.epochs - epochs, 1)))(profile)
+
+    return shorter
 
 
 def _underfit(profile: Profile) -> Profile:
@@ -143,8 +150,8 @@ ARMS: dict[str, Arm] = {
         Arm("noisy-dpo", "the same with the tool's output scored", "noisy", (_NOISY, _DPO), iterations=1),
         Arm("underfit", "one iteration from an SFT that was stopped early", BASE, (_underfit,), iterations=1),
         Arm("underfit-nll", "the same with the NLL term", "underfit", (_underfit, _NLL), iterations=1),
-        Arm("sft-2", "from two epochs of SFT", changes=(_sft_epochs(2),)),
-        Arm("sft-3", "from three epochs of SFT", changes=(_sft_epochs(3),)),
+        Arm("sft-2", "from two epochs less of SFT", changes=(_less_sft(2),)),
+        Arm("sft-3", "from one epoch less of SFT", changes=(_less_sft(1),)),
         *(Arm(f"log-{lines}", f"one iteration, the tool's results below {lines} lines of a log", BASE,
               _logs(lines), iterations=1) for lines in LOGS),
         *(Arm(f"log-{lines}-dpo", "the same with the tool's output scored", f"log-{lines}",

@@ -133,7 +133,7 @@ def test_settings_change_one_value_and_nothing_else():
             "sft.start_epochs=2.5",
             "sft.start_epochs is 2.5, and SFT keeps the policy after every whole epoch and after 0.2 (sft",
         ),
-        ("sft.start_epochs=5", "set it to one of these, at most 4."),
+        ("sft.start_epochs=5", "set it to one of these, at most 2."),
         ("tune.rates=1e-4,", "Setting tune.rates wants numbers, separated by commas, got 1e-4,."),
         ("tune.rates=high", "Setting tune.rates wants numbers, separated by commas, got high."),
         ("tune.etas=0.1", "Settings tune.etas and tune.raft_rows name 1 and 2 values: give equally many"),
