@@ -79,4 +79,4 @@ check-rooms: env
 	@$(VENV)/bin/lint-imports --no-cache
 
 clean:  ## remove the environment and caches; runs/ stays
-	rm -rf $(VENV) .uv .hypothesis .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .vllm .uv .hypothesis .pytest_cache .ruff_cache .import_linter_cache

@@ -11,7 +11,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
-from support import CHATML, CONVERSATIONS, ETA, GEMMA, TEXTS, TRAINERS, as_trajectory, with_template
+from support import (
+    CHATML,
+    CONVERSATIONS,
+    ETA,
+    GEMMA,
+    TEXTS,
+    TRAINERS,
+    as_trajectory,
+    conversation_problems,
+    encoded_conversations,
+    learn_by_heart,
+    with_template,
+)  # fmt: skip
 from transformers import PreTrainedTokenizerFast
 
 from mtdpo_lib.chat import ChatFormat
@@ -81,36 +93,13 @@ def pool(smoke):
 @pytest.fixture(scope="session")
 def overfit(smoke, pool):
     """A tiny model that has learnt `CONVERSATIONS` by heart, with its tokenizer and problems."""
-    from mtdpo_lib.chat.encoder import ChatFormat
-    from mtdpo_lib.chat.roles import loss_mask
-    from mtdpo_lib.problems.base import Problem
-
     tokenizer = train_tokenizer(
         [text for question, turns, _ in CONVERSATIONS for text in (question, *turns)] + TEXTS, 400
     )
-    chat, sequences = ChatFormat(tokenizer), []
-    for question, turns, _ in CONVERSATIONS:
-        tokens = chat.prompt(question)
-        with pool.session() as session:
-            for turn in turns:
-                tokens += chat.assistant(turn)
-                if "```python" in turn:
-                    tokens += chat.tool(session.run(turn.split("```python\n")[1].split("\n```")[0]).text)
-        sequences.append(tokens)
+    sequences = encoded_conversations(ChatFormat(tokenizer), pool)
     model = tiny_model(smoke.model, tokenizer, 320, seed=0)
-    optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
-    for _ in range(120):
-        for tokens in sequences:
-            ids = torch.tensor([tokens.ids])
-            labels = ids.masked_fill(torch.tensor([loss_mask(tokens.roles)]) == 0, -100)
-            model(input_ids=ids, labels=labels).loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-    problems = [
-        Problem(f"test/{place}", "suite", "family", q, gold)
-        for place, (q, _, gold) in enumerate(CONVERSATIONS)
-    ]
-    return model.eval(), tokenizer, problems, sequences
+    learn_by_heart(model, sequences, 3e-3, 120)
+    return model.eval(), tokenizer, conversation_problems(), sequences
 
 
 @pytest.fixture

