@@ -363,6 +363,33 @@ def test_no_process_stays_when_a_busy_parent_ends(backend, end):
     assert not left
 
 
+ORPHAN = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+import walls
+
+parent = os.getpid()
+if os.fork() == 0:
+    while os.getppid() == parent:  # its parent ends before it asks to end with it
+        time.sleep(0.01)
+    walls.end_with_parent(parent)
+    print("lives on", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forked processes exist on POSIX only")
+def test_a_child_whose_parent_was_gone_before_it_asked_ends_too():
+    ended = subprocess.run(
+        [sys.executable, "-c", ORPHAN, str(WORKER)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert ended.stdout == ended.stderr == ""
+
+
 def running(process):
     """False for one that has ended and that nobody has collected yet."""
     try:

@@ -88,12 +88,13 @@ def _add(wall, action, name, *arguments):
     wall.add_rule(action, name, *arguments)
 
 
-def end_with_parent():
-    """A parent that is killed cannot say goodbye: this process ends when it is gone."""
+def end_with_parent(parent):
+    """A parent that is killed cannot say goodbye: this process ends when the one with the number `parent` is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was gone before the kernel knew
+            os._exit(0)
     elif hasattr(os, "getppid"):
-        parent = os.getppid()
 
         def watch():
             while os.getppid() == parent:

@@ -121,18 +121,18 @@ class Backend:
     def _fork(self):
         ours, theirs = socket.socketpair()
         ours.settimeout(self.seconds)  # a child that does not read cannot hold the zygote up
-        pid = os.fork()
+        zygote, pid = os.getpid(), os.fork()
         if pid:
             theirs.close()
             return pid, ours
         try:
-            self._child(theirs)
+            self._child(theirs, zygote)
         finally:
             os._exit(0)
 
-    def _child(self, channel):
+    def _child(self, channel, zygote):
         """Lock this process in, then run cells until it is killed."""
-        walls.end_with_parent()
+        walls.end_with_parent(zygote)
         keep = os.dup2(channel.fileno(), 3)
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.closerange(keep + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
