@@ -11,9 +11,10 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from mtdpo_lib.common.files import NOTEBOOKS, REFERENCE_RUNS, ROOT, read_json, write_json
+from mtdpo_lib.common.files import NOTEBOOKS, PAPER, REFERENCE_RUNS, ROOT, read_json, write_json
 from mtdpo_lib.common.progress import LINE
 from mtdpo_lib.common.seeds import digest
+from mtdpo_lib.lessons.projection import measured_cost
 from mtdpo_lib.lessons.run import find_notebooks, read_notebook
 from mtdpo_lib.results import figures, report, study_metrics
 
@@ -88,22 +89,27 @@ def source_hash(notebook: NotebookNode) -> str:
     return digest("\x1e".join(cell.source for cell in notebook.cells if cell.cell_type == "code"))
 
 
-def made_from(notebook: NotebookNode, reference: Path = REFERENCE_RUNS) -> dict[str, str]:
-    """What a notebook's outputs belong to: its cells, and the kept studies or real runs where it shows them."""
+def made_from(
+    notebook: NotebookNode, reference: Path = REFERENCE_RUNS, tables: Path = PAPER
+) -> dict[str, str]:
+    """What a notebook's outputs belong to: its cells, and the kept records and tables that they show."""
+    shown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     hashes = {"source_hash": source_hash(notebook)}
-    shown = "\n".join(cell.source for cell in notebook.cells)
-    if "study_metrics.kept(" in shown:
-        studies = (reference / name / "study" / "report.json" for name in study_metrics.worlds(reference))
-        hashes["study_hash"] = digest(*(file.read_bytes() for file in studies))
-    if "report.real_runs(" in shown:
-        files = (file for home in report.real_runs(reference) for file in sorted(home.rglob("*.json")))
-        named = (file.relative_to(reference).as_posix().encode() + file.read_bytes() for file in files)
-        hashes["real_runs_hash"] = digest(*named)
+    if here := re.search(r'pipeline_map\("(\d+)"\)', shown):
+        hashes["cost_hash"] = digest(measured_cost(here[1], reference))
+    studies = [reference / name / "study" / "report.json" for name in study_metrics.worlds(reference)]
+    real = [file for home in report.real_runs(reference) for file in sorted(home.rglob("*.json"))]
+    runs, read = sorted((reference / "cpu").glob("seed*/**/*.json")), sorted(tables.glob("*.csv"))
+    calls = {"study": r"study_metrics\.kept\(", "real_runs": r"report\.real_runs\("}
+    calls |= {"runs": r"REFERENCE_RUNS / .cpu", "tables": r"\bpaper_\w+\(|\bclaims\.\w"}
+    for (name, call), files in zip(calls.items(), (studies, real, runs, read), strict=True):
+        if re.search(call, shown):
+            hashes[f"{name}_hash"] = digest(*(file.read_bytes() for file in files))
     return hashes
 
 
 def stale_notebooks(notebooks: Path = NOTEBOOKS, reference: Path = REFERENCE_RUNS) -> list[str]:
-    """Notebooks whose outputs were not made by their present cells, kept study or real runs; empty when all are fresh."""
+    """Notebooks whose outputs were not made from their present cells, kept records and tables; empty when all are fresh."""
     files = {file.stem: read_notebook(file) for file in find_notebooks(notebooks)}
     return [name for name, read in files.items() if read.metadata.get("mtdpo") != made_from(read, reference)]
 

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from mtdpo_lib import __main__ as command_line
 from mtdpo_lib.common import files
-from mtdpo_lib.common.files import CorruptData, FullDisk
+from mtdpo_lib.common.files import CorruptData, FullDisk, write_json
 from mtdpo_lib.common.stages import CorruptStage, Product, StageStore, UnusableFolder
 from mtdpo_lib.lessons import publish
 from mtdpo_lib.lessons import run as runner
@@ -582,6 +582,44 @@ def test_outputs_are_taken_over_without_times_paths_or_the_injected_cell(tmp_pat
     assert publish.stale_notebooks(folder) == ["00_one"]
     with pytest.raises(ValueError, match="was changed after that run"):
         publish.refresh_notebooks(out, folder, ("smoke", 0))
+
+
+@pytest.mark.parametrize(
+    ("shows", "file"),
+    [
+        ('pipeline_map("02")', "runs/cpu/seconds.json"),
+        ('(REFERENCE_RUNS / "cpu").glob("seed*")', "runs/cpu/seed0/records/02_sft.json"),
+        ('(REFERENCE_RUNS / "cpu").glob("seed*")', "runs/cpu/seed1/run.json"),
+        ("study_metrics.kept()", "runs/cpu/study/report.json"),
+        ("report.real_runs()", "runs/small/seed0/run.json"),
+        ("paper_table('table1')", "paper/table1.csv"),
+        ("claims.read_claims()", "paper/claims.csv"),
+    ],
+)
+def test_outputs_are_stale_when_a_record_or_table_that_they_show_changes(tmp_path, shows, file):
+    """Each file of the parametrization, changed or new, makes the notebooks stale that show it, and no other."""
+    record = {"provenance": {"peak_memory_mib": 1.0, "machine": {"cores": 2}}}
+    kept = {
+        "runs/cpu/seed0/records/02_sft.json": record,
+        "runs/cpu/seconds.json": {"02_sft": 1.0},
+        "runs/cpu/study/report.json": {},
+        "runs/small/seed0/run.json": {},
+        "paper/table1.csv": {},
+    }
+    for name, content in kept.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_json(tmp_path / name, content)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    places = {"reference": tmp_path / "runs", "tables": tmp_path / "paper"}
+    showing, other = (
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]) for code in (shows, "1")
+    )
+    before = [publish.made_from(one, **places) for one in (showing, other)]
+    assert before[0].keys() > before[1].keys()
+    assert before[0] == publish.made_from(showing, **places)
+    write_json(tmp_path / file, record | {"02_sft": 99.0})
+    assert publish.made_from(showing, **places) != before[0]
+    assert publish.made_from(other, **places) == before[1]
 
 
 def test_an_output_with_a_local_path_is_refused(tmp_path):
