@@ -42,6 +42,9 @@ LEAVE_SHARE = 0.1
 # From so many weights on, a step's time is reading them, and full steps are worth it. A tiny model's time is its cache,
 # which grows as wide for a new row as for the oldest (measured by tests/benchmarks/rollouts.py --places).
 REFILL_WEIGHTS = 10_000_000
+# Parts that rows are decoded in on a CPU, at the least: also with one thread for matrices, as a tiny model has, so that two
+# cores sample. Fewer on one core would be other batches, and other last digits.
+PARTS = 2
 
 
 def extract_code(text: str) -> str | None:
@@ -347,11 +350,12 @@ def _sample_turns(sampler: TurnSampler, work: _Rollout, rows: list[_Row]) -> Non
 def _decode_all(model: PreTrainedModel, work: _Rollout) -> None:
     """Decode all rows to their ends, in place: short prompts first, for little padding.
 
-    On a CPU each thread decodes a part of its own, because a step of a small model is too short to be shared.
+    On a CPU threads decode parts of their own, because a step of a small model is too short to be shared.
     """
     prompts = [list(mine) for _, mine in itertools.groupby(work.rows, lambda row: row.problem.id)]
     prompts.sort(key=lambda mine: len(mine[0].ids))
-    threads = 1 if model.device.type == "cuda" else min(torch.get_num_threads(), max(len(prompts), 1))
+    wanted = 1 if model.device.type == "cuda" else max(torch.get_num_threads(), PARTS)
+    threads = min(wanted, len(prompts))
     parts = [deque(row for mine in prompts[number::threads] for row in mine) for number in range(threads)]
     places = max(min(work.settings.batch_size, -(-len(work.rows) // threads)), 1)
     stopped = threading.Event()

@@ -196,6 +196,7 @@ def test_places_are_filled_at_once_and_samples_share_their_prompt(overfit, pool,
     monkeypatch.setattr(LeanStep, "__call__", lean)
     monkeypatch.setattr(model, "forward", noted)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(engine, "PARTS", 1)
     found = {}
     for refill_weights in (0, engine.REFILL_WEIGHTS):
         sizes.clear()
@@ -230,6 +231,19 @@ def test_an_error_in_one_thread_stops_the_others(overfit, pool, smoke, monkeypat
     assert len(calls) < 1000
 
 
+def test_rows_are_decoded_in_two_threads_also_where_matrices_have_one(overfit, pool, smoke, monkeypatch):
+    who, step = set(), engine._Batch.step
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(engine._Batch, "step", lambda *given: who.add(threading.get_ident()) or step(*given))
+    found = {}
+    for parts in (1, engine.PARTS):
+        who.clear()
+        monkeypatch.setattr(engine, "PARTS", parts)
+        found[parts] = [one.ids for one in run(overfit, pool, smoke.rollout, samples=3)]
+        assert len(who) == parts
+    assert found[1] == found[2]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_answers_are_judged_and_written_down_by_the_main_thread(
     overfit, pool, smoke, monkeypatch, tmp_path, threads
@@ -243,6 +257,7 @@ def test_answers_are_judged_and_written_down_by_the_main_thread(
 
     monkeypatch.setattr(engine, "is_correct", judge)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(engine, "PARTS", threads)
     rows = run(overfit, pool, smoke.rollout, samples=2, journal=Journal(tmp_path, "rows", every=0))
     assert judges == {threading.main_thread()}
     assert list(Journal(tmp_path, "rows").found.values()) and len(rows) == 2 * len(overfit[2])
