@@ -56,10 +56,11 @@ site-test: env  ## build the site and look at it in the Chromium on PATH
 base: env  ## pretrain the tiny base in data/base again (an hour or two)
 	@$(RUN) -m mtdpo_lib base
 
-# Outputs show kept records, so the notebooks run a second time, beside the stages of the first, once those are kept.
+# Outputs show kept records: once those are kept, the notebooks run again beside the stages of the first run. Times are kept too,
+# so begin without the folder OUT.
 notebooks: reproduce  ## run, then put records, outputs that show them and README table of that run into the repository
 	@$(RUN) -m mtdpo_lib keep $(OUT)
-	@rm -rf $(OUT)-shown && cp -a $(OUT) $(OUT)-shown && rm -r $(OUT)-shown/notebooks $(OUT)-shown/finished.json
+	@rm -rf $(OUT)-shown && cp -a $(OUT) $(OUT)-shown
 	@$(RUN) -m mtdpo_lib reproduce --profile $(PROFILE) --seed $(SEED) --out $(OUT)-shown
 	@$(RUN) -m mtdpo_lib refresh-notebooks $(OUT)-shown
 	@$(RUN) notebooks/site/explorer.py $(OUT)
