@@ -101,7 +101,8 @@ def _of_seed(profile: Profile, seed: int, out: Path, longer: bool) -> dict[str, 
         changes = {
             "longer": {"sft": {"epochs": 2 * profile.sft.epochs}},
             "room": {
-                "problems": {"demonstrations": problems.demonstrations + run * problems.demonstrations_each}
+                "problems": {"demonstrations": problems.demonstrations + run * problems.demonstrations_each},
+                "sft": {"epochs": 1},
             },
         }
         for name, change in changes.items():

@@ -40,8 +40,8 @@ def test_profiles_are_named_and_frozen(name):
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
-        ("smoke", "", "5c6863e0b5bb"),
-        ("cpu", "", "10a48cc98cca"),
+        ("smoke", "", "e10cac5c94a1"),
+        ("cpu", "", "b03330daf0e5"),
         ("habits", "", "b525e225dd6a"),
         ("small", "", "d99a5399b0c1"),
         ("paper", "", "0ed2c15b749c"),
