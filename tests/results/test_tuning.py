@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from mtdpo_lib.common.files import REFERENCE_RUNS
 from mtdpo_lib.experiment.arms import find_arm
 from mtdpo_lib.lessons import publish
-from mtdpo_lib.profiles import TuneSettings, get_profile
+from mtdpo_lib.profiles import PROFILES, TuneSettings, get_profile
+from mtdpo_lib.profiles.presets import TUNED
 from mtdpo_lib.results import figures, tuning
 
 
@@ -74,6 +76,16 @@ def test_a_tuning_is_kept_beside_the_study_of_its_profile(swept, tmp_path):
     assert json.loads((home / "tune.json").read_text())["chosen"]["mdpo"]["eta"] == 0.5
     with pytest.raises(ValueError, match="no arm's record"):
         tuning.keep(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_have_the_settings_that_their_kept_tuning_chose(name):
+    file = REFERENCE_RUNS / name / "tune" / "tune.json"
+    found = json.loads(file.read_text()) if file.exists() else {"chosen": {}, "tried": []}
+    rows = tuning.chosen(found["tried"])
+    assert found["chosen"] == {method: row["setting"] for method, row in rows.items()} == TUNED.get(name, {})
+    preference, mdpo = get_profile(name).preference, found["chosen"].get("mdpo", {})
+    assert {setting: getattr(preference, setting) for setting in mdpo} == mdpo
 
 
 def test_a_kept_tuning_is_redrawn_from_its_record(swept, tmp_path):
