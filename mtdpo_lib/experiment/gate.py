@@ -98,12 +98,10 @@ def _of_seed(profile: Profile, seed: int, out: Path, longer: bool) -> dict[str, 
     row["base"] = greedy(base) if base else 0.0
     if longer:
         problems, run = profile.problems, profile.iterations * profile.problems.prompts_per_iteration
+        more = problems.demonstrations + run * problems.demonstrations_each
         changes = {
             "longer": {"sft": {"epochs": 2 * profile.sft.epochs}},
-            "room": {
-                "problems": {"demonstrations": problems.demonstrations + run * problems.demonstrations_each},
-                "sft": {"epochs": 1},
-            },
+            "room": {"problems": {"demonstrations": more}, "sft": {"epochs": 1}},
         }
         for name, change in changes.items():
             other = Experiment(profile.changed(**change), seed, out)

@@ -89,17 +89,15 @@ def source_hash(notebook: NotebookNode) -> str:
     return digest("\x1e".join(cell.source for cell in notebook.cells if cell.cell_type == "code"))
 
 
-def made_from(
-    notebook: NotebookNode, reference: Path = REFERENCE_RUNS, tables: Path = PAPER
-) -> dict[str, str]:
+def made_from(source: NotebookNode, reference: Path = REFERENCE_RUNS, paper: Path = PAPER) -> dict[str, str]:
     """What a notebook's outputs belong to: its cells, and the kept records and tables that they show."""
-    shown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    hashes = {"source_hash": source_hash(notebook)}
+    shown = "\n".join(cell.source for cell in source.cells if cell.cell_type == "code")
+    hashes = {"source_hash": source_hash(source)}
     if here := re.search(r'pipeline_map\("(\d+)"\)', shown):
         hashes["cost_hash"] = digest(measured_cost(here[1], reference))
     studies = [reference / name / "study" / "report.json" for name in study_metrics.worlds(reference)]
     real = [file for home in report.real_runs(reference) for file in sorted(home.rglob("*.json"))]
-    runs, read = sorted((reference / "cpu").glob("seed*/**/*.json")), sorted(tables.glob("*.csv"))
+    runs, read = sorted((reference / "cpu").glob("seed*/**/*.json")), sorted(paper.glob("*.csv"))
     calls = {"study": r"study_metrics\.kept\(", "real_runs": r"report\.real_runs\("}
     calls |= {"runs": r"REFERENCE_RUNS / .cpu", "tables": r"\bpaper_\w+\(|\bclaims\.\w"}
     for (name, call), files in zip(calls.items(), (studies, real, runs, read), strict=True):

@@ -16,7 +16,7 @@ _CPU = _DEFAULTS.changed(
     name="cpu",
     claims="the paper's claims, over seeds",
     problems={
-        # Of 60 questions, each often, as the paper's SFT set shows each of its own some 34 times; a run asks 1,080 fresh ones
+        # Of 60 questions, each often: the paper's SFT set shows each of its own some 34 times. A run asks 1,080 fresh ones
         "world": "composed", "demonstrations": 1440, "demonstrations_each": 24,
         "prompts_per_iteration": 360, "development": 500, "test": 800,
     },

@@ -610,7 +610,7 @@ def test_outputs_are_stale_when_a_record_or_table_that_they_show_changes(tmp_pat
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write_json(tmp_path / name, content)
     (tmp_path / file).parent.mkdir(exist_ok=True)
-    places = {"reference": tmp_path / "runs", "tables": tmp_path / "paper"}
+    places = {"reference": tmp_path / "runs", "paper": tmp_path / "paper"}
     showing, other = (
         nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]) for code in (shows, "1")
     )
