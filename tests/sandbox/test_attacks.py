@@ -4,9 +4,9 @@ An attack is a program with three lines on top: the threat, the statuses that ar
 protection. What a program says of itself counts for nothing: the judge looks at files, visitors, processes, memory, the
 clock, secrets in the answer, this process's own output, and whether the next program is right.
 
-Many attacks pass over the error of one try, so that a first wall does not hide whether the others stand. That lets no attack
-pass for nothing: each must break what its third line names where there is no sandbox, and a program that does nothing breaks
-nothing there.
+Many attacks go on after the error of one try, so that a first wall does not hide whether the others stand, and print its kind.
+That lets no attack pass for nothing: each must break what its third line names where there is no sandbox, and a program that
+does nothing breaks nothing there.
 """
 
 from __future__ import annotations
@@ -337,7 +337,7 @@ def test_the_attack_succeeds_without_protection_or_says_why_not(attack, tmp_path
 
 @pytest.mark.skipif(not LINUX, reason="as above")
 def test_a_toothless_attack_would_be_noticed(tmp_path):
-    """The test above can fail: a program that does nothing, as one whose every try is swallowed, breaks nothing."""
+    """The test above can fail: a program that does nothing, as one whose every try is refused, breaks nothing."""
     toothless = replace(next(attack for attack in ATTACKS if attack.weak == "secret"), code="pass")
     assert breaks_unprotected(toothless, tmp_path) == set()
 

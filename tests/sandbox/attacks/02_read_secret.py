@@ -14,5 +14,5 @@ for read in (
 ):
     try:
         print(read(CANARY + "/secret.txt"))
-    except OSError:
-        pass
+    except OSError as refusal:
+        print(type(refusal).__name__)

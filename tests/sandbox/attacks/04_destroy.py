@@ -18,5 +18,5 @@ for harm in (
 ):
     try:
         harm()
-    except (OSError, AttributeError):
-        pass
+    except (OSError, AttributeError) as refusal:
+        print(type(refusal).__name__)

@@ -10,5 +10,5 @@ for talk in (
 ):
     try:
         print(talk())
-    except (OSError, AttributeError):
-        pass
+    except (OSError, AttributeError) as refusal:
+        print(type(refusal).__name__)

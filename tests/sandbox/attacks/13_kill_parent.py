@@ -8,5 +8,5 @@ parent = os.getppid()  # asked once: when it has died, another process is the pa
 for name in ("SIGTERM", "SIGSTOP", "SIGKILL"):
     try:
         os.kill(parent, getattr(signal, name))
-    except OSError:
-        pass
+    except OSError as refusal:
+        print(type(refusal).__name__)

@@ -14,5 +14,5 @@ for start in (
 ):
     try:
         start()
-    except (OSError, AttributeError):
-        pass
+    except (OSError, AttributeError) as refusal:
+        print(type(refusal).__name__)

@@ -6,9 +6,9 @@ import os
 for descriptor in range(3, 64):
     try:
         os.write(descriptor, b"junk\n")
-    except OSError:
-        pass
+    except OSError as refusal:
+        print(type(refusal).__name__)
     try:
         os.close(descriptor)
-    except OSError:
-        pass
+    except OSError as refusal:
+        print(type(refusal).__name__)

@@ -15,5 +15,5 @@ def search(process):
 
 try:
     print(search(TRAINER))
-except OSError:
-    pass
+except OSError as refusal:
+    print(type(refusal).__name__)

@@ -12,5 +12,5 @@ sys.__stdout__.write(report + "\n")
 for descriptor in (1, *range(3, 16)):
     try:
         os.write(descriptor, (report + "\n").encode())
-    except OSError:
-        pass
+    except OSError as refusal:
+        print(type(refusal).__name__)

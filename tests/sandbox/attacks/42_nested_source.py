@@ -10,5 +10,5 @@ for source in (
 ):
     try:
         eval(source)
-    except Exception:
-        pass
+    except Exception as refusal:
+        print(type(refusal).__name__)
