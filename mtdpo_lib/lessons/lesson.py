@@ -7,6 +7,7 @@ import html
 import os
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +16,9 @@ from IPython.display import HTML, Markdown, display
 
 from mtdpo_lib import __version__
 from mtdpo_lib.chat.show import to_html
-from mtdpo_lib.common.files import ROOT
+from mtdpo_lib.common.files import REFERENCE_RUNS, ROOT, read_json
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.experiment.algorithm1 import Experiment
-from mtdpo_lib.lessons.projection import measured_cost
 from mtdpo_lib.lessons.run import Run, check_parameters
 from mtdpo_lib.models.policy import Policy, device
 from mtdpo_lib.profiles import TINY_THREADS, settings_hash
@@ -145,6 +145,20 @@ def metric_table(metrics: Sequence[Metric]) -> HTML:
 
 def _html_row(cells: Iterable[Any], tag: str) -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+
+def measured_cost(here: str, runs: Path = REFERENCE_RUNS) -> str:
+    """What notebook number `here` took in the kept runs: time and peak memory by profile; empty without any."""
+    costs = []
+    for file in sorted(runs.glob("*/seconds.json")):
+        seconds = {name: took for name, took in read_json(file).items() if name[:2] == here}
+        records = [read_json(one) for one in file.parent.glob(f"*/records/{here}_*.json")]
+        if seconds and records:
+            minutes, rest = divmod(round(sum(seconds.values())), 60)
+            memory = max(record["provenance"]["peak_memory_mib"] for record in records)
+            cores = records[0]["provenance"]["machine"]["cores"]
+            costs.append(f"{file.parent.name}: {minutes} min {rest:02d} s, {memory:,.0f} MiB, {cores} cores")
+    return f"This notebook, as measured: {'; '.join(costs)}." if costs else ""
 
 
 def pipeline_map(here: str) -> HTML:

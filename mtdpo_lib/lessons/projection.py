@@ -1,4 +1,4 @@
-"""How long notebooks took in kept runs, and how long a run will take: their medians, corrected by the pace of this run."""
+"""How long a run of the notebooks will take: medians over kept runs, corrected by the pace of this run."""
 
 from __future__ import annotations
 
@@ -19,20 +19,6 @@ def kept_seconds(profile: str, budget: str = "", source: Path = REFERENCE_RUNS) 
     """Seconds of each notebook in the kept runs of a profile, or of a named budget of it; empty without any."""
     home = source / (f"{profile}-{budget}" if budget else profile)
     return [read_json(file)["seconds"] for file in sorted(home.glob("seed*/run.json"))]
-
-
-def measured_cost(here: str, runs: Path = REFERENCE_RUNS) -> str:
-    """What notebook number `here` took in the kept runs: time and peak memory by profile; empty without any."""
-    costs = []
-    for file in sorted(runs.glob("*/seconds.json")):
-        seconds = {name: took for name, took in read_json(file).items() if name[:2] == here}
-        records = [read_json(one) for one in file.parent.glob(f"*/records/{here}_*.json")]
-        if seconds and records:
-            minutes, rest = divmod(round(sum(seconds.values())), 60)
-            memory = max(record["provenance"]["peak_memory_mib"] for record in records)
-            cores = records[0]["provenance"]["machine"]["cores"]
-            costs.append(f"{file.parent.name}: {minutes} min {rest:02d} s, {memory:,.0f} MiB, {cores} cores")
-    return f"This notebook, as measured: {'; '.join(costs)}." if costs else ""
 
 
 class Projection:

@@ -11,10 +11,9 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from mtdpo_lib.common.files import NOTEBOOKS, PAPER, REFERENCE_RUNS, ROOT, read_json, write_json
+from mtdpo_lib.common.files import DATA, NOTEBOOKS, REFERENCE_RUNS, ROOT, read_json, write_json
 from mtdpo_lib.common.progress import LINE
 from mtdpo_lib.common.seeds import digest
-from mtdpo_lib.lessons.projection import measured_cost
 from mtdpo_lib.lessons.run import find_notebooks, read_notebook
 from mtdpo_lib.results import figures, report, study_metrics
 
@@ -89,27 +88,28 @@ def source_hash(notebook: NotebookNode) -> str:
     return digest("\x1e".join(cell.source for cell in notebook.cells if cell.cell_type == "code"))
 
 
-def made_from(source: NotebookNode, reference: Path = REFERENCE_RUNS, paper: Path = PAPER) -> dict[str, str]:
+def made_from(notebook: NotebookNode, data: Path = DATA) -> dict[str, str]:
     """What a notebook's outputs belong to: its cells, and the kept records and tables that they show."""
-    shown = "\n".join(cell.source for cell in source.cells if cell.cell_type == "code")
-    hashes = {"source_hash": source_hash(source)}
-    if here := re.search(r'pipeline_map\("(\d+)"\)', shown):
-        hashes["cost_hash"] = digest(measured_cost(here[1], reference))
-    studies = [reference / name / "study" / "report.json" for name in study_metrics.worlds(reference)]
-    real = [file for home in report.real_runs(reference) for file in sorted(home.rglob("*.json"))]
-    runs, read = sorted((reference / "cpu").glob("seed*/**/*.json")), sorted(paper.glob("*.csv"))
-    calls = {"study": r"study_metrics\.kept\(", "real_runs": r"report\.real_runs\("}
-    calls |= {"runs": r"REFERENCE_RUNS / .cpu", "tables": r"\bpaper_\w+\(|\bclaims\.\w"}
-    for (name, call), files in zip(calls.items(), (studies, real, runs, read), strict=True):
+    shown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    hashes = {"source_hash": source_hash(notebook)}
+    for name, call, pattern in (
+        ("cost", r"pipeline_map\(", "reference_runs/*/seconds.json"),
+        ("study", r"study_metrics\.kept\(", "reference_runs/*/study/report.json"),
+        ("real_runs", r"report\.real_runs\(", "reference_runs/small*/**/*.json"),
+        ("runs", r"REFERENCE_RUNS / .cpu", "reference_runs/cpu/seed*/**/*.json"),
+        ("tables", r"\bpaper_\w+\(|\bclaims\.\w", "paper/*.csv"),
+    ):
         if re.search(call, shown):
-            hashes[f"{name}_hash"] = digest(*(file.read_bytes() for file in files))
+            files = sorted(data.glob(pattern))
+            named = (file.relative_to(data).as_posix().encode() + file.read_bytes() for file in files)
+            hashes[f"{name}_hash"] = digest(*named)
     return hashes
 
 
-def stale_notebooks(notebooks: Path = NOTEBOOKS, reference: Path = REFERENCE_RUNS) -> list[str]:
+def stale_notebooks(notebooks: Path = NOTEBOOKS) -> list[str]:
     """Notebooks whose outputs were not made from their present cells, kept records and tables; empty when all are fresh."""
     files = {file.stem: read_notebook(file) for file in find_notebooks(notebooks)}
-    return [name for name, read in files.items() if read.metadata.get("mtdpo") != made_from(read, reference)]
+    return [name for name, read in files.items() if read.metadata.get("mtdpo") != made_from(read)]
 
 
 def refresh_notebooks(

@@ -9,8 +9,7 @@ import pytest
 from mtdpo_lib import lessons
 from mtdpo_lib.common.files import NOTEBOOKS, ROOT, UnusableFolder, read_json, write_json
 from mtdpo_lib.common.stages import Product
-from mtdpo_lib.lessons.lesson import PIPELINE, Lesson, metric_table, pipeline_map
-from mtdpo_lib.lessons.projection import measured_cost
+from mtdpo_lib.lessons.lesson import PIPELINE, Lesson, measured_cost, metric_table, pipeline_map
 from mtdpo_lib.models.policy import Policy
 from mtdpo_lib.profiles import SettingError
 from mtdpo_lib.results import Metric, Metrics

@@ -587,11 +587,11 @@ def test_outputs_are_taken_over_without_times_paths_or_the_injected_cell(tmp_pat
 @pytest.mark.parametrize(
     ("shows", "file"),
     [
-        ('pipeline_map("02")', "runs/cpu/seconds.json"),
-        ('(REFERENCE_RUNS / "cpu").glob("seed*")', "runs/cpu/seed0/records/02_sft.json"),
-        ('(REFERENCE_RUNS / "cpu").glob("seed*")', "runs/cpu/seed1/run.json"),
-        ("study_metrics.kept()", "runs/cpu/study/report.json"),
-        ("report.real_runs()", "runs/small/seed0/run.json"),
+        ('pipeline_map("02")', "reference_runs/cpu/seconds.json"),
+        ('(REFERENCE_RUNS / "cpu").glob("seed*")', "reference_runs/cpu/seed0/records/02_sft.json"),
+        ('(REFERENCE_RUNS / "cpu").glob("seed*")', "reference_runs/cpu/seed1/run.json"),
+        ("study_metrics.kept()", "reference_runs/cpu/study/report.json"),
+        ("report.real_runs()", "reference_runs/small/seed0/run.json"),
         ("paper_table('table1')", "paper/table1.csv"),
         ("claims.read_claims()", "paper/claims.csv"),
     ],
@@ -600,26 +600,25 @@ def test_outputs_are_stale_when_a_record_or_table_that_they_show_changes(tmp_pat
     """Each file of the parametrization, changed or new, makes the notebooks stale that show it, and no other."""
     record = {"provenance": {"peak_memory_mib": 1.0, "machine": {"cores": 2}}}
     kept = {
-        "runs/cpu/seed0/records/02_sft.json": record,
-        "runs/cpu/seconds.json": {"02_sft": 1.0},
-        "runs/cpu/study/report.json": {},
-        "runs/small/seed0/run.json": {},
+        "reference_runs/cpu/seed0/records/02_sft.json": record,
+        "reference_runs/cpu/seconds.json": {"02_sft": 1.0},
+        "reference_runs/cpu/study/report.json": {},
+        "reference_runs/small/seed0/run.json": {},
         "paper/table1.csv": {},
     }
     for name, content in kept.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write_json(tmp_path / name, content)
     (tmp_path / file).parent.mkdir(exist_ok=True)
-    places = {"reference": tmp_path / "runs", "paper": tmp_path / "paper"}
     showing, other = (
         nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]) for code in (shows, "1")
     )
-    before = [publish.made_from(one, **places) for one in (showing, other)]
+    before = [publish.made_from(one, tmp_path) for one in (showing, other)]
     assert before[0].keys() > before[1].keys()
-    assert before[0] == publish.made_from(showing, **places)
+    assert before[0] == publish.made_from(showing, tmp_path)
     write_json(tmp_path / file, record | {"02_sft": 99.0})
-    assert publish.made_from(showing, **places) != before[0]
-    assert publish.made_from(other, **places) == before[1]
+    assert publish.made_from(showing, tmp_path) != before[0]
+    assert publish.made_from(other, tmp_path) == before[1]
 
 
 def test_an_output_with_a_local_path_is_refused(tmp_path):
