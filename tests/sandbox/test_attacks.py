@@ -4,9 +4,9 @@ An attack is a program with three lines on top: the threat, the statuses that ar
 protection. What a program says of itself counts for nothing: the judge looks at files, visitors, processes, memory, the
 clock, secrets in the answer, this process's own output, and whether the next program is right.
 
-Many attacks go on after the error of one try, so that a first wall does not hide whether the others stand, and print its kind.
-That lets no attack pass for nothing: each must break what its third line names where there is no sandbox, and a program that
-does nothing breaks nothing there.
+Many attacks print the error of one try and go on, so that a first wall does not hide whether the others stand. That lets no
+attack pass for nothing: each must break what its third line names where there is no sandbox, and a program that does nothing
+breaks nothing there.
 """
 
 from __future__ import annotations
