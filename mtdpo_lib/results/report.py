@@ -201,7 +201,7 @@ def combine(folders: Sequence[Path], out: Path) -> Path:
         claims=next((record["claims"] for record in records.values()), "nothing yet"),
         results=result_rows(metrics),
         caption=results_caption(metrics),
-        others=[(f"{one.policy}-minus-{one.against}", one.in_words(sign=True)) for one in differences],
+        others=[(f"{one.policy} minus {one.against}", one.in_words(sign=True)) for one in differences],
         base=PAPER_BASE,
         images=images,
         passports=passport_rows(merge_passports(records)),
