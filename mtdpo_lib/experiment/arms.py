@@ -47,6 +47,10 @@ def _on_policy(profile: Profile) -> Profile:
     return section("rollout", samples_current=samples, samples_previous=0)(profile)
 
 
+def _thrice_right(profile: Profile) -> Profile:
+    return section("pairs", right_per_prompt=3 * profile.pairs.right_per_prompt)(profile)
+
+
 def _less_sft(epochs: int) -> Change:
     """The policy so many epochs before the end of the same SFT, but at least one from its start.
 
@@ -141,8 +145,8 @@ ARMS: dict[str, Arm] = {
         Arm("nll", "with an NLL term that at first pulls as much as the DPO term", changes=(_NLL,)),
         Arm("random-step", "a random one of the kept steps instead of the best on development prompts",
             changes=(section("preference", checkpoint_choice="random"),)),
-        Arm("raft-3", "one iteration of RAFT with up to three right trajectories per prompt", BASE,
-            (_RAFT, section("pairs", right_per_prompt=3)), iterations=1),
+        Arm("raft-3", "one iteration of RAFT with three times as many right trajectories per prompt", BASE,
+            (_RAFT, _thrice_right), iterations=1),
         Arm("noisy", f"one iteration with a tool that is one off with probability {NOISE}", BASE,
             (_NOISY,), iterations=1),
         Arm("noisy-corrected", "the same with the adaptive margin, 16 further answers each", "noisy",

@@ -40,8 +40,8 @@ def test_profiles_are_named_and_frozen(name):
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
-        ("smoke", "", "4bc0a78727b8"),
-        ("cpu", "", "d8365af1444f"),
+        ("smoke", "", "ce64953ea514"),
+        ("cpu", "", "76a587be2e2a"),
         ("habits", "", "b525e225dd6a"),
         ("small", "", "d99a5399b0c1"),
         ("paper", "", "0ed2c15b749c"),
