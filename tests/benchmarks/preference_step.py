@@ -2,10 +2,11 @@
 
     python tests/benchmarks/preference_step.py            # both cores, a few minutes
     python tests/benchmarks/preference_step.py --pairs 2 --rounds 3
+    python tests/benchmarks/preference_step.py --model tiny --pairs 12 --precision float32
 
 One run, one machine, arms interleaved round by round, so that whatever else the machine does hits all alike. Every arm
-trains the same LoRA adapter of the same Llama (the shape of SmolLM2-135M, random weights) on the same pairs with the right
-mask:
+trains the same LoRA adapter of the same Llama (the shape of SmolLM2-135M or of the tiny base, random weights) on the same
+pairs with the right mask:
 
 * ``default``: `DPOTrainer` with `DPOConfig`'s defaults (gradient checkpointing, bfloat16 autocast, reference in every step);
 * ``tuned``: `DPOTrainer` without checkpointing, pairs sorted by length, the reference's log-probabilities precomputed and
@@ -39,6 +40,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 THREADS = os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 
@@ -54,13 +56,20 @@ from trl.trainer.utils import FusedCausalLMOutput  # noqa: E402
 from mtdpo_lib.chat.roles import Role  # noqa: E402
 from mtdpo_lib.models import quiet_libraries  # noqa: E402
 from mtdpo_lib.train import TrajectoryDPOTrainer, TrajectoryPairCollator  # noqa: E402
-from mtdpo_lib.train.fast import forward, shared_prompt  # noqa: E402
+from mtdpo_lib.train.fast import forward, merged_lora, shared_prompt  # noqa: E402
 from mtdpo_lib.train.loop import CHECKPOINTING  # noqa: E402
 
-SMOLLM2 = {
-    "vocab_size": 49152, "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,
-    "num_key_value_heads": 3, "intermediate_size": 1536, "tie_word_embeddings": True, "pad_token_id": 0,
+SHAPES = {
+    "SmolLM2-135M": {
+        "vocab_size": 49152, "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "intermediate_size": 1536, "tie_word_embeddings": True, "pad_token_id": 0,
+    },
+    "tiny": {
+        "vocab_size": 697, "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "intermediate_size": 384, "tie_word_embeddings": True, "pad_token_id": 0,
+    },
 }  # fmt: skip
+SHAPE = dict(SHAPES["SmolLM2-135M"])  # of this process
 PRECISIONS = {
     "float32": (torch.float32, False),
     "autocast": (torch.float32, True),
@@ -73,7 +82,7 @@ PRECISIONS = {
 
 def answer(draw: random.Random, length: int, scored: float) -> tuple[list[int], list[int]]:
     """Ids and roles of an answer: three turns of the policy with the tool's output between them."""
-    ids, roles = [draw.randrange(3, SMOLLM2["vocab_size"]) for _ in range(length)], []
+    ids, roles = [draw.randrange(3, SHAPE["vocab_size"]) for _ in range(length)], []
     own, tool = length * scored / 3, length * (1 - scored) / 2
     for turn in range(3):
         roles += [Role.ASSISTANT] * round(own) + ([Role.TOOL] * round(tool) if turn < 2 else [])
@@ -84,7 +93,7 @@ def make_pairs(options: argparse.Namespace) -> Dataset:
     """Pairs as `preference_dataset` writes them, of random tokens."""
     draw, rows = random.Random(options.seed), []
     for _ in range(options.pairs):
-        prompt = [draw.randrange(3, SMOLLM2["vocab_size"]) for _ in range(draw.randint(*options.prompt))]
+        prompt = [draw.randrange(3, SHAPE["vocab_size"]) for _ in range(draw.randint(*options.prompt))]
         row = {}
         for side in ("chosen", "rejected"):
             ids, roles = answer(draw, draw.randint(*options.answer), options.scored)
@@ -117,7 +126,7 @@ class Arm:
     def build(self, pairs: Dataset, device: str) -> DPOTrainer:
         dtype, autocast = PRECISIONS[self.precision]
         torch.manual_seed(0)
-        model = LlamaForCausalLM(LlamaConfig(**SMOLLM2)).to(dtype)
+        model = LlamaForCausalLM(LlamaConfig(**SHAPE)).to(dtype)
         model = get_peft_model(
             model, LoraConfig(r=32, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM")
         )
@@ -199,12 +208,13 @@ def seconds(run: Callable[[], None], device: str) -> float:
 
 
 @contextlib.contextmanager
-def ladder(share: bool, head: str) -> Iterator[None]:
+def ladder(share: bool, head: str, factors: bool) -> Iterator[None]:
     """The fast step with some of its ideas taken away.
 
     Args:
         share: prompts shared; else every row is whole (but never padded).
         head: "everywhere" (TRL's, on all tokens), "scored" (TRL's, on scored tokens) or "one pass" (ours).
+        factors: those of a small LoRA layer are multiplied first.
     """
     pack, scored_head, scored_forward = shared_prompt.pack, shared_prompt.scored_head, forward.scored_forward
 
@@ -226,8 +236,10 @@ def ladder(share: bool, head: str) -> Iterator[None]:
         shared_prompt.scored_head = trl_head
     if head == "everywhere":
         forward.scored_forward = everywhere
+    most = merged_lora.MOST_WEIGHTS if factors else 0
     try:
-        yield
+        with patch.object(merged_lora, "MOST_WEIGHTS", most):
+            yield
     finally:
         shared_prompt.pack, shared_prompt.scored_head, forward.scored_forward = (
             pack,
@@ -236,11 +248,12 @@ def ladder(share: bool, head: str) -> Iterator[None]:
         )
 
 
-LADDER = {  # name: (prompts shared, head)
-    "no padding": (False, "everywhere"),
-    "and the prompt once": (True, "everywhere"),
-    "and the head where scored": (True, "scored"),
-    "and its gradient in one pass": (True, "one pass"),
+LADDER = {  # name: (prompts shared, head, factors first)
+    "no padding": (False, "everywhere", False),
+    "and the prompt once": (True, "everywhere", False),
+    "and the head where scored": (True, "scored", False),
+    "and its gradient in one pass": (True, "one pass", False),
+    "and LoRA's factors first": (True, "one pass", True),
 }
 
 
@@ -277,6 +290,7 @@ def equality(pairs: Dataset, device: str) -> dict[str, float]:
 def peak_memory(arm: Arm, options: argparse.Namespace) -> float:
     """MiB at the peak of one step in a fresh process."""
     command = [sys.executable, __file__, "--memory", json.dumps(vars(arm)), "--pairs", str(options.pairs)]
+    command += ["--model", options.model]
     command += ["--scored", str(options.scored), "--seed", str(options.seed)]
     command += ["--prompt", *map(str, options.prompt), "--answer", *map(str, options.answer)]
     # What is freed goes back to the system at once: otherwise the peak is what the allocator happened to keep, and the same
@@ -345,6 +359,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", choices=SHAPES, default="SmolLM2-135M")
     parser.add_argument("--pairs", type=int, default=4, help="pairs in a step")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scored", type=float, default=0.52, help="share of an answer that the policy wrote")
@@ -362,6 +377,7 @@ def main() -> None:
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     options = parser.parse_args()
     quiet_libraries()
+    SHAPE.update(SHAPES[options.model])
     torch.set_num_threads(int(THREADS))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pairs = make_pairs(options)
@@ -374,7 +390,7 @@ def main() -> None:
     print(f"{options.pairs} pairs of {min(tokens)} to {max(tokens)} tokens, {options.scored:.0%} of answers scored, "
           f"{THREADS} threads, {device}")  # fmt: skip
     result = {
-        "model": "Llama 135M (SmolLM2 shape)", "device": device, "threads": int(THREADS), "pairs": options.pairs,
+        "model": options.model, "device": device, "threads": int(THREADS), "pairs": options.pairs,
         "rounds": options.rounds, "scored": options.scored,
     }  # fmt: skip
     if "equality" in options.parts:
@@ -384,7 +400,7 @@ def main() -> None:
     if "tune" in options.parts and options.precision is None:
         tuned = tune(pairs, device)
     result["precision"] = tuned.precision
-    together = 1 if device == "cpu" else 0
+    together = 1 if device == "cpu" and options.model != "tiny" else 0
     cached = Arm(True, tuned.precision, reference=False, together=together)
     arms = {
         "default": Arm(False, "autocast", checkpointing=True),

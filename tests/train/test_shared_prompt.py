@@ -135,7 +135,7 @@ def test_packing_row_by_row():
     fourth = [4, 3, 2, 9]  # row 3 ends before its last scored token, 8: all of it is row 1's beginning
     assert packed.ids.tolist() == [[*first, *third, *fourth, 8, 7, 6]]
     assert packed.positions.tolist() == [[*range(11), *range(6, 12), 0, 1, 2, 3, 4, 5, 6]]
-    assert [(g.start, g.shared, g.branches) for g in packed.groups] == [(0, 6, (5, 6)), (17, 4, (3, 0))]
+    assert [(g.shared, g.branches) for g in packed.groups] == [(6, (5, 6)), (4, (3, 0))]
     assert visible(2, 3, ids.device).int().tolist() == [
         [1, 1, 1, 0, 0],  # the beginning and itself
         [1, 1, 1, 1, 0],

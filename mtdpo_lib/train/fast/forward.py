@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput, use_adapter
 
 from mtdpo_lib.train.data import IGNORED
+from mtdpo_lib.train.fast.merged_lora import merge_factors
 from mtdpo_lib.train.fast.shared_prompt import ATTENTION, scored_forward
 from mtdpo_lib.train.reference import REFERENCE, ReferenceCache, answers_as_reference
 
@@ -66,6 +67,7 @@ class ObservedForward:
         self._fused = model.forward
         if fast:
             model.set_attn_implementation(ATTENTION)
+            merge_factors(model)
 
         @functools.wraps(type(model).forward)
         def forward(_: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:

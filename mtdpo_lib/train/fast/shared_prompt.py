@@ -7,12 +7,14 @@ Three savings against a padded batch of whole rows, none of which changes a numb
 3. The output head runs where a token is scored, and its gradient is taken in the same pass: for a frozen head,
    d log p(y) / d h = W[y] - sum_v p(v) W[v] is known once the probabilities are.
 
+A fourth, of small LoRA layers, is in `merged_lora`.
+
 `supports` names the models it is tested for; for every other model TRL's own forward stays in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +42,11 @@ class Group:
     """Rows with a common beginning: `shared` tokens, then the rest of each row, one after another.
 
     Attributes:
-        start: position of the first token in the packed row.
         shared: length of the common beginning.
         branches: length of the rest of each row.
         masks: for each branch, which of (beginning, branch) its tokens may see, [branch, shared + branch].
     """
 
-    start: int
     shared: int
     branches: tuple[int, ...]
     masks: tuple[Tensor, ...]
@@ -131,7 +131,7 @@ def pack(input_ids: Tensor, labels: Tensor, share: bool = True) -> Packed:
             columns += before.tolist()
         branches = tuple(len(text) - shared for text in kept)
         masks = tuple(visible(shared, branch, device) for branch in branches)
-        groups.append(Group(start, shared, branches, masks))
+        groups.append(Group(shared, branches, masks))
     row_of_ids, row_of_positions, *places = (
         torch.tensor(numbers, device=device) for numbers in ([ids], [positions], sources, rows, columns)
     )
@@ -159,24 +159,24 @@ def _attend(
 
 
 def _group_attention(
-    group: Group, query: Tensor, key: Tensor, value: Tensor, window: int | None, **options: Any
+    group: Group, parts: Iterator[tuple[Tensor, ...]], window: int | None, **options: Any
 ) -> list[Tensor]:
-    """Outputs of a group: of its beginning, then of each branch, which sees the beginning and itself."""
+    """Outputs of a group: of its beginning, then of each branch, which sees the beginning and itself.
+
+    Query, key and value of all of them come next from `parts`.
+    """
     needs_window = window is not None and group.shared + max(group.branches) > window
-    shared = slice(group.start, group.start + group.shared)
+    query, key, value = next(parts)
     outputs = []
     if group.shared:
         mask = visible(0, group.shared, query.device, window) if needs_window else None
-        outputs.append(_attend(query[:, :, shared], key[:, :, shared], value[:, :, shared], mask, **options))
-    start = shared.stop
+        outputs.append(_attend(query, key, value, mask, **options))
     for length, mask in zip(group.branches, group.masks, strict=True):
-        if length == 0:
-            continue
-        own = slice(start, start + length)
-        keys, values = (torch.cat([each[:, :, shared], each[:, :, own]], 2) for each in (key, value))
-        seen = visible(group.shared, length, query.device, window) if needs_window else mask
-        outputs.append(_attend(query[:, :, own], keys, values, seen, **options))
-        start = own.stop
+        query, *own = next(parts)
+        if length:
+            keys, values = (torch.cat(pieces, 2) for pieces in zip((key, value), own, strict=True))
+            seen = visible(group.shared, length, query.device, window) if needs_window else mask
+            outputs.append(_attend(query, keys, values, seen, **options))
     return outputs
 
 
@@ -203,8 +203,13 @@ def shared_prompt_attention(
     key, value = (repeat_kv(each, module.num_key_value_groups) for each in (key, value))
     options = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
     outputs = [_attend(query, key, value, attention_mask, **options)] if groups is None else []
+    # Split once: each slice of its own would have a gradient as large as the whole row
+    lengths = [length for group in groups or () for length in (group.shared, *group.branches)]
+    parts = (
+        zip(*(each.split(lengths, 2) for each in (query, key, value)), strict=True) if groups else iter(())
+    )
     for group in groups or ():
-        outputs += _group_attention(group, query, key, value, sliding_window, **options)
+        outputs += _group_attention(group, parts, sliding_window, **options)
     return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
 
 
