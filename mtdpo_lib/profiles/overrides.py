@@ -134,7 +134,7 @@ def refuse_misfits(profile: Profile) -> None:
 
 
 def _misfits(profile: Profile) -> Iterator[str]:
-    model, sft, correction = profile.model, profile.sft, profile.preference.stochastic_tool_correction
+    model, sft = profile.model, profile.sft
     hidden, heads, workers = model.hidden, model.heads, profile.sandbox.workers
     if hidden % (2 * heads) or heads % max(heads // 2, 1):
         yield f"Setting model.heads is {heads}: it must be even, and model.hidden ({hidden}) a multiple of twice its value."
@@ -158,18 +158,32 @@ def _misfits(profile: Profile) -> Iterator[str]:
             f"Setting sandbox.workers is {workers}, more than this machine can serve (with sandbox.memory_mib="
             f"{profile.sandbox.memory_mib} on {cores} cores and {memory} MiB of memory): set {most} or less."
         )
-    if correction and profile.preference.method != "mdpo":
+    yield from _training_misfits(profile)
+    if profile.rollout.sampler != "torch" and model.is_tiny:
+        yield (
+            "Setting rollout.sampler: vLLM is for real models, and the tiny one is sampled here; leave it at torch."
+        )
+
+
+def _training_misfits(profile: Profile) -> Iterator[str]:
+    settings, pairs, correction = (
+        profile.preference,
+        profile.pairs,
+        profile.preference.stochastic_tool_correction,
+    )
+    if settings.batch_size < (least := 2 * pairs.pairs_per_prompt):
+        yield (
+            f"Setting preference.batch_size is {settings.batch_size}, and M-KTO's KL term needs answers to other prompts: "
+            f"set {least} or more, or fewer pairs.pairs_per_prompt than {pairs.pairs_per_prompt}."
+        )
+    if correction and settings.method != "mdpo":
         yield (
             "Setting preference.stochastic_tool_correction is a term of M-DPO's loss: set preference.method=mdpo, or leave "
-            f"it at 0; got method {profile.preference.method!r}."
+            f"it at 0; got method {settings.method!r}."
         )
     if correction and profile.rollout.log_lines:
         yield (
             "Setting preference.stochastic_tool_correction asks the tool again and knows no log: set rollout.log_lines=0."
-        )
-    if profile.rollout.sampler != "torch" and model.is_tiny:
-        yield (
-            "Setting rollout.sampler: vLLM is for real models, and the tiny one is sampled here; leave it at torch."
         )
 
 

@@ -84,12 +84,13 @@ def test_tuned_settings_reach_every_arm_of_the_method_but_where_the_user_sets_th
         preference = arms.find_arm(name).profile(base).preference
         return preference.method, preference.learning_rate, preference.eta, preference.raft_rows
 
-    assert resolved("mdpo") == ("mdpo", base.preference.learning_rate, 0.5, 1)
-    assert resolved("raft") == resolved("raft-3") == resolved("raft-5") == ("raft", 1e-3, 0.5, 2)
-    assert resolved("dpo") == resolved("noisy-dpo") == ("dpo", base.preference.learning_rate, 0.1, 1)
-    assert resolved("raft", get_profile("cpu", "preference.learning_rate=5e-4")) == ("raft", 5e-4, 0.5, 2)
+    rate, eta = base.preference.learning_rate, base.preference.eta
+    assert resolved("mdpo") == ("mdpo", rate, eta, 1)
+    assert resolved("raft") == resolved("raft-3") == resolved("raft-5") == ("raft", 1e-3, eta, 2)
+    assert resolved("dpo") == resolved("noisy-dpo") == ("dpo", rate, 0.1, 1)
+    assert resolved("raft", get_profile("cpu", "preference.learning_rate=5e-4")) == ("raft", 5e-4, eta, 2)
     tried = tuning_arms("raft", base.tune)[0]  # a sweep says everything itself
-    assert resolved(tried) == ("raft", 3e-5, 0.5, 1)
+    assert resolved(tried) == ("raft", 3e-5, eta, 1)
 
 
 def test_the_presets_hold_what_the_kept_tunings_chose():

@@ -40,7 +40,7 @@ def test_profiles_are_named_and_frozen(name):
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
-        ("smoke", "", "ce64953ea514"),
+        ("smoke", "", "7372a23f87f8"),
         ("cpu", "", "76a587be2e2a"),
         ("habits", "", "b525e225dd6a"),
         ("small", "", "d99a5399b0c1"),
@@ -136,6 +136,7 @@ def test_settings_change_one_value_and_nothing_else():
         ("sft.start_epochs=5", "set it to one of these, at most 2."),
         ("tune.rates=1e-4,", "Setting tune.rates wants numbers, separated by commas, got 1e-4,."),
         ("tune.rates=high", "Setting tune.rates wants numbers, separated by commas, got high."),
+        ("pairs.pairs_per_prompt=7", "set 14 or more, or fewer pairs.pairs_per_prompt than 7."),
         ("tune.etas=0.1", "Settings tune.etas and tune.raft_rows name 1 and 2 values: give equally many"),
         ("model.base=\udcff", "Setting model.base wants a text, got"),
         ("preference.eta", "A setting is written name=value"),
