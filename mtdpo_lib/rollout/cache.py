@@ -46,14 +46,26 @@ class RoomyLayer(DynamicLayer):
         after = before + new.shape[-2]
         room, view = self._rooms.get(name, (new, new))
         if view is not held or after > room.shape[-2]:
-            room = new.new_empty(*new.shape[:-2], after + ROOM, new.shape[-1])
+            room = self._room(name, new, after + ROOM)
             if held is not None and before:
                 room[..., :before, :] = held
         room[..., before:after, :] = new
         self._rooms[name] = room, room[..., :after, :]
         return self._rooms[name][1]
 
+    def _room(self, name: str, new: Tensor, columns: int) -> Tensor:
+        return new.new_empty(*new.shape[:-2], columns, new.shape[-1])
 
-def roomy_cache() -> Cache:
+
+class LeanLayer(RoomyLayer):
+    """The same, with keys that lie in memory with their columns last, as `LeanStep` multiplies them."""
+
+    def _room(self, name: str, new: Tensor, columns: int) -> Tensor:
+        if name == "values":
+            return super()._room(name, new, columns)
+        return new.new_empty(*new.shape[:-2], new.shape[-1], columns).transpose(-1, -2)
+
+
+def roomy_cache(kind: type[RoomyLayer] = RoomyLayer) -> Cache:
     """An empty cache for any model whose layers see all columns."""
-    return Cache(layer_class_to_replicate=RoomyLayer)
+    return Cache(layer_class_to_replicate=kind)

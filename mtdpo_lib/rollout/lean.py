@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import linear, scaled_dot_product_attention, silu
+from torch.nn.functional import linear, silu
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,10 +49,13 @@ class LeanStep:
             pairs = layer.self_attn.k_proj.out_features // size
             turned = states[:, :-pairs] * cos + states[:, :-pairs].roll(size // 2, -1) * sin
             keys, values = cache.update(turned[:, -pairs:, None], states[:, -pairs:, None], index)
-            queries = turned[:, :-pairs].reshape(
-                len(x), pairs, -1, size
-            )  # those of a pair's heads as its rows
-            seen = scaled_dot_product_attention(queries, keys, values, bias).reshape(len(x), -1)
+            # The heads of a pair are its rows; keys lie transposed, and so three plain products beat fused attention
+            queries = (turned[:, :-pairs] * size**-0.5).reshape(len(x) * pairs, -1, size)
+            scores = torch.bmm(queries, keys.transpose(-1, -2).flatten(0, 1)).view(
+                len(x), pairs, -1, mask.shape[1]
+            )
+            weights = scores.add_(bias).softmax(-1)
+            seen = torch.bmm(weights.flatten(0, 1), values.flatten(0, 1)).view(len(x), -1)
             x = torch.addmm(x, seen, layer.self_attn.o_proj.weight.T)
             gate, up = linear(layer.post_attention_layernorm(x), gate_up).chunk(2, -1)
             x = torch.addmm(x, silu(gate).mul_(up), layer.mlp.down_proj.weight.T)

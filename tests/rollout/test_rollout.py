@@ -25,7 +25,7 @@ from mtdpo_lib.rollout import (
     save_trajectories,
     uniform,
 )  # fmt: skip
-from mtdpo_lib.rollout.cache import roomy_cache
+from mtdpo_lib.rollout.cache import LeanLayer, RoomyLayer, roomy_cache
 from mtdpo_lib.rollout.lean import LeanStep, is_lean
 from mtdpo_lib.sandbox import Calls
 
@@ -152,8 +152,9 @@ def test_rows_of_any_age_share_a_step_in_other_models(overfit, pool, smoke, conf
         assert one.ids == plain_loop(other, pool, problem, one.sample, settings, 2.0)
 
 
+@pytest.mark.parametrize("kind", [LeanLayer, RoomyLayer])
 @torch.inference_mode()
-def test_a_lean_step_gives_the_logits_of_transformers():
+def test_a_lean_step_gives_the_logits_of_transformers(kind):
     """With a merged adapter, padding, steps beyond the cache's first room, and rows that go in between."""
     torch.manual_seed(0)
     adapter = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
@@ -161,7 +162,7 @@ def test_a_lean_step_gives_the_logits_of_transformers():
     assert not is_lean(adapted.get_base_model())
     model = adapted.merge_and_unload().eval()
     assert is_lean(model)
-    step, cache, lengths = LeanStep(model), roomy_cache(), [5, 12, 9, 3]
+    step, cache, lengths = LeanStep(model), roomy_cache(kind), [5, 12, 9, 3]
     rows = [torch.randint(400, (length + 80,)) for length in lengths]
     ids = torch.stack([torch.cat([torch.zeros(12 - n), row[:n]]) for n, row in zip(lengths, rows)]).long()
     mask = torch.stack([torch.arange(12) >= 12 - n for n in lengths])
