@@ -9,6 +9,8 @@ size) in two ways, interleaved round by round, with the same prompts, batch size
 
 * ``engine, refilling otherwise``: where the engine refills places it does not, and the other way round. It matters with
   fewer places than trajectories: ``--places``.
+* ``engine, in one part``: by one thread, as a tiny model would sample if `engine.PARTS` were 1.
+* ``engine, transformers' step``: without the step that is written out for a tiny Llama (`rollout.lean`).
 
 All draw a token by the same rule (`LogitsProcessor` below), so they must make the same trajectories. Another shape of the
 batch rounds otherwise, though, and with a vocabulary of tens of thousands a draw now and then falls on the other side of a
@@ -142,6 +144,20 @@ class Work:
     settings: RolloutSettings
     pool: Callable[[], SandboxPool]
 
+    def in_one_part(self) -> Sampled:
+        """By `rollout` in one thread."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        with patch.object(engine, "PARTS", 1):
+            found = self.engine()
+        torch.set_num_threads(threads)
+        return found
+
+    def by_transformers(self) -> Sampled:
+        """By `rollout` with transformers' own step."""
+        with patch.object(engine, "is_lean", lambda _: False):
+            return self.engine()
+
     def engine(self, otherwise: bool = False) -> Sampled:
         """By `rollout`; `otherwise` refills places if the engine would not, and the other way round."""
         limit = engine.REFILL_WEIGHTS
@@ -198,6 +214,8 @@ def measure(run: Path, prompts: int, samples: int, rounds: int, places: int) -> 
     arms: dict[str, Callable[[], Sampled]] = {
         "engine": work.engine,
         "engine, refilling otherwise": lambda: work.engine(otherwise=True),
+        "engine, in one part": work.in_one_part,
+        "engine, transformers' step": work.by_transformers,
         "generate": lambda: work.generate(side_by_side=False),
         "generate, side by side": lambda: work.generate(side_by_side=True),
     }
@@ -228,7 +246,7 @@ def measure(run: Path, prompts: int, samples: int, rounds: int, places: int) -> 
     }  # fmt: skip
     for name in list(arms)[1:]:
         ratios = [quick / slow for slow, quick in zip(rates[name], rates["engine"], strict=True)]
-        summary[f"engine_over_{name.replace(', ', '_').replace(' ', '_')}"] = {
+        summary[f"engine_over_{name.replace(', ', '_').replace(' ', '_').replace("'", '')}"] = {
             "median": round(statistics.median(ratios), 2),
             "low": round(min(ratios), 2),
             "high": round(max(ratios), 2),
