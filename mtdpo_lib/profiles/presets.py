@@ -8,7 +8,15 @@ from mtdpo_lib.profiles.sections import Profile, parse_assignments
 
 # By profile and method: the settings that `tune` chose, from data/reference_runs/<profile>/tune/tune.json, with which a test
 # compares them. A method that is not named here has the settings of its profile.
-TUNED: dict[str, dict[str, dict[str, Any]]] = {}
+TUNED: dict[str, dict[str, dict[str, Any]]] = {
+    "cpu": {
+        "dpo": {"learning_rate": 3e-4, "eta": 0.5},
+        "kto": {"learning_rate": 3e-4, "eta": 2.0},
+        "mdpo": {"learning_rate": 3e-4, "eta": 2.0},
+        "mkto": {"learning_rate": 1e-4, "eta": 0.5},
+        "raft": {"learning_rate": 3e-4, "raft_rows": 1},
+    }
+}
 
 _DEFAULTS = Profile(name="", claims="")
 
