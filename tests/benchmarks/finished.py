@@ -14,7 +14,7 @@ def policy_of(row: dict[str, Any], stages: Path) -> Policy:
     """A policy from a manifest; products lie in folders named by stage and key."""
     name, _, key = row["product"].rpartition("-")
     product = Product(name, key, stages / f"{name.partition('/')[0]}-{key}")
-    return Policy(row["name"], product, row["part"], policy_of(row["base"], stages) if row["base"] else None)
+    return Policy(name, product, row["part"], policy_of(row["base"], stages) if row["base"] else None)
 
 
 def rollouts(stages: Path, sources: int) -> dict[int, dict[str, Any]]:
