@@ -117,12 +117,17 @@ def clear(draft: Path) -> None:
             draft.rmdir()
 
 
-def seconds_by_kind(root: Path) -> dict[str, float]:
-    """Mean computing time of the stages under a folder, by kind, in seconds."""
+def seconds_of_stages(root: Path) -> dict[str, list[float]]:
+    """Computing time of each stage under a folder, by kind, in seconds."""
     found = defaultdict[str, list[float]](list)
     for manifest in sorted(root.glob(f"*/{MANIFEST}")):
         found[manifest.parent.name.rpartition("-")[0]].append(read_json(manifest)["seconds"])
-    return {kind: round(statistics.mean(seconds), 1) for kind, seconds in found.items()}
+    return found
+
+
+def seconds_by_kind(root: Path) -> dict[str, float]:
+    """Mean computing time of the stages under a folder, by kind, in seconds."""
+    return {kind: round(statistics.mean(each), 1) for kind, each in seconds_of_stages(root).items()}
 
 
 class StageStore:

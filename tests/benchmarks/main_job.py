@@ -9,19 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
 from pathlib import Path
 
 from mtdpo_lib.common.files import read_json
-from mtdpo_lib.common.stages import MANIFEST
-
-
-def seconds_by_stage(run: Path) -> dict[str, list[float]]:
-    """By kind of stage the seconds of each."""
-    found = defaultdict[str, list[float]](list)
-    for manifest in sorted(run.glob(f"stages/*/{MANIFEST}")):
-        found[manifest.parent.name.rpartition("-")[0]].append(read_json(manifest)["seconds"])
-    return found
+from mtdpo_lib.common.stages import seconds_of_stages
 
 
 def main() -> None:
@@ -30,7 +21,7 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    notebooks, stages = read_json(run / "run.json")["seconds"], seconds_by_stage(run)
+    notebooks, stages = read_json(run / "run.json")["seconds"], seconds_of_stages(run / "stages")
     total = sum(notebooks.values())
     spent = {kind: sum(seconds) for kind, seconds in stages.items()}
     spent["the notebooks themselves"] = total - sum(spent.values())

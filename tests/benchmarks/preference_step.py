@@ -207,13 +207,20 @@ def seconds(run: Callable[[], None], device: str) -> float:
 # --- Each idea alone ---
 
 
+def sliced(whole: torch.Tensor, lengths: list[int], dim: int = 0) -> list[torch.Tensor]:
+    """What `Tensor.split` gives, each part with a gradient of its own, as large as the whole."""
+    starts = itertools.accumulate(lengths, initial=0)
+    return [whole.narrow(dim, start, length) for start, length in zip(starts, lengths)]
+
+
 @contextlib.contextmanager
-def ladder(share: bool, head: str, factors: bool) -> Iterator[None]:
+def ladder(share: bool, head: str, split: bool, factors: bool) -> Iterator[None]:
     """The fast step with some of its ideas taken away.
 
     Args:
         share: prompts shared; else every row is whole (but never padded).
         head: "everywhere" (TRL's, on all tokens), "scored" (TRL's, on scored tokens) or "one pass" (ours).
+        split: the packed row is split once; else every part is a slice of its own.
         factors: those of a small LoRA layer are multiplied first.
     """
     pack, scored_head, scored_forward = shared_prompt.pack, shared_prompt.scored_head, forward.scored_forward
@@ -237,8 +244,9 @@ def ladder(share: bool, head: str, factors: bool) -> Iterator[None]:
     if head == "everywhere":
         forward.scored_forward = everywhere
     most = merged_lora.MOST_WEIGHTS if factors else 0
+    cut = torch.Tensor.split if split else sliced
     try:
-        with patch.object(merged_lora, "MOST_WEIGHTS", most):
+        with patch.object(merged_lora, "MOST_WEIGHTS", most), patch.object(torch.Tensor, "split", cut):
             yield
     finally:
         shared_prompt.pack, shared_prompt.scored_head, forward.scored_forward = (
@@ -248,12 +256,13 @@ def ladder(share: bool, head: str, factors: bool) -> Iterator[None]:
         )
 
 
-LADDER = {  # name: (prompts shared, head, factors first)
-    "no padding": (False, "everywhere", False),
-    "and the prompt once": (True, "everywhere", False),
-    "and the head where scored": (True, "scored", False),
-    "and its gradient in one pass": (True, "one pass", False),
-    "and LoRA's factors first": (True, "one pass", True),
+LADDER = {  # name: (prompts shared, head, split once, factors first)
+    "no padding": (False, "everywhere", False, False),
+    "and the prompt once": (True, "everywhere", False, False),
+    "and the head where scored": (True, "scored", False, False),
+    "and its gradient in one pass": (True, "one pass", False, False),
+    "and one split": (True, "one pass", True, False),
+    "and LoRA's factors first": (True, "one pass", True, True),
 }
 
 

@@ -88,12 +88,29 @@ def test_a_large_layer_is_left_to_peft(called, monkeypatch):
     assert len(called) == 1
 
 
+def test_an_argument_beside_the_input_is_left_to_peft(called):
+    model = network()
+    merged_lora.merge_factors(model)
+    model.base_model.model.proj(torch.randn(2, 6), adapter_names=["default", "ref"])
+    assert len(called) == 1
+
+
 @pytest.mark.parametrize(
-    ("options", "dtype"), [({"lora_dropout": 0.5}, None), ({"use_dora": True}, None), ({}, "bf16")]
+    ("options", "dtype"),
+    [({"lora_dropout": 0.5}, None), ({"use_dora": True}, None), ({"lora_bias": True}, None), ({}, "bf16")],
 )
 def test_what_it_would_change_is_left_to_peft(options, dtype, called):
-    model = network(**options)
+    model, x = network(bias=True, **options), torch.randn(2, 6)
     if dtype:
-        model.base_model.model.proj.base_layer.to(torch.bfloat16)
+        model, x = model.to(torch.bfloat16), x.to(torch.bfloat16)
     merged_lora.merge_factors(model)
-    assert "forward" not in vars(model.base_model.model.proj)
+    model(x)
+    assert len(called) == 1
+
+
+def test_an_adapter_that_is_added_later_counts_too(called):
+    model = network()
+    merged_lora.merge_factors(model)
+    model.add_adapter("late", LoraConfig(r=2, target_modules=["proj"], lora_dropout=0.5))
+    model(torch.randn(2, 6))
+    assert len(called) == 1
