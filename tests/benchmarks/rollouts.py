@@ -199,8 +199,10 @@ class Work:
         return Sampled(seconds, sum(row.sampled for row in rows), [row.ids for row in rows])
 
 
-def measure(run: Path, prompts: int, samples: int, rounds: int, places: int) -> dict[str, object]:
-    """The ratios at the size of one run; 0 `places` are the run's own."""
+def measure(
+    run: Path, prompts: int, samples: int, rounds: int, places: int, against: Sequence[str] = ()
+) -> dict[str, object]:
+    """The ratios at the size of one run, against the arms named or all; 0 `places` are the run's own."""
     made = json.loads((run / "run.json").read_text(encoding="utf8"))
     profile = get_profile(made["profile"], made["settings"].split())
     inputs = finished.rollouts(run / "stages", sources=2)[1]
@@ -219,6 +221,7 @@ def measure(run: Path, prompts: int, samples: int, rounds: int, places: int) -> 
         "generate": lambda: work.generate(side_by_side=False),
         "generate, side by side": lambda: work.generate(side_by_side=True),
     }
+    arms = {name: arm for name, arm in arms.items() if name in ("engine", *(against or arms))}
     print(
         f"{size / 1e6:.1f}M parameters, {len(problems)} prompts x {samples}, {rounds} rounds after one to warm"
     )
@@ -265,13 +268,16 @@ def main() -> None:
     parser.add_argument(
         "--places", type=int, default=0, help="trajectories at a time (default the run's own)"
     )
+    parser.add_argument("--against", nargs="+", metavar="ARM", help="only these beside the engine")
     given = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(os.cpu_count() or 1)
     print(
         json.dumps(
             {
-                run.name: measure(run, given.prompts, given.samples, given.rounds, given.places)
+                run.name: measure(
+                    run, given.prompts, given.samples, given.rounds, given.places, given.against or ()
+                )
                 for run in given.runs
             }
         )
