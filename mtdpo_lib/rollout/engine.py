@@ -417,11 +417,7 @@ class _Batch:
 
     def admit(self, rows: list[_Row]) -> None:
         """Take in rows that are still at their prompts; a prompt that several share goes through the model once."""
-        from mtdpo_lib.rollout.cache import (
-            LeanLayer,
-            RoomyLayer,
-            roomy_cache,
-        )  # transformers takes seconds to import
+        from mtdpo_lib.rollout import cache as caches  # transformers takes seconds to import
 
         device = self._model.device
         prompts = list(dict.fromkeys(tuple(row.ids[:-1]) for row in rows))
@@ -430,7 +426,9 @@ class _Batch:
         padded = [[self._pad] * free + list(prompt) for free, prompt in zip(padding, prompts, strict=True)]
         ids = torch.tensor(padded, device=device)
         mask = torch.tensor([[0] * free + [1] * (width - free) for free in padding], device=device)
-        cache = roomy_cache(LeanLayer if isinstance(self._next, LeanStep) else RoomyLayer)
+        cache = caches.roomy_cache(
+            caches.LeanLayer if isinstance(self._next, LeanStep) else caches.RoomyLayer
+        )
         _forward(self._model, ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
         index = {prompt: index for index, prompt in enumerate(prompts)}
         owner = torch.tensor([index[tuple(row.ids[:-1])] for row in rows], device=device)

@@ -1,19 +1,19 @@
 """The fast step: a causal model's log-probabilities of scored tokens, without work that nobody reads.
 
-Three savings against a padded batch of whole rows, none of which changes a number beyond rounding:
+Four savings against a padded batch of whole rows, none of which changes a number beyond rounding:
 
 1. What rows have in common at their beginning (at least the prompt of a pair) goes through the model once.
 2. All rows lie one after another in one packed row, so nothing is padded; each attends to its own beginning only.
 3. The output head runs where a token is scored, and its gradient is taken in the same pass: for a frozen head,
    d log p(y) / d h = W[y] - sum_v p(v) W[v] is known once the probabilities are.
-
-A fourth, of small LoRA layers, is in `merged_lora`.
+4. Small LoRA layers multiply their factors first (`merged_lora`).
 
 `supports` names the models it is tested for; for every other model TRL's own forward stays in place.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -202,15 +202,15 @@ def shared_prompt_attention(
         )
     key, value = (repeat_kv(each, module.num_key_value_groups) for each in (key, value))
     options = {"scaling": scaling, "dropout": dropout, "softcap": softcap}
-    outputs = [_attend(query, key, value, attention_mask, **options)] if groups is None else []
-    # Split once: each slice of its own would have a gradient as large as the whole row
-    lengths = [length for group in groups or () for length in (group.shared, *group.branches)]
-    parts = (
-        zip(*(each.split(lengths, 2) for each in (query, key, value)), strict=True) if groups else iter(())
-    )
-    for group in groups or ():
-        outputs += _group_attention(group, parts, sliding_window, **options)
-    return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
+    if groups is None:
+        output = _attend(query, key, value, attention_mask, **options)
+    else:
+        # Split once: each slice of its own would have a gradient as large as the whole row
+        lengths = [length for group in groups for length in (group.shared, *group.branches)]
+        parts = zip(*(each.split(lengths, 2) for each in (query, key, value)), strict=True)
+        outputs = (_group_attention(group, parts, sliding_window, **options) for group in groups)
+        output = torch.cat([*itertools.chain(*outputs)], 2)
+    return output.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, shared_prompt_attention)
