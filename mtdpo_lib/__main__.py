@@ -71,6 +71,7 @@ JOBS = option("--jobs", type=whole, default=0, help="processes at one time (defa
 RAY = option("--ray", default="", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto")
 KEEP = option("--keep", action="store_true", help="keep the records of what is finished in data/")
 PLAN = option("--plan", action="store_true", help="only say what would be computed, and for how long")
+TINY_BASES = ("tiny-base", "tiny-base-small", "tiny-base-large")  # of 0.9, 0.3 and 4 million weights
 BUDGET_NAMES = f"Budgets (--set budget=NAME): {', '.join(BUDGETS)}. See the command `profiles`."
 ARM_NAMES = "Arms:\n" + "\n".join(f"  {arm.name:16} {arm.what}" for arm in ARMS.values())
 
@@ -397,15 +398,22 @@ def gate(options: Namespace) -> int:
 
 
 @command(
-    "pretrain the tiny base again (an hour or two)",
-    option("--out", type=Path, help="folder (default data/base)"),
+    "pretrain the tiny base again, or one of another size (an hour or two)",
+    option(
+        "name",
+        nargs="?",
+        default="tiny-base",
+        choices=TINY_BASES,
+        help=f"{', '.join(TINY_BASES)} (default the first)",
+    ),
+    option("--out", type=Path, help="folder (default in data/base)"),
 )
 def base(options: Namespace) -> None:
-    from mtdpo_lib.common.files import DATA
-    from mtdpo_lib.train.pretrain import Recipe, make_base
+    from mtdpo_lib.models.bases import location
+    from mtdpo_lib.train.pretrain import make_base, recipe_of
 
-    out = options.out or DATA / "base"
-    make_base(out, Recipe())
+    out = options.out or Path(location(options.name))
+    make_base(out, recipe_of(options.name))
     say_where("Base", out)
 
 

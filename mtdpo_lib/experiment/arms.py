@@ -127,6 +127,8 @@ ARMS: dict[str, Arm] = {
     for arm in (
         Arm("mdpo-5", "five iterations of M-DPO", BASE, iterations=5, often=ALL_OF_FIVE),
         Arm("raft-5", "five iterations of RAFT", "mdpo-5", (_RAFT,), iterations=5, often=ALL_OF_FIVE),
+        Arm("raft-2", "two iterations of RAFT", BASE, (_RAFT,), iterations=2),
+        Arm("mdpo-2", "two iterations of M-DPO", "raft-2", iterations=2),
         Arm("mdpo", "M-DPO: as the paper runs it, updated reference, mixture sampling", BASE, often=FIRST_AND_LAST),
         Arm("mkto", "M-KTO", changes=(_method("mkto"),)),
         Arm("raft", "RAFT: right trajectories only", changes=(_RAFT,)),

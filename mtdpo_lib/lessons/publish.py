@@ -65,16 +65,17 @@ def draw_figures(out: Path, source: Path = REFERENCE_RUNS) -> list[Path]:
         ValueError: nothing is kept.
     """
     folders = []
-    for home in sorted(source.glob("*")):
+    for home in sorted((*source.glob("*"), *source.glob(f"*/{report.SET}/*"))):
+        name = home.relative_to(source).as_posix()
         if runs := sorted(home.glob("seed*")):
-            report.combine(runs, out / home.name)
-            folders.append(out / home.name)
+            report.combine(runs, out / name)
+            folders.append(out / name)
         if (home / "study").is_dir():
-            metrics, profile = study_metrics.kept(home.name, source), report.profile_of(home.name)
-            study_metrics.draw(metrics, profile, out / home.name / "study")
-            folders.append(out / home.name / "study")
+            metrics, profile = study_metrics.kept(name, source), report.profile_of(name)
+            study_metrics.draw(metrics, profile, out / name / "study")
+            folders.append(out / name / "study")
         if (tuned := home / "tune" / "tune.json").is_file():
-            folders.append(out / home.name / "tune")
+            folders.append(out / name / "tune")
             figures.tuning(read_json(tuned)).save(folders[-1] / "tuning.png")
     if not folders:
         raise ValueError(
@@ -95,6 +96,7 @@ def made_from(notebook: NotebookNode, data: Path = DATA) -> dict[str, str]:
     for name, call, pattern in (
         ("cost", r"pipeline_map\(", "reference_runs/*/seconds.json"),
         ("study", r"study_metrics\.kept\(", "reference_runs/*/study/report.json"),
+        ("variants", r"study_metrics\.variants\(", f"reference_runs/*/{report.SET}/*/study/report.json"),
         ("real_runs", r"report\.real_runs\(", "reference_runs/small*/**/*.json"),
         ("runs", r"REFERENCE_RUNS / .cpu", "reference_runs/cpu/seed*/**/*.json"),
         ("tables", r"\bpaper_\w+\(|\bclaims\.\w", "paper/*.csv"),

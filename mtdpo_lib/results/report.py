@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mtdpo_lib.results.figures import Figure
 
 PROPORTIONS = ("accuracy", "sampled")  # metrics that are shares of right answers
+SET = "set"  # the folder in a profile's own for results with other settings
 
 
 @dataclass(frozen=True)
@@ -75,19 +76,24 @@ def kept_name(profile: str, settings: str) -> str:
         settings: what was set, as ``--set`` takes it, separated by spaces.
 
     Raises:
-        ValueError: anything but a budget was set.
+        ValueError: a folder or a file was set, which others do not have.
+
+    >>> kept_name("small", "budget=reduced"), kept_name("cpu", "problems.level=1 problems.wordings=4")
+    ('small-reduced', 'cpu/set/problems.level=1,problems.wordings=4')
     """
-    own = re.fullmatch(r"(?:budget=(\w+))?", settings)
-    if own is None:
+    if "/" in settings:
         raise ValueError(
-            f"Only results without --set (but for a budget) can be kept, and these have --set {settings}."
+            f"Results that rest on a file of one's own cannot be kept, and these have --set {settings}."
         )
-    return f"{profile}-{own[1]}" if own[1] else profile
+    if own := re.fullmatch(r"(?:budget=(\w+))?", settings):
+        return f"{profile}-{own[1]}" if own[1] else profile
+    return f"{profile}/{SET}/{settings.replace(' ', ',')}"
 
 
 def profile_of(kept: str) -> str:
     """The profile of a folder that `kept_name` named."""
-    return max((name for name in PROFILES if f"{kept}-".startswith(f"{name}-")), key=len)
+    name = kept.partition("/")[0]
+    return max((profile for profile in PROFILES if f"{name}-".startswith(f"{profile}-")), key=len)
 
 
 def real_runs(reference: Path = REFERENCE_RUNS) -> list[Path]:

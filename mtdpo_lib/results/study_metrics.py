@@ -179,6 +179,12 @@ def kept(name: str = "", source: Path = REFERENCE_RUNS) -> Metrics:
     return found
 
 
+def variants(profile: str, source: Path = REFERENCE_RUNS) -> dict[str, Metrics]:
+    """The kept studies of a profile with other settings, by what was set, e.g. ``problems.level=1,problems.wordings=4``."""
+    homes = sorted(file.parent.parent for file in source.glob(f"{profile}/{report.SET}/*/study/report.json"))
+    return {home.name: kept(home.relative_to(source).as_posix(), source) for home in homes}
+
+
 # --- Words ---
 
 

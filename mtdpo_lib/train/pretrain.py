@@ -16,6 +16,7 @@ from mtdpo_lib.common.files import checksum, write_json
 from mtdpo_lib.common.progress import Progress
 from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.models import tiny_model, train_tokenizer
+from mtdpo_lib.models.sizes import shape_of
 from mtdpo_lib.problems.composed.texts import base_texts
 from mtdpo_lib.profiles.sections import ModelSettings, SandboxSettings
 from mtdpo_lib.sandbox import SandboxPool
@@ -47,6 +48,20 @@ class Recipe:
     max_tokens: int = 400
     seed: int = 0
     model: ModelSettings = field(default_factory=ModelSettings)
+
+
+def recipe_of(base: str) -> Recipe:
+    """The recipe of a base of ours: they differ in their shape only.
+
+    >>> recipe_of("tiny-base") == Recipe(), recipe_of("tiny-base-large").model.hidden
+    (True, 256)
+    """
+    shape = shape_of(ModelSettings(base=base))
+    return Recipe(
+        model=ModelSettings(
+            hidden=shape.hidden, layers=shape.layers, heads=shape.heads, intermediate=shape.intermediate
+        )
+    )
 
 
 def make_base(folder: Path, recipe: Recipe) -> None:

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from mtdpo_lib.chat import ChatFormat, ChatTemplateError, Role
+from mtdpo_lib.common.files import checksum
 from mtdpo_lib.common.stages import Product, StageStore
 from mtdpo_lib.models import (
     MissingModel,
     Policy,
+    bases,
     check_loadable,
     load_base,
     load_for_sampling,
@@ -267,3 +269,16 @@ def test_arm_and_iteration_belong_to_an_experiment_not_to_what_a_policy_is(tmp_p
     keys = [store.product(Product, "rollouts", {"policy": policy}).key for policy in (plain, named, other)]
     assert plain == named != other
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_base_of_another_size_has_its_own_folder_and_says_how_it_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(bases, "DATA", tmp_path)
+    small = ModelSettings(base="tiny-base-small")
+    assert small.is_tiny and bases.location("tiny-base-small") == str(tmp_path / "base" / "small")
+    with pytest.raises(MissingModel, match="make it with `python -m mtdpo_lib base tiny-base-small`"):
+        check_loadable(small)
+    folder = tmp_path / "base" / "small"
+    folder.mkdir(parents=True)
+    assert bases.content("tiny-base-small") == ""
+    (folder / "model.safetensors").write_bytes(b"weights")
+    assert bases.content("tiny-base-small") == checksum(folder / "model.safetensors")

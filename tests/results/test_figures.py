@@ -3,6 +3,7 @@
 import base64
 import io
 
+import numpy as np
 import pytest
 from matplotlib.text import Text
 from PIL import Image
@@ -84,6 +85,26 @@ STARTS = Metrics([
 ])  # fmt: skip
 
 
+def world(right, nats, lead, least):
+    """Where two iterations of M-DPO and RAFT start, and how far M-DPO is ahead."""
+    start = [
+        of_arm("right", "mdpo-2", right, right, right, 2, split="", iteration=1),
+        of_arm("right_nats", "mdpo-2", nats, nats, nats, 2, split="", iteration=1, unit="nats"),
+    ]
+    return Metrics(start + [
+        of_arm("accuracy", "mdpo-2", own, least, 0.3, split="", iteration=number, against="raft-2", each=(own, own))
+        for number, own in ((1, 0.0), (2, lead))
+    ])  # fmt: skip
+
+
+MAP = {
+    "problems.level=1,problems.wordings=4": world(0.7, 9.5, 0.2, 0.1),
+    "problems.level=2,problems.wordings=4": world(0.5, 10.5, 0.1, -0.1),
+    "problems.level=2,problems.wordings=1": world(0.4, 2.0, 0.0, -0.2),
+    "model.base=tiny-base-small": Metrics(),
+}  # fmt: skip
+
+
 def judged(statement, word, paper, measured):
     claim = Claim("name", "primary", "methods", statement, "more", "metric", paper, "notebook", "Table 1", "")
     return JudgedClaim(claim, measured, word)
@@ -96,6 +117,10 @@ JUDGED = [
 ] + [judged("not measured", "x", 1.0, None)]  # fmt: skip
 
 FIGURES = {
+    "map": lambda: figures.lead_by_start(MAP),
+    "map, nothing": lambda: figures.lead_by_start({"model.base=tiny-base-small": Metrics()}),
+    "worlds": lambda: figures.claims_by_world({"habits": JUDGED[:3], "composed": JUDGED[:3]}),
+    "worlds, nothing": lambda: figures.claims_by_world({}),
     "claims": lambda: figures.claims(JUDGED, "methods"),
     "primary claims": lambda: figures.claims(JUDGED, "primary"),
     "claims, nothing": lambda: figures.claims(JUDGED, "sampling"),
@@ -342,6 +367,23 @@ def dots(axes):
     """Where the dots of seeds stand: x and y, one after the other."""
     lines = [line for line in axes.get_lines() if line.get_marker() == "."]
     return [value for line in lines for point in zip(*line.get_data(), strict=True) for value in point]
+
+
+def test_the_map_has_a_line_for_equally_many_wordings_and_counts_the_worlds():
+    figure = figures.lead_by_start(MAP)
+    assert title(figure) == "M-DPO minus RAFT after iteration 2: shown above 0 in 1 of 3 worlds, below 0 in 0"
+    names = [text.get_text().replace("\n", " ") for text in figure.axes[2].get_legend().get_texts()]
+    assert names == ["1 wordings, 2 nats", "4 wordings, 10 nats"]
+    (line,) = (line for line in figure.panels[1].lines if line.get_marker() == "^")
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([50, 70], [10, 20])
+    above = figure.panels[0].child_axes[0]
+    assert above._functions[0](np.array([50.0]))[0] == 2.0 and above._functions[1](np.array([2.0]))[0] == 50.0
+
+
+def test_primary_claims_stand_side_by_side_for_each_world():
+    figure = figures.claims_by_world({"habits": JUDGED[:3], "composed": JUDGED[1:4]})
+    assert title(figure) == "Primary claims that agree, by world: habits: 2 of 3, composed: 2 of 3"
+    assert [panel.get_title() for panel in figure.panels] == ["habits", "composed"]
 
 
 def test_every_seed_is_a_dot_in_every_figure_of_a_claim():

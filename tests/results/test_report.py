@@ -263,8 +263,10 @@ def test_runs_of_a_budget_are_kept_beside_the_profiles_own(tmp_path):
     assert "## small-tiny\n" in page and "Profile `small`, `--set budget=tiny`; the notebooks took" in page
     with pytest.raises(ValueError, match="have one profile"):
         publish.keep([tmp_path / "own", reduced], target)
-    write_json(reduced / "run.json", {**changed, "settings": "budget=tiny iterations=2"})
-    with pytest.raises(ValueError, match=r"without --set .but for a budget.* --set budget=tiny iterations=2"):
+    write_json(reduced / "run.json", {**changed, "settings": "budget=tiny model.base=/home/me/model"})
+    with pytest.raises(
+        ValueError, match=r"file of one's own .* --set budget=tiny model\.base=/home/me/model"
+    ):
         publish.keep([reduced], target)
 
 

@@ -249,7 +249,7 @@ def test_records_of_two_profiles_and_none_are_refused(tmp_path):
         study_metrics.summarise(tmp_path)
 
 
-def test_a_study_of_a_budget_is_kept_beside_its_runs_and_other_settings_are_refused(tmp_path):
+def test_studies_of_a_budget_and_with_other_settings_are_kept_in_their_own_places(tmp_path):
     out, target = tmp_path / "out", tmp_path / "kept"
     record(out, "mdpo", 0, "1101", sft="1000", profile="small", settings="budget=reduced")
     record(out, "raft", 0, "1100", sft="1000", profile="small", settings="budget=reduced")
@@ -265,10 +265,22 @@ def test_a_study_of_a_budget_is_kept_beside_its_runs_and_other_settings_are_refu
     assert "`python -m mtdpo_lib study --profile small --arms mdpo,raft --set budget=reduced`." in block
     record(out, "mdpo", 0, "1101", profile="small", settings="preference.eta=0.1")
     (out / "arms" / "raft-seed0.json").unlink()
-    with pytest.raises(ValueError, match=r"without --set .but for a budget.* --set preference\.eta=0\.1"):
-        study_metrics.keep(out, target)
+    assert study_metrics.keep(out, target) == target / "small/set/preference.eta=0.1/study"
+    found = study_metrics.variants("small", target)
+    assert found["preference.eta=0.1"].get("accuracy", "test", "mdpo").value == 0.75
+    assert study_metrics.variants("cpu", target) == {}
+    names = {
+        str(folder.relative_to(tmp_path / "again"))
+        for folder in publish.draw_figures(tmp_path / "again", target)
+    }
+    assert names == {"small-reduced/study", "small/set/preference.eta=0.1/study"}
 
 
 def test_a_kept_folder_tells_its_profile():
-    for profile, settings in (("cpu", ""), ("small", "budget=reduced"), ("paper-gemma2", "budget=tiny")):
+    for profile, settings in (
+        ("cpu", ""),
+        ("small", "budget=reduced"),
+        ("paper-gemma2", "budget=tiny"),
+        ("paper-gemma2", "iterations=1 preference.eta=0.1"),
+    ):
         assert report.profile_of(report.kept_name(profile, settings)) == profile

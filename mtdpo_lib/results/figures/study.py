@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import textwrap
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from mtdpo_lib.experiment.arms import PASS_AT, in_few_words, in_full, known_arm
 from mtdpo_lib.results.claims import MARGIN, JudgedClaim
 from mtdpo_lib.results.figures.palette import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY
 from mtdpo_lib.results.figures.style import DOTS, Figure, Panel, style_of
-from mtdpo_lib.results.metric import Metric, Metrics
+from mtdpo_lib.results.metric import Metric, Metrics, policy_in_words
 
 FACT_WORDS = {
     "accuracy": "greedy accuracy", "right": "right samples of the current policy",
@@ -27,6 +28,7 @@ VERDICT_STYLES = {
     "agrees": (BLUE, "s"), "leans towards": (SKY, "s"), "no effect": (GREEN, "D"), "inconclusive": (GREY, "o"),
     "leans against": (ORANGE, "X"), "disagrees": (RED, "X"),
 }  # fmt: skip
+WORLD_STYLES = ((BLUE, "s"), (ORANGE, "^"), (RED, "o"), (GREEN, "D"))
 NOTHING = "Nothing measured yet"
 CLAIM_UNITS = {"fraction": "difference (points)", "nats": "log-ratio to the reference (nats)"}
 
@@ -211,6 +213,88 @@ def gain_by_start(metrics: Metrics, arms: Sequence[str]) -> Figure:
         spread = f"gains of {min(gain):+.1f} to {max(gain):+.1f} points"
         title = f"{in_few_words(arm)}: {spread} from SFT policies of {min(start):.1f} to {max(start):.1f} %"
     return fig.titled(title, above=True)
+
+
+def lead_by_start(studies: Mapping[str, Metrics], arm: str = "mdpo-2") -> Figure:
+    """How far an arm is ahead of its rival in many worlds, over the share of right samples that they start from.
+
+    Above stands what this share p predicts for the first step: M-DPO's signal-to-noise power per sample over RAFT's,
+    1 / (2 (1 - p)^2) (`mtdpo_lib.lessons.first_step`). A line joins worlds whose right answers have equally many wordings.
+
+    Args:
+        studies: of each world, by what was set; those without the arm are left out.
+        arm: which has its rival in the same studies.
+    """
+    lines = _leads_by_wording(studies, arm)
+    every = [leads for own in lines.values() for *_, leads in own]
+    last = min(map(len, every), default=0)
+    names = " minus ".join(policy_in_words(one.partition("-")[0]) for one in (arm, known_arm(arm).against))
+    fig = Figure.of([lead for leads in every for lead in leads], (6.5, 3.6))
+    titles = [f"after iteration {number + 1}\nabove: predicted ratio" for number in range(last)]
+    words = {"xlabel": "right samples of SFT, p (%)", "ylabel": f"{names} (points)"}
+    *panels, spare = fig.row([*titles, ""], True, width_ratios=[3] * last + [2], **words)
+    fig.panels = panels
+    spare.axis("off")
+    for (label, own), style in zip(lines.items(), WORLD_STYLES, strict=False):
+        for number, axes in enumerate(panels):
+            axes.line({right.scale * right.value: leads[number] for right, leads in own}, style, label)
+    for axes in panels:
+        axes.zero_line()
+        axes.secondary_xaxis("top", functions=(_predicted_ratio, _share_of_ratio)).set_xticks([1, 2, 4, 8])
+    spare.key(handles=panels[0].get_legend_handles_labels()[0] if panels else [], loc="upper left")
+    ends = [leads[last - 1] for leads in every]
+    ahead, behind = sum((one.low or 0) > 0 for one in ends), sum((one.high or 0) < 0 for one in ends)
+    title = (
+        f"{names} after iteration {last}: shown above 0 in {ahead} of {len(ends)} worlds, below 0 in {behind}"
+    )
+    return fig.titled(title if ends else NOTHING, keys=False)
+
+
+def _leads_by_wording(
+    studies: Mapping[str, Metrics], arm: str
+) -> dict[str, list[tuple[Metric, list[Metric]]]]:
+    """By wordings and what they are worth: worlds in the order of their right samples, each with its lead by iteration."""
+    found = defaultdict[str, list[tuple[Metric, float, list[Metric]]]](list)
+    for settings, metrics in studies.items():
+        right, nats = (metrics.get(fact, policy=arm, iteration=1) for fact in ("right", "right_nats"))
+        leads = metrics.select(kind="accuracy", policy=arm, against=known_arm(arm).against)
+        if right and nats and leads:
+            wordings = dict(word.split("=") for word in settings.split(",")).get("problems.wordings", "given")
+            found[wordings].append((right, nats.value, sorted(leads, key=lambda one: one.iteration or 0)))
+    worth = {wordings: statistics.mean(nats for _, nats, _ in own) for wordings, own in found.items()}
+    return {
+        f"{wordings} wordings,\n{worth[wordings]:.0f} nats": sorted(
+            ((right, leads) for right, _, leads in found[wordings]), key=lambda world: world[0].value
+        )
+        for wordings in sorted(worth, key=lambda name: worth[name])
+    }
+
+
+def _predicted_ratio(percent: Any) -> Any:
+    return 1 / (2 * (1 - percent / 100).clip(0.01) ** 2)
+
+
+def _share_of_ratio(ratio: Any) -> Any:
+    return 100 * (1 - 1 / (2 * ratio.clip(0.5)) ** 0.5)
+
+
+def claims_by_world(worlds: Mapping[str, Sequence[JudgedClaim]]) -> Figure:
+    """The primary claims in several worlds, a panel for each: mean difference with its interval, and every seed.
+
+    Args:
+        worlds: by name, claims as `mtdpo_lib.results.judge` gives them.
+    """
+    primary = [[row for row in judged if row.claim.kind == "primary"] for judged in worlds.values()]
+    measured = [row.measured for own in primary for row in own if row.measured]
+    fig = Figure.of(measured, (6.5, 1.4 + 0.7 * max(map(len, primary), default=1)))
+    panels = fig.row([*worlds] or 1, True, xlabel="difference (points)")
+    labels = [row.claim.statement for row in primary[0]] if primary else []
+    fig.across(labels, zip(*([row.measured for row in own] for own in primary), strict=True))
+    for axes in panels:
+        axes.zero_line(across=False)
+    agree = (sum(row.verdict == "agrees" for row in own) for own in primary)
+    counts = ", ".join(f"{name}: {count} of {len(labels)}" for name, count in zip(worlds, agree, strict=True))
+    return fig.titled(f"Primary claims that agree, by world: {counts}" if measured else NOTHING)
 
 
 def dose_response(metrics: Metrics, lines: Sequence[int]) -> Figure:
