@@ -236,11 +236,10 @@ def memory(options: Namespace) -> None:
 
     profile = get_profile(options.name, options.settings)
     base, tokens = profile.model.base, profile.pairs.max_tokens
-    needs = ", ".join(
-        f"{part} {size / costs.GIB:.2f}" for part, size in costs.training_bytes(profile).items()
-    )
-    print(f"{base}: one pair of {tokens} tokens per side needs, in GiB: {needs}")
     gpus = max(options.gpus * options.machines, 1)
+    parts = costs.training_bytes(profile, gpus=gpus).items()
+    needs = ", ".join(f"{part} {size / costs.GIB:.2f}" for part, size in parts)
+    print(f"{base}: one pair of {tokens} tokens per side needs, in GiB on each card: {needs}")
     if gpus > 1:
         print(f"Hours on {gpus} such cards, each of which keeps {costs.SHARING:.0%} of its pace (assumed):")
     print(markdown_table(*costs.plan(profile, gpus=gpus)))

@@ -205,11 +205,12 @@ class Experiment:
         """
         settings, name = self.profile.sft, "sft" if part == "late" else "sft-early"
         epochs = settings.start_epochs or settings.epochs if part == "late" else settings.early_epochs
-        return Policy(name, self.sft(), f"epoch-{epochs:g}", self.base(), arm=name, iteration=0)
+        base = None if self.profile.model.adapter == "none" else self.base()
+        return Policy(name, self.sft(), f"epoch-{epochs:g}", base, arm=name, iteration=0)
 
-    def base_of(self, policy: Policy) -> Policy:
-        """The whole model under a policy."""
-        return policy.base or policy
+    def base_of(self, policy: Policy) -> Policy | None:
+        """The whole model under the adapters that a policy is trained to; None where whole models are trained."""
+        return None if self.profile.model.adapter == "none" else policy.base or policy
 
     # One iteration
 

@@ -301,7 +301,7 @@ class Selection(Product):
 
     @staticmethod
     def make(
-        folder: Path, training: Training, base: Policy, questions: Questions, sampling: Sampling,
+        folder: Path, training: Training, base: Policy | None, questions: Questions, sampling: Sampling,
         evaluation: sections.EvaluationSettings, choice: str,
     ) -> None:  # fmt: skip
         """`choice` "best" takes the best step (the earlier of equals), "random" any."""

@@ -52,47 +52,53 @@ PAPERS_MACHINE = (
 )
 
 
-def training_bytes(profile: Profile, pairs: int = 1) -> dict[str, float]:
-    """Memory of one QLoRA step of preference learning, by part, in bytes.
+def training_bytes(profile: Profile, pairs: int = 1, gpus: int = 1) -> dict[str, float]:
+    """Memory of one step of preference learning on each card, by part, in bytes.
 
     Checkpointing, as on a GPU: one hidden state is kept per block, and the rest computed again.
 
     Args:
         profile: model and lengths.
         pairs: in memory at a time, each of two trajectories of full length (`preference.rows_at_once`).
+        gpus: that share the step. Each has all of a base with an adapter; of whole models that are trained it has its part.
 
     Returns:
         base; adapter (with gradient and optimiser); reference; activations; head.
     """
     model, shape = profile.model, shape_of(profile.model)
     tokens = 2 * pairs * profile.pairs.max_tokens
-    wide = HALF if model.dtype == "bfloat16" else FULL
-    linear = NF4_BYTES if model.quantization == "nf4" else wide
     kept = shape.layers * HALF * shape.hidden + shape.block_activations()
     adapter = shape.adapter(model.lora_rank)
+    policies = {"base": base_bytes(profile), "adapter": LEARNT * adapter, "reference": FULL * adapter}
+    if model.adapter == "none":
+        policies = {"base": LEARNT * shape.weights / gpus, "reference": FULL * shape.weights / gpus}
     return {
-        "base": linear * shape.linear + wide * shape.embeddings,
-        "adapter": LEARNT * adapter,
-        "reference": FULL * adapter,
+        **policies,
         "activations": tokens * kept,
         "head": HEAD_COPIES * FULL * HEAD_ROWS * shape.vocabulary + HALF * tokens * shape.hidden,
     }
 
 
+def base_bytes(profile: Profile) -> float:
+    """Memory of the base as it is sampled from, in bytes."""
+    model, shape = profile.model, shape_of(profile.model)
+    wide = HALF if model.dtype == "bfloat16" else FULL
+    return (NF4_BYTES if model.quantization == "nf4" else wide) * shape.linear + wide * shape.embeddings
+
+
 def sampling_bytes(profile: Profile, rows: int) -> dict[str, float]:
     """Memory of sampling `rows` trajectories of full length at a time, by part, in bytes."""
-    base = training_bytes(profile)["base"]
-    shape = shape_of(profile.model)
+    model, shape = profile.model, shape_of(profile.model)
     return {
-        "base": base,
-        "adapter": FULL * shape.adapter(profile.model.lora_rank),
+        "base": base_bytes(profile),
+        "adapter": FULL * shape.adapter(model.lora_rank) * (model.adapter == "lora"),
         "cache": rows * profile.rollout.max_tokens * shape.cache(),
         "head": rows * shape.vocabulary * (FULL + HALF),
     }
 
 
-def fit(profile: Profile, card: Card) -> tuple[int, int]:
-    """How many pairs fit in memory at a time, and how many trajectories can be sampled together.
+def fit(profile: Profile, card: Card, gpus: int = 1) -> tuple[int, int]:
+    """How many pairs fit in memory at a time, on each of `gpus` cards, and how many trajectories can be sampled together.
 
     Each 0 where not even one fits; at most the profile's batch sizes.
     """
@@ -101,7 +107,7 @@ def fit(profile: Profile, card: Card) -> tuple[int, int]:
     def most(needs: Callable[[int], dict[str, float]], limit: int) -> int:
         return max((count for count in range(1, limit + 1) if sum(needs(count).values()) <= room), default=0)
 
-    pairs = most(lambda count: training_bytes(profile, count), profile.preference.batch_size)
+    pairs = most(lambda count: training_bytes(profile, count, gpus), profile.preference.batch_size)
     return pairs, most(lambda count: sampling_bytes(profile, count), profile.rollout.batch_size)
 
 
@@ -121,12 +127,14 @@ def hours(profile: Profile, card: Card, rows: int, gpus: int = 1) -> dict[str, f
     length = TYPICAL_LENGTH * profile.rollout.max_tokens
     forward = 2 * (shape.linear + shape.vocabulary * shape.hidden)  # operations per token
     peak = EFFICIENCY * card.flops
-    # Through frozen weights the gradient costs one more forward pass, checkpointing another; the reference its own.
-    sft = 3 * forward * length * profile.problems.demonstrations * profile.sft.epochs / peak
+    # The gradient costs one more forward pass through frozen weights and two through trained ones, checkpointing one; the
+    # reference has its own.
+    passes = 4 if profile.model.adapter == "none" else 3
+    sft = passes * forward * length * profile.problems.demonstrations * profile.sft.epochs / peak
     prompts = profile.iterations * profile.problems.prompts_per_iteration
-    learning = 2 * 4 * forward * length * prompts * profile.preference.epochs / peak
+    learning = 2 * (passes + 1) * forward * length * prompts * profile.preference.epochs / peak
     # A decoding step reads all weights once for all rows, and each row's cache.
-    read = (training_bytes(profile)["base"] + rows * length / 2 * shape.cache()) / card.bytes_per_second
+    read = (base_bytes(profile) + rows * length / 2 * shape.cache()) / card.bytes_per_second
     step = max(read, rows * forward / card.flops) / EFFICIENCY
     samples = prompts * (profile.rollout.samples_current + profile.rollout.samples_previous)
     answer = samples * length / max(rows, 1) * step
@@ -147,13 +155,13 @@ def plan(profile: Profile, cards: Sequence[Card] = CARDS, gpus: int = 1) -> tupl
     ]
     rows = []
     for card in cards:
-        pairs, together = fit(profile, card)
+        pairs, together = fit(profile, card, gpus)
         if not pairs or not together:
             rows.append([card.name, "does not fit", *[""] * (len(head) - 2)])
             continue
         each = hours(profile, card, together, gpus)
         times = [_shown(value) for value in (*each.values(), sum(each.values()))]
-        needs = ((pairs, training_bytes(profile, pairs)), (together, sampling_bytes(profile, together)))
+        needs = ((pairs, training_bytes(profile, pairs, gpus)), (together, sampling_bytes(profile, together)))
         fitting = [f"{count} ({(sum(parts.values()) + RESERVE) / GIB:.1f})" for count, parts in needs]
         rows.append([card.name, *fitting, *times])
     return head, rows

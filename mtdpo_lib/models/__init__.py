@@ -8,6 +8,7 @@ from mtdpo_lib.models.policy import (
     load_for_sampling,
     load_for_training,
     load_tokenizer,
+    load_whole,
     lora_config,
     merge,
 )  # fmt: skip
@@ -17,6 +18,6 @@ from mtdpo_lib.models.tiny import tiny_model, train_tokenizer
 
 __all__ = [
     "SHAPES", "MissingModel", "Policy", "Shape", "check_loadable", "device", "load_base", "load_for_sampling",
-    "load_for_training", "load_tokenizer", "lora_config", "merge", "prepare_base", "quiet_libraries", "shape_of",
-    "tiny_model", "train_tokenizer",
+    "load_for_training", "load_tokenizer", "load_whole", "lora_config", "merge", "prepare_base", "quiet_libraries",
+    "shape_of", "tiny_model", "train_tokenizer",
 ]  # fmt: skip

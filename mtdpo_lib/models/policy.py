@@ -102,10 +102,20 @@ def lora_config(settings: ModelSettings) -> LoraConfig:
     )  # fmt: skip
 
 
-def load_for_training(policy: Policy, settings: ModelSettings, seed: int) -> PeftModel:
-    """The policy with one trainable adapter, called "default": its own, or a new one that changes nothing yet."""
+def load_whole(policy: Policy, settings: ModelSettings) -> PreTrainedModel:
+    """A policy without an adapter, in 32-bit precision: in fewer bits small steps of its weights would be rounded away."""
+    return load_base(policy, replace(settings, dtype="float32"))
+
+
+def load_for_training(policy: Policy, settings: ModelSettings, seed: int) -> PeftModel | PreTrainedModel:
+    """The policy with one trainable adapter, called "default": its own, or a new one that changes nothing yet.
+
+    With ``model.adapter=none`` it is the whole model, all of whose weights are trained.
+    """
     from peft import PeftModel, get_peft_model
 
+    if settings.adapter == "none":
+        return load_whole(policy, settings)
     base = load_base(policy, settings)
     torch.manual_seed(seed)
     if policy.base is None:

@@ -153,4 +153,8 @@ _REDUCED = _QLORA | parse_assignments("""
     rollout.max_new_tokens=96 rollout.batch_size=256
     preference.learning_rate=1e-4 preference.batch_size=8 preference.checkpoints=2
 """)
-BUDGETS = {"tiny": _TINY, "qlora": _QLORA, "reduced": _REDUCED}
+# All weights instead of adapters, with the rates of sec. 3.1.
+_FULL = parse_assignments(
+    "model.adapter=none model.quantization=none sft.learning_rate=5e-6 preference.learning_rate=4e-7"
+)
+BUDGETS = {"tiny": _TINY, "qlora": _QLORA, "reduced": _REDUCED, "full": _FULL}

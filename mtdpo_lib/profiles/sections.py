@@ -100,6 +100,8 @@ class ModelSettings:
     # "mistral": the paper's, for a base without one of its own; else the tokenizer's
     template: Template = ""
     quantization: Literal["none", "nf4"] = "none"  # "nf4": QLoRA
+    # "none": all weights are trained, in 32 bits, as the paper does; each policy is a whole model then
+    adapter: Literal["lora", "none"] = field(default="lora", metadata=YOUNGER)
     dtype: Precision = "float32"
     lora_rank: Size = 32
     lora_alpha: Size = 64

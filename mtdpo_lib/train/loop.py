@@ -26,6 +26,11 @@ else:
 # Newer versions of transformers renamed this argument, and warn where the old name is used.
 _NAMES = ("activation_checkpointing", "gradient_checkpointing")
 STATE = "state"  # marks a checkpoint of `KeepState`
+# Of a whole model that several GPUs train: each has a part of the weights, their gradients and the optimiser's means.
+FULLY_SHARDED = {
+    "version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "activation_checkpointing": True,
+    "state_dict_type": "FULL_STATE_DICT",
+}  # fmt: skip
 CHECKPOINTING = next(name for name in _NAMES if hasattr(TrainingArguments, name))
 
 
@@ -123,11 +128,13 @@ def training_arguments(folder: Path | str, model: ModelSettings, seed: int) -> d
     3
     """
     on_gpu = torch.cuda.is_available()
+    shards = model.adapter == "none" and PartialState().num_processes > 1
     return {
         "output_dir": str(folder), "save_only_model": True, "seed": seed, "data_seed": seed,
         "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "lr_scheduler_type": "cosine",
         "use_cpu": not on_gpu, "dataloader_pin_memory": on_gpu, "bf16": model.dtype == "bfloat16",
-        CHECKPOINTING: on_gpu and not model.is_tiny,
+        CHECKPOINTING: on_gpu and not model.is_tiny and not shards,
+        **({"fsdp": True, "fsdp_config": dict(FULLY_SHARDED)} if shards and on_gpu else {}),
     }  # fmt: skip
 
 

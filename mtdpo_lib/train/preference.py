@@ -23,7 +23,7 @@ from trl import DPOConfig, KTOConfig, SFTConfig
 
 from mtdpo_lib.common.seeds import stream31
 from mtdpo_lib.common.stages import UNFINISHED
-from mtdpo_lib.models.policy import Policy, load_for_training, load_tokenizer
+from mtdpo_lib.models.policy import Policy, load_for_training, load_tokenizer, load_whole
 from mtdpo_lib.pairs import Pair
 from mtdpo_lib.profiles.sections import ModelSettings, PreferenceSettings
 from mtdpo_lib.rollout import Trajectory
@@ -42,6 +42,7 @@ LOG_NAMES = {
 }  # fmt: skip
 # Gives c(tau) of each trajectory, [N, D].
 MarginFeatures = Callable[[PeftModel, PreTrainedTokenizerBase, Sequence[Trajectory]], Tensor]
+WHOLE = ("config.json", "generation_config.json", "model*.safetensors*")  # the files of a whole model
 LABELS = {"mdpo": "M-DPO", "mkto": "M-KTO", "dpo": "DPO", "kto": "KTO", "raft": "RAFT"}
 
 
@@ -152,6 +153,8 @@ def _trainer(job: PreferenceJob, dataset: Dataset, **common: Any) -> Trainer:
         config = SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True})
         return DemonstrationTrainer(args=config, train_dataset=Dataset.from_list(rows), **common)
     reference = "initial" if job.reference == job.initial else _place(job.reference)
+    if job.model.adapter == "none" and reference != "initial":
+        common["ref_model"] = load_whole(job.reference, job.model)
     common |= {"reference": reference, "fast": settings.step == "fast", "rows_at_once": settings.rows_at_once}
     arguments["beta"] = settings.eta
     # What whole batches hold is drawn here, so that all methods see the same pairs; KTO's trainer takes them in this order.
@@ -171,13 +174,16 @@ def _trainer(job: PreferenceJob, dataset: Dataset, **common: Any) -> Trainer:
     return trainer(args=config, train_dataset=dataset, **common)
 
 
-def _keep_adapters(folder: Path) -> None:
-    """The adapter of each of the trainer's checkpoints, as ``folder/step-N``; all else is removed."""
+def _keep_policies(folder: Path, tokenizer: PreTrainedTokenizerBase, whole: bool) -> None:
+    """The adapter, or whole model, of each of the trainer's checkpoints, as ``folder/step-N``; all else is removed."""
     for checkpoint in sorted((folder / UNFINISHED / "trainer").glob("checkpoint-*")):
         target = folder / f"step-{checkpoint.name.split('-')[1]}"
         target.mkdir()
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
-            shutil.copy(checkpoint / name, target / name)
+        for pattern in WHOLE if whole else ("adapter_config.json", "adapter_model.safetensors"):
+            for file in checkpoint.glob(pattern):
+                shutil.copy(file, target)
+        if whole:
+            tokenizer.save_pretrained(target)
     shutil.rmtree(folder / UNFINISHED)
 
 
@@ -218,10 +224,11 @@ def train_preference(
     (0.693147, 0.0, True)
     """
     dataset = preference_dataset(job.pairs, job.settings.method)
-    _check_bases(job.initial, job.reference)
+    if job.model.adapter != "none":  # whole models stand on nothing
+        _check_bases(job.initial, job.reference)
     model = load_for_training(job.initial, job.model, stream31(job.seed, "adapter"))
     tokenizer = load_tokenizer(job.initial)
-    if adaptive_margin is not None:
+    if adaptive_margin is not None and isinstance(model, PeftModel):
         sides = [side for pair in job.pairs for side in (pair.chosen, pair.rejected)]
         features = adaptive_margin(model, tokenizer, sides).tolist()
         for side, column in zip(SIDES, (features[::2], features[1::2]), strict=True):
@@ -229,6 +236,6 @@ def train_preference(
     trainer = _trainer(job, dataset, model=model, processing_class=tokenizer)
     log = train_and_log(trainer, LABELS[job.settings.method], LOG_NAMES)
     if trainer.is_world_process_zero():
-        _keep_adapters(job.folder)
+        _keep_policies(job.folder, tokenizer, job.model.adapter == "none")
     trainer.accelerator.wait_for_everyone()
     return log

@@ -111,10 +111,10 @@ class TrajectoryTrainer(FullPrecisionAdapter):
             self.data_collator = self.collator(self._tokenizer.pad_token_id)
         if isinstance(self.model, PeftModel):
             load_reference(self.model, reference)
-        elif reference != "initial" or remember:
+        elif remember or (reference != "initial" and others.get("ref_model") is None):
             raise ValueError(
                 'A reference other than "initial", and its log-probabilities computed once, need a policy with an adapter: '
-                "pass peft_config, or a PeftModel."
+                "pass peft_config or a PeftModel; or a reference that is a whole model as ref_model."
             )
         self._observe(fast)
         if remember:

@@ -4,6 +4,7 @@ import pytest
 
 from mtdpo_lib.common.files import write_json
 from mtdpo_lib.experiment import steps
+from mtdpo_lib.experiment.algorithm1 import Experiment
 from mtdpo_lib.experiment.check import WeakStart
 from mtdpo_lib.experiment.study import Planned
 from mtdpo_lib.lessons.run import INPUT_FAILURES
@@ -97,6 +98,17 @@ def test_preference_learning_begins_when_enough_samples_are_right(tmp_path):
         experiment.iteration(1, sft)
     assert experiment.iteration(1, sft, least_right=0.4).training == first.training, "it redoes nothing"
     assert WeakStart.__name__ in INPUT_FAILURES, "exit code 2"
+
+
+def test_where_all_weights_are_trained_every_policy_is_a_whole_model(tmp_path):
+    few = "problems.demonstrations=16 problems.prompts_per_iteration=8 problems.development=4 problems.test=4 sft.epochs=1"
+    profile = get_profile("smoke", f"{few} model.adapter=none evaluation.sampled=0")
+    experiment = Experiment(profile, 0, tmp_path)
+    policies = [experiment.sft_policy(), *(iteration.policy for iteration in experiment.run())]
+    assert [policy.base for policy in policies] == [None] * 3
+    weights = [(policy.folder / "model.safetensors").read_bytes() for policy in policies]
+    assert len(set(weights)) == 3
+    assert len(experiment.outcomes(policies[-1])["greedy"]) == 4
 
 
 def test_an_arm_is_no_part_of_a_key(tmp_path):

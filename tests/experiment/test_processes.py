@@ -32,7 +32,7 @@ def test_two_processes_train_as_one(job, tmp_path):
     assert len(log) == len(shared) == 6
     for ours, theirs in zip(log, shared, strict=True):
         assert theirs["loss"] == pytest.approx(ours["loss"], abs=2e-5)
-        assert theirs["margin"] == pytest.approx(ours["margin"], abs=2e-5)
+        assert theirs["margin"] == pytest.approx(ours["margin"], abs=2e-5, rel=2e-6)
     assert log[-1]["loss"] < log[0]["loss"] - 0.01  # it is no standstill that agrees
     weights = [load_file(one.folder / "step-6" / "adapter_model.safetensors") for one in (job, shared_job)]
     for name, weight in weights[0].items():
@@ -49,15 +49,14 @@ def test_a_failure_in_a_process_is_one_sentence(job):
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would want two GPUs")
-@pytest.mark.parametrize("start", ["random weights", "an adapter on a base"])
+@pytest.mark.parametrize("start", ["random weights", "an adapter on a base", "all weights of a base"])
 def test_two_processes_fine_tune_as_one(policy, smoke, tmp_path, start):
     rows = [multiplication(a, b) for a in range(2, 10) for b in (3, 7)]
     settings = replace(smoke.sft, batch_size=4, epochs=2, early_epochs=1, underfit_epochs=0.5, step="plain")
     base, logs, weights = None if start == "random weights" else policy, [], []
+    model = replace(smoke.model, adapter="none" if start.startswith("all") else "lora")
     for name, processes in (("one", 1), ("two", 2)):
-        train = functools.partial(
-            steps._fine_tune, tmp_path / name, rows, base, smoke.model, settings, 200, 1
-        )
+        train = functools.partial(steps._fine_tune, tmp_path / name, rows, base, model, settings, 200, 1)
         log, facts = train() if processes == 1 else launch(train, processes)
         assert facts["demonstrations"] == 16
         logs.append(log)

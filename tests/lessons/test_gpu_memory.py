@@ -161,6 +161,20 @@ def test_cards_that_share_the_work_need_less_time_and_as_much_memory(capsys):
     assert "Hours on 16 such cards" in said and "8 A100 of 80 GB learn" in said and many[-1] in said
 
 
+def test_weights_that_are_all_trained_are_shared_out_over_the_cards():
+    full, lora = get_profile("paper", "budget=full"), get_profile("paper", "model.quantization=none")
+    alone, shared = training_bytes(full), training_bytes(full, gpus=8)
+    assert (
+        alone["base"] == 8 * shared["base"] == 16 * shape_of(full.model).weights
+    )  # weight, gradient, two means
+    assert alone["reference"] == 8 * shared["reference"] and "adapter" not in alone
+    card = CARDS[-1]
+    assert fit(full, card)[0] == 0 and fit(full, card, gpus=8)[0] > 0
+    assert sampling_bytes(full, 3)["base"] == sampling_bytes(lora, 3)["base"]
+    ours, theirs = hours(full, card, 32), hours(lora, card, 32)
+    assert ours["SFT"] == pytest.approx(4 / 3 * theirs["SFT"]) and ours["sampling"] == theirs["sampling"]
+
+
 def test_a_shape_is_read_from_a_folder_too(tmp_path):
     CONFIGS["mistralai/Mistral-7B-v0.3"].save_pretrained(tmp_path)
     settings = replace(get_profile("paper").model, base=str(tmp_path))

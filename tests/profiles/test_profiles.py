@@ -136,6 +136,18 @@ def test_settings_change_one_value_and_nothing_else():
         ("sft.start_epochs=5", "set it to one of these, at most 2."),
         ("tune.rates=1e-4,", "Setting tune.rates wants numbers, separated by commas, got 1e-4,."),
         ("tune.rates=high", "Setting tune.rates wants numbers, separated by commas, got high."),
+        (
+            "model.adapter=none rollout.sampler=http://a:1",
+            "a server has one: set rollout.sampler to torch or vllm.",
+        ),
+        (
+            "model.adapter=none model.quantization=nf4",
+            "those in 4 bits cannot be: set model.quantization=none.",
+        ),
+        (
+            "model.adapter=none preference.stochastic_tool_correction=4",
+            "stochastic_tool_correction is learnt beside an adapter: set model.adapter=lora.",
+        ),
         ("pairs.pairs_per_prompt=7", "set 14 or more, or fewer pairs.pairs_per_prompt than 7."),
         ("tune.etas=0.1", "Settings tune.etas and tune.raft_rows name 1 and 2 values: give equally many"),
         ("model.base=\udcff", "Setting model.base wants a text, got"),

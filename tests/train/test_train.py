@@ -1,11 +1,14 @@
 """Masks reach TRL's losses, eq. (14) by an independent formula, references as adapters, SFT on assistant tokens."""
 
+import copy
 import math
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from peft import PeftModel
 from support import as_trajectory, log_probability, multiplication, shake, trajectory
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -271,7 +274,7 @@ def test_sft_that_was_killed_ends_as_if_it_was_not(tokenizer, smoke, tmp_path, k
 
 def test_a_training_of_minutes_writes_no_state(policy, pairs, tmp_path, smoke, monkeypatch):
     monkeypatch.setattr(loop, "forget_states", lambda trainer, but=None: None)
-    monkeypatch.setattr("mtdpo_lib.train.preference._keep_adapters", lambda folder: None)
+    monkeypatch.setattr("mtdpo_lib.train.preference._keep_policies", lambda *_: None)
     settings = PreferenceSettings(learning_rate=3e-3, batch_size=1, epochs=2, checkpoints=1)
     train_preference(PreferenceJob(tmp_path, pairs, policy, policy, settings, smoke.model, seed=0))
     assert [path.name for path in (tmp_path / UNFINISHED / "trainer").glob("checkpoint-*")] == [
@@ -388,3 +391,58 @@ def test_sft_labels_are_the_assistants_tokens(tokenizer):
     assert seen == "print(3*4)<|end|>\\boxed{12}<|end|>"
     with pytest.raises(ValueError, match=r"raise rollout.max_tokens"):
         sft_dataset([demonstration], tokenizer, 5)
+
+
+@pytest.mark.parametrize("method", ["mdpo", "mkto", "raft"])
+def test_all_weights_can_be_trained_and_a_whole_policy_can_stay_the_reference(
+    policy, pairs, smoke, tmp_path, method
+):
+    everything = replace(smoke.model, adapter="none")
+    settings = replace(smoke.preference, method=method, batch_size=3, checkpoints=1, learning_rate=1e-3)
+    right = [pair.chosen for pair in pairs]
+
+    def trained(name, initial):
+        job = PreferenceJob(
+            tmp_path / name, pairs, initial, policy, settings, everything, seed=0, right=right
+        )
+        (row,) = train_preference(job)
+        return row, Policy(name, Product("training", name, job.folder), "step-1")
+
+    first, one = trained("one", policy)
+    before, after = (load_for_sampling(each, everything) for each in (policy, one))
+    moved = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert all(moved), "no adapter: embeddings and norms move too"
+    assert load_tokenizer(one).get_vocab() == load_tokenizer(policy).get_vocab()
+    second, _ = trained("two", one)
+    if method == "raft":
+        assert second["loss"] < first["loss"]
+        return
+    for side in ("chosen", "rejected"):
+        rows = [getattr(pair, side) for pair in pairs]
+        ratios = [
+            log_probability(after, row, loss_mask(row.roles))
+            - log_probability(before, row, loss_mask(row.roles))
+            for row in rows
+        ]
+        assert first[f"{side}_ratio"] == pytest.approx(0, abs=1e-4)
+        assert second[f"{side}_ratio"] == pytest.approx(sum(ratios) / 3, abs=1e-3) and abs(sum(ratios)) > 0.01
+
+
+def test_a_whole_model_that_several_gpus_train_is_shared_out(monkeypatch, smoke, tmp_path):
+    everything = replace(smoke.model, adapter="none")
+    assert "fsdp" not in training_arguments(tmp_path, everything, 0)
+    monkeypatch.setattr(loop, "PartialState", lambda: SimpleNamespace(num_processes=8))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "fsdp" not in training_arguments(tmp_path, smoke.model, 0), (
+        "an adapter's base is whole on every card"
+    )
+    shared = training_arguments(tmp_path, everything, 0)
+    monkeypatch.undo()
+    told = {name: shared[name] for name in ("fsdp", "fsdp_config", loop.CHECKPOINTING)}
+    for config in (DPOConfig, KTOConfig, SFTConfig):
+        arguments = config(output_dir=str(tmp_path), use_cpu=True, bf16=False, **copy.deepcopy(told))
+        plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
+        assert plugin.fsdp_version == 2 and plugin.activation_checkpointing and plugin.reshard_after_forward
+        assert (
+            plugin.state_dict_type.name == "FULL_STATE_DICT"
+        )  # each step is kept as a model that anyone can load
