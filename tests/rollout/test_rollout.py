@@ -337,6 +337,23 @@ def test_every_sampled_token_and_no_other_is_the_assistants(overfit, pool, smoke
         assert sum(one.roles[place] == Role.ASSISTANT for place in ends) == len(one.turns)
 
 
+@pytest.mark.parametrize("size", [4097, 5000, 4096 + 256])
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_a_large_vocabulary_is_drawn_from_by_blocks_as_a_small_one_in_one_sum(monkeypatch, size, temperature):
+    made = torch.Generator().manual_seed(size)
+    logits = 4 * torch.randn(300, size, generator=made)
+    logits[:, 7] += 9  # one token has most of it, as in a trained model
+    logits[::2, -1] += 12  # and the last one in half of the rows
+    seeds, positions = torch.arange(300), torch.full((300,), 5)
+    by_blocks = choose(logits, temperature, seeds, positions)
+    monkeypatch.setattr(engine, "MOST_SUMMED", size)
+    in_one_sum = choose(logits, temperature, seeds, positions)
+    assert (by_blocks == in_one_sum).float().mean() > 0.99  # a draw on a boundary may fall on its other side
+    assert by_blocks.max() == size - 1 and by_blocks.unique().numel() > 30
+    shares = (logits / temperature).softmax(-1).gather(1, by_blocks[:, None])
+    assert (shares > 0).all()
+
+
 def test_uniform_numbers_are_uniform_and_belong_to_seed_and_position():
     seeds = torch.tensor([stream(0, number) for number in range(20_000)])
     values = uniform(seeds, torch.zeros_like(seeds))
