@@ -213,8 +213,15 @@ def sliced(whole: torch.Tensor, lengths: list[int], dim: int = 0) -> list[torch.
     return [whole.narrow(dim, start, length) for start, length in zip(starts, lengths)]
 
 
+def fused_attention(query, key, value, mask, scaling):
+    """Torch's, as for every other precision."""
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling
+    )
+
+
 @contextlib.contextmanager
-def ladder(share: bool, head: str, split: bool, factors: bool) -> Iterator[None]:
+def ladder(share: bool, head: str, split: bool, factors: bool, products: bool) -> Iterator[None]:
     """The fast step with some of its ideas taken away.
 
     Args:
@@ -222,6 +229,7 @@ def ladder(share: bool, head: str, split: bool, factors: bool) -> Iterator[None]
         head: "everywhere" (TRL's, on all tokens), "scored" (TRL's, on scored tokens) or "one pass" (ours).
         split: the packed row is split once; else every part is a slice of its own.
         factors: those of a small LoRA layer are multiplied first.
+        products: attention in bfloat16 by matrix products; else torch's fused one.
     """
     pack, scored_head, scored_forward = shared_prompt.pack, shared_prompt.scored_head, forward.scored_forward
 
@@ -244,9 +252,14 @@ def ladder(share: bool, head: str, split: bool, factors: bool) -> Iterator[None]
     if head == "everywhere":
         forward.scored_forward = everywhere
     most = merged_lora.MOST_WEIGHTS if factors else 0
+    attend = shared_prompt._attend_by_products if products else fused_attention
     cut = torch.Tensor.split if split else sliced
     try:
-        with patch.object(merged_lora, "MOST_WEIGHTS", most), patch.object(torch.Tensor, "split", cut):
+        with (
+            patch.object(merged_lora, "MOST_WEIGHTS", most),
+            patch.object(shared_prompt, "_attend_by_products", attend),
+            patch.object(torch.Tensor, "split", cut),
+        ):
             yield
     finally:
         shared_prompt.pack, shared_prompt.scored_head, forward.scored_forward = (
@@ -256,13 +269,14 @@ def ladder(share: bool, head: str, split: bool, factors: bool) -> Iterator[None]
         )
 
 
-LADDER = {  # name: (prompts shared, head, split once, factors first)
-    "no padding": (False, "everywhere", False, False),
-    "and the prompt once": (True, "everywhere", False, False),
-    "and the head where scored": (True, "scored", False, False),
-    "and its gradient in one pass": (True, "one pass", False, False),
-    "and one split": (True, "one pass", True, False),
-    "and LoRA's factors first": (True, "one pass", True, True),
+LADDER = {  # name: (prompts shared, head, split once, factors first, attention by products)
+    "no padding": (False, "everywhere", False, False, False),
+    "and the prompt once": (True, "everywhere", False, False, False),
+    "and the head where scored": (True, "scored", False, False, False),
+    "and its gradient in one pass": (True, "one pass", False, False, False),
+    "and one split": (True, "one pass", True, False, False),
+    "and LoRA's factors first": (True, "one pass", True, True, False),
+    "and attention by products": (True, "one pass", True, True, True),
 }
 
 
@@ -383,6 +397,9 @@ def main() -> None:
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure; all by default"
     )
+    parser.add_argument(
+        "--ideas", type=int, default=len(LADDER), help="only the last so many of the ladder (all)"
+    )
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     options = parser.parse_args()
     quiet_libraries()
@@ -431,7 +448,8 @@ def main() -> None:
             },  # least disturbed by others
         }
     if "ladder" in options.parts:
-        names = {"tuned": tuned} | dict.fromkeys(LADDER, cached)
+        rungs = [("tuned", tuned), *((name, cached) for name in LADDER)]
+        names = dict(rungs[-options.ideas - 1 :])
         patches = {name: functools.partial(ladder, *setting) for name, setting in LADDER.items()}
         steps = interleaved(names, pairs, max(options.rounds // 2, 2), device, patches)
         result["gain_of_each_idea"] = {b: spread(steps[a], steps[b]) for a, b in itertools.pairwise(names)}

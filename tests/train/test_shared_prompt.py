@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -12,6 +13,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from mtdpo_lib.train.fast import shared_prompt
 from mtdpo_lib.train.fast.shared_prompt import (
     ATTENTION,
     common_length,
@@ -177,3 +179,30 @@ def test_other_models_are_named():
         word_embed_proj_dim=16,
     )
     assert supports(AutoModelForCausalLM.from_config(small)).startswith("its type is 'opt', not one of llama")
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral, window", "qwen3"])
+def test_attention_by_products_in_bfloat16_is_no_farther_from_the_truth_than_torchs(name, monkeypatch):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(MODELS[name]).eval()
+    ids, labels, _ = tensors()
+    exact = plain_logps(model)
+    calls, own = [], shared_prompt._attend_by_products
+    monkeypatch.setattr(
+        shared_prompt, "_attend_by_products", lambda *given: calls.append(given) or own(*given)
+    )
+    model.set_attn_implementation(ATTENTION)
+    apart, slopes = {}, {}
+    for way in ("fused", "products"):
+        with monkeypatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+            if way == "fused":
+                fused = lambda q, k, v, mask, scale: scaled_dot_product_attention(  # noqa: E731
+                    q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale
+                )
+                patch.setattr(shared_prompt, "_attend_by_products", fused)
+            found = scored_forward(model, ids, labels)[0]["log_probs"]
+        apart[way] = (found - exact).abs().max().item()
+        slopes[way] = gradient(model, found)
+    assert calls, "bfloat16 on a processor takes it"
+    assert apart["products"] < max(2 * apart["fused"], 0.02)
+    assert torch.cosine_similarity(slopes["fused"], slopes["products"], dim=0) > 0.99

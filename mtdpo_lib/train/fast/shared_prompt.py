@@ -146,6 +146,10 @@ def _attend(
     softcap: float | None,
 ) -> Tensor:  # fmt: skip
     """Attention of queries [1, heads, Q, D] to keys [1, heads, K, D]; without a mask it is causal."""
+    on_processor, autocast = query.device.type == "cpu", torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if autocast else query.dtype
+    if on_processor and dtype == torch.bfloat16 and softcap is None and not dropout:
+        return _attend_by_products(query.to(dtype), key.to(dtype), value.to(dtype), mask, scaling)
     if softcap is None:
         return scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling
@@ -156,6 +160,18 @@ def _attend(
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
     return torch.dropout(weights, dropout, dropout > 0) @ value
+
+
+def _attend_by_products(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
+) -> Tensor:
+    """The same by matrix products, for which processors have units of bfloat16 that torch's fused attention leaves idle."""
+    if mask is None:
+        mask = visible(key.shape[2] - query.shape[2], query.shape[2], query.device)
+    hidden = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
+    heads = query.shape[1]
+    scores = torch.baddbmm(hidden.expand(heads, -1, -1), query[0], key[0].transpose(1, 2), alpha=scaling)
+    return torch.bmm(scores.softmax(-1), value[0])[None]
 
 
 def _group_attention(
