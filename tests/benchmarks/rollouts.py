@@ -11,12 +11,15 @@ size) in two ways, interleaved round by round, with the same prompts, batch size
   fewer places than trajectories: ``--places``.
 * ``engine, in one part``: by one thread, as a tiny model would sample if `engine.PARTS` were 1.
 * ``engine, transformers' step``: without the step that is written out for a tiny Llama (`rollout.lean`).
+* ``vllm``: a real vLLM server on loopback (`make vllm`), turn by turn as ``rollout.sampler=http://...`` drives it. It serves
+  the merged policy, which costs it least, with as many threads and sequences at a time. For real models only.
 
-All draw a token by the same rule (`LogitsProcessor` below), so they must make the same trajectories. Another shape of the
-batch rounds otherwise, though, and with a vocabulary of tens of thousands a draw now and then falls on the other side of a
-boundary: where two trajectories part, the draw must lie within `ROUNDING` of the boundary between their two tokens, or no
-figure counts; how many part is told. A fresh tool pool each time, which remembers no result of another's. The last line is
-one JSON object.
+All but vLLM draw a token by the same rule (`LogitsProcessor` below), so they must make the same trajectories. Another shape
+of the batch rounds otherwise, though, and with a vocabulary of tens of thousands a draw now and then falls on the other side
+of a boundary: where two trajectories part, the draw must lie within `ROUNDING` of the boundary between their two tokens, or
+no figure counts; how many part is told. With ``--dtype bfloat16``, where rounding is felt everywhere, none are compared. A
+fresh tool pool each time, which remembers no result of another's. ``--busy 1`` takes one core away by a loop. The last line
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -26,12 +29,16 @@ import json
 import math
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import finished
@@ -40,12 +47,18 @@ from transformers import LogitsProcessor, PreTrainedModel
 
 from mtdpo_lib.chat import ChatFormat, Role
 from mtdpo_lib.common.seeds import stream
-from mtdpo_lib.models import load_for_sampling, load_tokenizer, quiet_libraries
+from mtdpo_lib.common.stages import Product
+from mtdpo_lib.models import Policy, load_for_sampling, load_tokenizer, quiet_libraries
 from mtdpo_lib.problems import Problem, extract_boxed, load_problems
 from mtdpo_lib.profiles.overrides import get_profile
 from mtdpo_lib.profiles.sections import RolloutSettings
 from mtdpo_lib.rollout import choose, engine, extract_code, rollout, uniform
+from mtdpo_lib.rollout.vllm import Servers, TurnSampler
 from mtdpo_lib.sandbox import SandboxPool, Session
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import vllm_serving
 
 SEED = 0
 ROUNDING = 1e-5  # of a cumulative probability in float32
@@ -143,6 +156,11 @@ class Work:
     samples: int
     settings: RolloutSettings
     pool: Callable[[], SandboxPool]
+    server: TurnSampler | None = None
+
+    def by_vllm(self) -> Sampled:
+        """By `rollout` through the server."""
+        return self._rollout(self.server)
 
     def in_one_part(self) -> Sampled:
         """By `rollout` in one thread."""
@@ -162,11 +180,14 @@ class Work:
         """By `rollout`; `otherwise` refills places if the engine would not, and the other way round."""
         limit = engine.REFILL_WEIGHTS
         refills = (self.network.num_parameters() >= limit) != otherwise
-        with self.pool() as pool, patch.object(engine, "REFILL_WEIGHTS", 0 if refills else math.inf):
+        with patch.object(engine, "REFILL_WEIGHTS", 0 if refills else math.inf):
+            return self._rollout(self.network)
+
+    def _rollout(self, sampler: Any) -> Sampled:
+        with self.pool() as pool:
             start = time.perf_counter()
             found = rollout(
-                self.network, self.chat.tokenizer, self.problems, self.samples, self.settings, pool,
-                policy="sft", seed=SEED,
+                sampler, self.chat.tokenizer, self.problems, self.samples, self.settings, pool, policy="sft", seed=SEED,
             )  # fmt: skip
             seconds = time.perf_counter() - start
         tokens = sum(role == Role.ASSISTANT for one in found for role in one.roles)
@@ -199,18 +220,46 @@ class Work:
         return Sampled(seconds, sum(row.sampled for row in rows), [row.ids for row in rows])
 
 
-def measure(
-    run: Path, prompts: int, samples: int, rounds: int, places: int, against: Sequence[str] = ()
-) -> dict[str, object]:
-    """The ratios at the size of one run, against the arms named or all; 0 `places` are the run's own."""
+@contextmanager
+def served(work: Work, dtype: str) -> Iterator[TurnSampler]:
+    """A server of the merged policy, with as many sequences at a time as the engine has places."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        work.network.save_pretrained(folder / "merged")
+        work.chat.tokenizer.save_pretrained(folder / "merged")
+        options = {
+            "dtype": dtype,
+            "max_model_len": work.settings.max_tokens,
+            "max_num_seqs": work.settings.batch_size,
+        }
+        with vllm_serving.serving(folder / "merged", folder, **options) as (_, url):
+            yield Servers(url, Policy("merged", Product("merged", "key", folder), "merged"))
+
+
+@contextmanager
+def busy(loops: int) -> Iterator[None]:
+    """So many other processes that want a core each."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+
+
+def measure(run: Path, given: argparse.Namespace, stack: ExitStack) -> dict[str, object]:
+    """The ratios at the size of one run."""
+    prompts, samples, rounds = given.prompts, given.samples, given.rounds
     made = json.loads((run / "run.json").read_text(encoding="utf8"))
     profile = get_profile(made["profile"], made["settings"].split())
     inputs = finished.rollouts(run / "stages", sources=2)[1]
     policy = finished.policy_of(inputs["sources"][0][0], run / "stages")
-    network = load_for_sampling(policy, replace(profile.model, dtype="float32", quantization="none"))
+    network = load_for_sampling(policy, replace(profile.model, dtype=given.dtype, quantization="none"))
     chat = ChatFormat(load_tokenizer(policy))
     problems = load_problems(profile.problems, "preference", prompts, SEED)
-    settings = replace(profile.rollout, batch_size=places or profile.rollout.batch_size)
+    settings = replace(profile.rollout, batch_size=given.places or profile.rollout.batch_size)
+    if given.turns:
+        settings = replace(settings, max_rounds=given.turns)
     work = Work(network, chat, problems, samples, settings, lambda: SandboxPool(profile.sandbox))
     size = sum(weight.numel() for weight in network.parameters())
     arms: dict[str, Callable[[], Sampled]] = {
@@ -220,8 +269,14 @@ def measure(
         "engine, transformers' step": work.by_transformers,
         "generate": lambda: work.generate(side_by_side=False),
         "generate, side by side": lambda: work.generate(side_by_side=True),
+        "vllm": work.by_vllm,
     }
-    arms = {name: arm for name, arm in arms.items() if name in ("engine", *(against or arms))}
+    without = {"vllm"} if profile.model.is_tiny or not vllm_serving.PYTHON.exists() else set()
+    wanted = {"engine", *(given.against or arms)} - without
+    arms = {name: arm for name, arm in arms.items() if name in wanted}
+    if "vllm" in arms:
+        work.server = stack.enter_context(served(work, given.dtype))
+    stack.enter_context(busy(given.busy))
     print(
         f"{size / 1e6:.1f}M parameters, {len(problems)} prompts x {samples}, {rounds} rounds after one to warm"
     )
@@ -230,8 +285,10 @@ def measure(
     parted = 0
     for number in range(rounds + 1):
         found = {name: arm() for name, arm in arms.items()}
-        ours, *others = found.values()
-        for other in others:
+        ours = found["engine"]
+        for name, other in found.items():
+            if name == "vllm" or given.dtype != "float32":
+                continue
             rows = [row for row in zip(ours.ids, other.ids, seeds, strict=True) if row[0] != row[1]]
             if not all(rounding_decides(network, *row) for row in rows):
                 raise SystemExit("Trajectories differ by more than rounding: no figure counts.")
@@ -245,7 +302,8 @@ def measure(
         )
     summary: dict[str, object] = {
         "parameters": size, "places": settings.batch_size, "trajectories": len(ours.ids), "tokens": ours.tokens,
-        "parted_by_rounding": parted,
+        "parted_by_rounding": parted, "dtype": given.dtype, "busy_loops": given.busy,
+        "rates": {name: round(statistics.median(values)) for name, values in rates.items()},
     }  # fmt: skip
     for name in list(arms)[1:]:
         ratios = [quick / slow for slow, quick in zip(rates[name], rates["engine"], strict=True)]
@@ -269,19 +327,17 @@ def main() -> None:
         "--places", type=int, default=0, help="trajectories at a time (default the run's own)"
     )
     parser.add_argument("--against", nargs="+", metavar="ARM", help="only these beside the engine")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--turns", type=int, default=0, help="at most (default the run's own)")
+    parser.add_argument("--busy", type=int, default=0, help="loops that take a core each")
     given = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(os.cpu_count() or 1)
-    print(
-        json.dumps(
-            {
-                run.name: measure(
-                    run, given.prompts, given.samples, given.rounds, given.places, given.against or ()
-                )
-                for run in given.runs
-            }
-        )
-    )
+    found = {}
+    for run in given.runs:
+        with ExitStack() as stack:
+            found[run.name] = measure(run, given, stack)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

