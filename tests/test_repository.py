@@ -31,7 +31,7 @@ CHECKS = {
 }
 
 # Lines of code that the library may have, and the rooms of the method among them.
-LIBRARY_LIMIT, METHOD_LIMIT = 12_650, 5_545
+LIBRARY_LIMIT, METHOD_LIMIT = 12_670, 5_550
 METHOD = ("chat/", "sandbox/", "models/", "rollout/", "pairs.py", "train/", "experiment/")
 FILE_LIMIT, FUNCTION_LIMIT = 400, 40
 # What is longer, with the reason; a line that is not needed any more is an error too.

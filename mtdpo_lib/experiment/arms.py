@@ -164,8 +164,8 @@ ARMS: dict[str, Arm] = {
               _logs(lines, _DPO), iterations=1) for lines in LOGS),
     )
 }  # fmt: skip
-# pass@n, Figure 2: samples per question, at a temperature, on some test problems (an eighth of few), and the n that are told
-PASS_SAMPLES, PASS_TEMPERATURE, PASS_PROBLEMS, PASS_SHARE = 64, 0.7, 60, 8
+# pass@n, Figure 2: the temperature, on some test problems (a sixth of few), and the n that are told
+PASS_TEMPERATURE, PASS_SHARE = 0.7, 6
 PASS_AT = (1, 2, 4, 8, 16, 32, 64)
 # Differences beside those of each arm and its rival: in accuracy after the last iteration, after the first one, and in the
 # gain over an SFT policy of one's own.

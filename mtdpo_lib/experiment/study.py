@@ -33,7 +33,7 @@ from mtdpo_lib.common.provenance import versions
 from mtdpo_lib.common.seeds import digest
 from mtdpo_lib.common.stages import Product, StageStore, seconds_by_kind
 from mtdpo_lib.experiment.algorithm1 import DATA_SEED, Experiment, Iteration
-from mtdpo_lib.experiment.arms import PASS_PROBLEMS, PASS_SAMPLES, PASS_SHARE, PASS_TEMPERATURE, Arm, find_arm
+from mtdpo_lib.experiment.arms import PASS_SHARE, PASS_TEMPERATURE, Arm, find_arm
 from mtdpo_lib.experiment.check import check
 from mtdpo_lib.experiment.parallel import run_here, run_on_ray
 from mtdpo_lib.experiment.steps import ManySamples
@@ -84,6 +84,7 @@ class ArmRun:
             "outcomes": {name: outcome_string(rows) for name, rows in greedy.items()},
             "policies": [policy.name for policy in self.policies],
             "right of many": {name: list(product.right.values()) for name, product in self.many.items()},
+            "samples of many": self.experiment.profile.evaluation.often_samples,
             "asked often": next((list(product.right) for product in self.many.values()), []),
             "validation": validation,
             "selected": max(validation, key=lambda name: validation[name]),  # the earlier of equals
@@ -95,20 +96,21 @@ class ArmRun:
 
 
 def pass_questions(profile: Profile) -> int:
-    """How many test problems are sampled often: `PASS_PROBLEMS`, or an eighth of them all where that is less.
+    """How many test problems are sampled often: as the profile says, or a sixth of them all where that is less.
 
     >>> [pass_questions(get_profile("cpu", f"problems.test={test}")) for test in (800, 240)]
-    [60, 30]
+    [60, 40]
     """
-    return min(PASS_PROBLEMS, max(profile.problems.test // PASS_SHARE, 1))
+    return min(profile.evaluation.often, max(profile.problems.test // PASS_SHARE, 1))
 
 
 def many_samples(experiment: Experiment, policy: Policy) -> ManySamples:
-    """How many of `PASS_SAMPLES` samples of a policy are right, for each of some test problems."""
-    given = {"questions": experiment.questions(), "asked": pass_questions(experiment.profile)}
+    """How many of many samples of a policy are right, for each of some test problems."""
+    profile = experiment.profile
     return experiment.make(
-        ManySamples, "samples", policy=policy, samples=PASS_SAMPLES, temperature=PASS_TEMPERATURE, **given
-    )
+        ManySamples, "samples", policy=policy, questions=experiment.questions(), asked=pass_questions(profile),
+        samples=profile.evaluation.often_samples, temperature=PASS_TEMPERATURE,
+    )  # fmt: skip
 
 
 def iteration_facts(iteration: Iteration) -> dict[str, float]:

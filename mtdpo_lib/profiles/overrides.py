@@ -224,6 +224,7 @@ def settings_hash(profile: Profile, seed: int) -> str:
     for name, section in vars(profile).items():
         for item in fields(section) if is_dataclass(section) else ():
             younger = not item.metadata.get("in_hash_at_default", True)
-            if younger and getattr(section, item.name) == item.default:
+            is_default = getattr(section, item.name) == item.default
+            if not item.metadata.get("in_hash", True) or (younger and is_default):
                 settings[name].pop(item.name)
     return digest(json.dumps({"profile": settings, "seed": seed}, sort_keys=True), size=6)

@@ -86,7 +86,7 @@ _SMALL = _DEFAULTS.changed(
     sandbox={"million_instructions": 3000, "memory_mib": 512, "output_characters": 1000},
     pairs={"max_tokens": 1024},
     preference={"eta": 0.1, "learning_rate": 1e-5, "batch_size": 32, "least_right": 0.15},
-    evaluation={"batch_size": 128, "sampled": 0},
+    evaluation={"batch_size": 128, "sampled": 0, "often": 200, "often_samples": 16},
     tune={"rates": "3e-6,1e-5,3e-5,1e-4"},
 )  # fmt: skip
 

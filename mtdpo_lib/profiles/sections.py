@@ -56,6 +56,8 @@ CHECKED = ConfigDict(strict=True, extra="forbid")
 NOT_IN_KEY = {"in_stage_key": False}
 # Of a setting that is younger than kept records: where it has its default, settings are hashed as they were without it.
 YOUNGER = {"in_hash_at_default": False}
+# Of a setting that studies read and runs do not.
+STUDY_ONLY = NOT_IN_KEY | {"in_hash": False}
 
 
 class SettingError(ValueError):
@@ -240,6 +242,9 @@ class EvaluationSettings:
     # This many of the problems are answered once more at temperature 1 (0: none)
     sampled: Whole = field(default=252, metadata=NOT_IN_KEY)
     bootstrap: Count = field(default=10_000, metadata=NOT_IN_KEY)
+    # In a study some policies answer this many of the problems so often, for pass@n: at most a sixth of all of them
+    often: Count = field(default=60, metadata=STUDY_ONLY)
+    often_samples: Count = field(default=64, metadata=STUDY_ONLY)
 
 
 @dataclass(frozen=True, config=CHECKED)

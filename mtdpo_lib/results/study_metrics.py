@@ -26,7 +26,6 @@ from mtdpo_lib.experiment.arms import (
     GROUPS,
     LOGS,
     PASS_AT,
-    PASS_SAMPLES,
     known_arm,
 )
 from mtdpo_lib.profiles import PROFILES, get_profile
@@ -41,9 +40,10 @@ FACTS = {  # of an iteration, with their units
     ),
     **dict.fromkeys(("margin", "luck", "chosen_ratio", "rejected_ratio", "entropy", "right_nats"), "nats"),
 }
-PASS_CURVE = f"pass_{PASS_SAMPLES}"
+PASS_CURVE = "pass_{}"  # with the number of samples
 CURVES = (
-    "accuracy", "right", "distinct", "distinct_right", "covered", "chosen_ratio", "rejected_ratio", "entropy", PASS_CURVE,
+    "accuracy", "right", "distinct", "distinct_right", "covered", "chosen_ratio", "rejected_ratio", "entropy",
+    PASS_CURVE.format(PASS_AT[-1]),
 )  # fmt: skip
 COSTS = {  # of an arm, with their units, which are also their keys in its record
     "trajectories": "trajectories",
@@ -216,14 +216,16 @@ def arm_rows(metrics: Metrics) -> Table:
 
 def pass_sentence(metrics: Metrics, arm: str = "mdpo") -> str:
     """One sample and many, before and after an arm; empty where it was not sampled often."""
-    shares = []
-    for n in (PASS_AT[0], PASS_AT[-1]):
+    shares = {}
+    for n in PASS_AT:
         before, after = (metrics.get("pass", str(n), policy) for policy in (f"{arm}/{BASE}", arm))
-        if before is None or after is None:
-            return ""
-        shares.append(f"pass@{n} {before.in_words()} before and {after.in_words()} after")
-    questions = metrics.select(kind="pass", arm=arm)[0].n
-    return f"Sampled {PASS_SAMPLES} times, {arm}: {'; '.join(shares)}, in per cent; n = {questions} test problems."
+        if before and after:
+            shares[n] = f"pass@{n} {before.in_words()} before and {after.in_words()} after"
+    if not shares:
+        return ""
+    questions, (first, *_, last) = metrics.select(kind="pass", arm=arm)[0].n, shares
+    ends = f"{shares[first]}; {shares[last]}"
+    return f"Sampled {last} times, {arm}: {ends}, in per cent; n = {questions} test problems."
 
 
 # --- From records to metrics ---
@@ -322,8 +324,9 @@ def _pass_metrics(by_arm: ByArm, families: Mapping[str, str]) -> Iterator[Metric
             {seed: record["right of many"][record["policies"][end]] for seed, record in sampled.items()}
             for end in (LAST, START)
         ]
-        for n in PASS_AT if sampled else ():
-            chance = partial(stats.pass_at_n, samples=PASS_SAMPLES, n=n)
+        samples = max((samples_of_many(record) for record in sampled.values()), default=0)
+        for n in (n for n in PASS_AT if n <= samples):
+            chance = partial(stats.pass_at_n, samples=samples, n=n)
             ours, theirs = ({seed: list(map(chance, row)) for seed, row in rows.items()} for rows in right)
             gains = {seed: [a - b for a, b in zip(ours[seed], theirs[seed], strict=True)] for seed in sampled}
             of_n = partial(_from_table, families=own, kind="pass", split=str(n), arm=name)
@@ -331,6 +334,11 @@ def _pass_metrics(by_arm: ByArm, families: Mapping[str, str]) -> Iterator[Metric
             yield of_n(theirs, proportion=True, iteration=START, policy=f"{name}/{BASE}")
             yield of_n(gains, against=BASE)
         yield from _pass_curve(name, sampled, own)
+
+
+def samples_of_many(record: dict[str, Any]) -> int:
+    """How often a policy answered a problem for pass@n; version 0.2.0, always 64 times, did not write it down."""
+    return record.get("samples of many", PASS_AT[-1])
 
 
 def _families_asked_often(records: dict[int, dict[str, Any]], families: Mapping[str, str]) -> list[str]:
@@ -345,15 +353,18 @@ def _families_asked_often(records: dict[int, dict[str, Any]], families: Mapping[
 def _pass_curve(
     name: str, records: dict[int, dict[str, Any]], families: Sequence[str]
 ) -> Iterator[Metric | None]:
-    """The share of problems that `PASS_SAMPLES` samples solve, after every iteration of an arm; of SFT as number 0."""
+    """The share of problems that one of many samples solves, after every iteration of an arm; of SFT as number 0."""
     names = next((record["policies"] for record in records.values()), [])
+    samples = max(map(samples_of_many, records.values()), default=0)
     if all(set(names) <= record["right of many"].keys() for record in records.values()):
         for number, policy in enumerate(names):
             solved = {
                 seed: [float(right > 0) for right in record["right of many"][policy]]
                 for seed, record in records.items()
             }
-            yield _from_table(solved, families, proportion=True, kind=PASS_CURVE, arm=name, iteration=number)
+            yield _from_table(
+                solved, families, proportion=True, kind=PASS_CURVE.format(samples), arm=name, iteration=number
+            )
 
 
 def _iteration_metrics(by_arm: ByArm) -> Iterator[Metric | None]:

@@ -268,8 +268,8 @@ def test_diversity_is_counted_among_right_samples():
 
 def test_few_test_problems_are_sampled_often_at_a_small_budget():
     asked = {name: study.pass_questions(get_profile(name)) for name in ("cpu", "small", "paper", "smoke")}
-    assert asked == {"cpu": 60, "small": 60, "paper": 60, "smoke": 6}
-    assert study.pass_questions(get_profile("small", "budget=reduced")) == 30
+    assert asked == {"cpu": 60, "small": 200, "paper": 200, "smoke": 8}
+    assert study.pass_questions(get_profile("small", "budget=reduced")) == 40
     assert study.pass_questions(get_profile("smoke", SMALLEST)) == 1
 
 

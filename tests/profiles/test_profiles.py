@@ -313,6 +313,8 @@ def test_fields_that_enter_no_key_are_marked():
         "preference.least_right",
         "preference.checkpoint_choice",
         "evaluation.bootstrap",
+        "evaluation.often",
+        "evaluation.often_samples",
         "evaluation.sampled",
     }
 

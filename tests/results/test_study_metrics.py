@@ -130,7 +130,7 @@ def test_iterations_tell_what_changed(tmp_path, undrawn):
 
 
 def test_pass_at_n_is_paired_with_sft(tmp_path, monkeypatch):
-    many = arms.PASS_SAMPLES
+    many = 64
     for seed, (sft, ours) in enumerate([([0, many], [many, many]), ([0, many], [0, many])]):
         record(tmp_path, "mdpo", seed, "1111", first="1111")
         file = tmp_path / "arms" / f"mdpo-seed{seed}.json"
@@ -160,6 +160,23 @@ def test_pass_at_n_is_paired_with_sft(tmp_path, monkeypatch):
     for n in arms.PASS_AT:
         assert found[f"pass/{n}/mdpo"] == 0.75 and found[f"pass/{n}/mdpo/sft"] == 0.5
         assert found[f"pass/{n}/mdpo-minus-sft"] == 0.25
+
+
+def test_a_record_tells_how_many_samples_there_were(tmp_path):
+    for seed in (0, 1):
+        record(tmp_path, "mdpo", seed, "1111", first="1111")
+        add(
+            tmp_path,
+            "mdpo",
+            seed,
+            **{"right of many": {"sft": [1, 2], "mdpo-2": [2, 4]}, "samples of many": 4},
+        )
+    rows = json.loads(study_metrics.summarise(tmp_path).read_text())
+    found = {row["name"]: row["value"] for row in rows if row["name"].startswith("pass/")}
+    assert {name.split("/")[1] for name in found} == {"1", "2", "4"}
+    assert found["pass/4/mdpo"] == 1.0 and found["pass/1/mdpo/sft"] == pytest.approx(3 / 8)
+    told = study_metrics.pass_sentence(Metrics.from_dicts(row for row in rows if "verdict" not in row))
+    assert told.startswith("Sampled 4 times, mdpo: pass@1 37.5") and "pass@4 100.0" in told
 
 
 def add(out, arm, seed, **facts):
