@@ -231,6 +231,7 @@ def served(work: Work, dtype: str) -> Iterator[TurnSampler]:
             "dtype": dtype,
             "max_model_len": work.settings.max_tokens,
             "max_num_seqs": work.settings.batch_size,
+            "max_num_batched_tokens": 32768,  # on a CPU a seeded prompt that is read in parts ends vLLM 0.32
         }
         with vllm_serving.serving(folder / "merged", folder, **options) as (_, url):
             yield Servers(url, Policy("merged", Product("merged", "key", folder), "merged"))
