@@ -294,6 +294,8 @@ def measure(run: Path, given: argparse.Namespace, stack: ExitStack) -> dict[str,
             if not all(rounding_decides(network, *row) for row in rows):
                 raise SystemExit("Trajectories differ by more than rounding: no figure counts.")
             parted = max(parted, len(rows))
+        times = ", ".join(f"{name} {result.seconds:.1f} s" for name, result in found.items())
+        print(f"  {f'round {number}' if number else 'to warm'}: {times}", flush=True)
         if number:
             for name, result in found.items():
                 rates[name].append(result.tokens / result.seconds)
