@@ -18,7 +18,7 @@ from mtdpo_lib.experiment.arms import ARMS, parse_arms, parse_seeds
 from mtdpo_lib.experiment.tune import SEEDS, tuning_arms
 from mtdpo_lib.lessons import run as runner
 from mtdpo_lib.profiles import BUDGETS, PROFILES, get_profile, override, setting_values
-from mtdpo_lib.profiles.sections import allowed
+from mtdpo_lib.profiles.sections import TINY_BASES, allowed
 from mtdpo_lib.sandbox import SandboxUnavailable
 
 # What computes is imported by the command that needs it: torch takes seconds, and a wrong option should be told at once.
@@ -71,7 +71,6 @@ JOBS = option("--jobs", type=whole, default=0, help="processes at one time (defa
 RAY = option("--ray", default="", metavar="ADDRESS", help="on an existing Ray cluster: host:port, or auto")
 KEEP = option("--keep", action="store_true", help="keep the records of what is finished in data/")
 PLAN = option("--plan", action="store_true", help="only say what would be computed, and for how long")
-TINY_BASES = ("tiny-base", "tiny-base-small", "tiny-base-large")  # of 0.9, 0.3 and 4 million weights
 BUDGET_NAMES = f"Budgets (--set budget=NAME): {', '.join(BUDGETS)}. See the command `profiles`."
 ARM_NAMES = "Arms:\n" + "\n".join(f"  {arm.name:16} {arm.what}" for arm in ARMS.values())
 
@@ -236,13 +235,14 @@ def memory(options: Namespace) -> None:
 
     profile = get_profile(options.name, options.settings)
     base, tokens = profile.model.base, profile.pairs.max_tokens
-    gpus = max(options.gpus * options.machines, 1)
-    parts = costs.training_bytes(profile, gpus=gpus).items()
+    here = max(options.gpus, 1)
+    gpus = here * max(options.machines, 1)
+    parts = costs.training_bytes(profile, gpus=here).items()
     needs = ", ".join(f"{part} {size / costs.GIB:.2f}" for part, size in parts)
     print(f"{base}: one pair of {tokens} tokens per side needs, in GiB on each card: {needs}")
     if gpus > 1:
         print(f"Hours on {gpus} such cards, each of which keeps {costs.SHARING:.0%} of its pace (assumed):")
-    print(markdown_table(*costs.plan(profile, gpus=gpus)))
+    print(markdown_table(*costs.plan(profile, gpus=here, machines=gpus // here)))
     reached, length = f"{costs.EFFICIENCY:.0%}", f"{costs.TYPICAL_LENGTH:.0%}"
     print(f"Estimates: a card reaches {reached} of its peak, a trajectory {length} of its limit.")
     if profile.name.startswith("paper"):

@@ -205,12 +205,12 @@ class Experiment:
         """
         settings, name = self.profile.sft, "sft" if part == "late" else "sft-early"
         epochs = settings.start_epochs or settings.epochs if part == "late" else settings.early_epochs
-        base = None if self.profile.model.adapter == "none" else self.base()
+        base = None if self.profile.model.trains_all else self.base()
         return Policy(name, self.sft(), f"epoch-{epochs:g}", base, arm=name, iteration=0)
 
     def base_of(self, policy: Policy) -> Policy | None:
         """The whole model under the adapters that a policy is trained to; None where whole models are trained."""
-        return None if self.profile.model.adapter == "none" else policy.base or policy
+        return None if self.profile.model.trains_all else policy.base or policy
 
     # One iteration
 

@@ -60,7 +60,7 @@ def training_bytes(profile: Profile, pairs: int = 1, gpus: int = 1) -> dict[str,
     Args:
         profile: model and lengths.
         pairs: in memory at a time, each of two trajectories of full length (`preference.rows_at_once`).
-        gpus: that share the step. Each has all of a base with an adapter; of whole models that are trained it has its part.
+        gpus: of one machine, which share the step. Each has all of a base with an adapter, and of whole models its part.
 
     Returns:
         base; adapter (with gradient and optimiser); reference; activations; head.
@@ -70,7 +70,7 @@ def training_bytes(profile: Profile, pairs: int = 1, gpus: int = 1) -> dict[str,
     kept = shape.layers * HALF * shape.hidden + shape.block_activations()
     adapter = shape.adapter(model.lora_rank)
     policies = {"base": base_bytes(profile), "adapter": LEARNT * adapter, "reference": FULL * adapter}
-    if model.adapter == "none":
+    if model.trains_all:
         policies = {"base": LEARNT * shape.weights / gpus, "reference": FULL * shape.weights / gpus}
     return {
         **policies,
@@ -91,7 +91,7 @@ def sampling_bytes(profile: Profile, rows: int) -> dict[str, float]:
     model, shape = profile.model, shape_of(profile.model)
     return {
         "base": base_bytes(profile),
-        "adapter": FULL * shape.adapter(model.lora_rank) * (model.adapter == "lora"),
+        "adapter": FULL * shape.adapter(model.lora_rank) * (not model.trains_all),
         "cache": rows * profile.rollout.max_tokens * shape.cache(),
         "head": rows * shape.vocabulary * (FULL + HALF),
     }
@@ -129,7 +129,7 @@ def hours(profile: Profile, card: Card, rows: int, gpus: int = 1) -> dict[str, f
     peak = EFFICIENCY * card.flops
     # The gradient costs one more forward pass through frozen weights and two through trained ones, checkpointing one; the
     # reference has its own.
-    passes = 4 if profile.model.adapter == "none" else 3
+    passes = 4 if profile.model.trains_all else 3
     sft = passes * forward * length * profile.problems.demonstrations * profile.sft.epochs / peak
     prompts = profile.iterations * profile.problems.prompts_per_iteration
     learning = 2 * (passes + 1) * forward * length * prompts * profile.preference.epochs / peak
@@ -142,8 +142,13 @@ def hours(profile: Profile, card: Card, rows: int, gpus: int = 1) -> dict[str, f
     return {"SFT": sft / pace, "sampling": answer / pace, "learning": learning / pace}
 
 
-def plan(profile: Profile, cards: Sequence[Card] = CARDS, gpus: int = 1) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a table: what fits on each card, with the GiB it takes there, and for how long on `gpus` of them."""
+def plan(
+    profile: Profile, cards: Sequence[Card] = CARDS, gpus: int = 1, machines: int = 1
+) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table: what fits on each card, with the GiB it takes there, and for how long.
+
+    On so many machines, each with `gpus` of the cards.
+    """
     head = [
         "card",
         "pairs at a time (GiB)",
@@ -159,7 +164,7 @@ def plan(profile: Profile, cards: Sequence[Card] = CARDS, gpus: int = 1) -> tupl
         if not pairs or not together:
             rows.append([card.name, "does not fit", *[""] * (len(head) - 2)])
             continue
-        each = hours(profile, card, together, gpus)
+        each = hours(profile, card, together, gpus * machines)
         times = [_shown(value) for value in (*each.values(), sum(each.values()))]
         needs = ((pairs, training_bytes(profile, pairs, gpus)), (together, sampling_bytes(profile, together)))
         fitting = [f"{count} ({(sum(parts.values()) + RESERVE) / GIB:.1f})" for count, parts in needs]

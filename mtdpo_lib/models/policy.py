@@ -114,7 +114,7 @@ def load_for_training(policy: Policy, settings: ModelSettings, seed: int) -> Pef
     """
     from peft import PeftModel, get_peft_model
 
-    if settings.adapter == "none":
+    if settings.trains_all:
         return load_whole(policy, settings)
     base = load_base(policy, settings)
     torch.manual_seed(seed)

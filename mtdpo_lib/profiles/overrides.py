@@ -159,7 +159,8 @@ def _misfits(profile: Profile) -> Iterator[str]:
             f"{profile.sandbox.memory_mib} on {cores} cores and {memory} MiB of memory): set {most} or less."
         )
     yield from _training_misfits(profile)
-    yield from _whole_model_misfits(profile)
+    if model.trains_all:
+        yield from _whole_model_misfits(profile)
     if profile.rollout.sampler != "torch" and model.is_tiny:
         yield (
             "Setting rollout.sampler: vLLM is for real models, and the tiny one is sampled here; leave it at torch."
@@ -167,12 +168,11 @@ def _misfits(profile: Profile) -> Iterator[str]:
 
 
 def _whole_model_misfits(profile: Profile) -> Iterator[str]:
-    model = profile.model
-    if model.adapter == "none" and model.quantization != "none":
+    if profile.model.quantization != "none":
         yield "Setting model.adapter=none trains all weights, and those in 4 bits cannot be: set model.quantization=none."
-    if model.adapter == "none" and profile.rollout.sampler.startswith("http"):
+    if profile.rollout.sampler.startswith("http"):
         yield "Setting model.adapter=none makes whole models, and a server has one: set rollout.sampler to torch or vllm."
-    if model.adapter == "none" and profile.preference.stochastic_tool_correction:
+    if profile.preference.stochastic_tool_correction:
         yield "Setting preference.stochastic_tool_correction is learnt beside an adapter: set model.adapter=lora."
 
 

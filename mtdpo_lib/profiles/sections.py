@@ -51,6 +51,9 @@ Sampler = Annotated[
 Precision = Literal["float32", "bfloat16"]
 Template = Literal["", "mistral"]
 
+# Bases of this repository: of 0.9, 0.3 and 4 million weights
+TINY_BASES = ("tiny-base", "tiny-base-small", "tiny-base-large")
+
 CHECKED = ConfigDict(strict=True, extra="forbid")
 # Of a setting that no stage reads: what an experiment decides from it reaches the stages as an input of its own.
 NOT_IN_KEY = {"in_stage_key": False}
@@ -102,7 +105,7 @@ class ModelSettings:
     # "mistral": the paper's, for a base without one of its own; else the tokenizer's
     template: Template = ""
     quantization: Literal["none", "nf4"] = "none"  # "nf4": QLoRA
-    # "none": all weights are trained, in 32 bits, as the paper does; each policy is a whole model then
+    # "none": all weights are trained, in 32 bits, as the paper does
     adapter: Literal["lora", "none"] = field(default="lora", metadata=YOUNGER)
     dtype: Precision = "float32"
     lora_rank: Size = 32
@@ -111,7 +114,12 @@ class ModelSettings:
     @property
     def is_tiny(self) -> bool:
         """Whether it is one of this repository's own, of a few million weights at most."""
-        return self.base == "tiny" or self.base.startswith("tiny-base")
+        return self.base in ("tiny", *TINY_BASES)
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether all weights are trained, so that each policy is a whole model."""
+        return self.adapter == "none"
 
 
 @dataclass(frozen=True, config=CHECKED)

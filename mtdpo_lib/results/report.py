@@ -87,7 +87,7 @@ def kept_name(profile: str, settings: str) -> str:
         )
     if own := re.fullmatch(r"(?:budget=(\w+))?", settings):
         return f"{profile}-{own[1]}" if own[1] else profile
-    return f"{profile}/{SET}/{settings.replace(' ', ',')}"
+    return f"{profile}/{SET}/{','.join(sorted(settings.split()))}"
 
 
 def profile_of(kept: str) -> str:

@@ -223,9 +223,9 @@ def pass_sentence(metrics: Metrics, arm: str = "mdpo") -> str:
             shares[n] = f"pass@{n} {before.in_words()} before and {after.in_words()} after"
     if not shares:
         return ""
-    questions, (first, *_, last) = metrics.select(kind="pass", arm=arm)[0].n, shares
-    ends = f"{shares[first]}; {shares[last]}"
-    return f"Sampled {last} times, {arm}: {ends}, in per cent; n = {questions} test problems."
+    first, last = min(shares), max(shares)
+    questions = metrics.select(kind="pass", arm=arm)[0].n
+    return f"Sampled {last} times, {arm}: {shares[first]}; {shares[last]}, in per cent; n = {questions} test problems."
 
 
 # --- From records to metrics ---

@@ -128,13 +128,13 @@ def training_arguments(folder: Path | str, model: ModelSettings, seed: int) -> d
     3
     """
     on_gpu = torch.cuda.is_available()
-    shards = model.adapter == "none" and PartialState().num_processes > 1
+    shares_weights = on_gpu and model.trains_all and PartialState().num_processes > 1
     return {
         "output_dir": str(folder), "save_only_model": True, "seed": seed, "data_seed": seed,
         "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "lr_scheduler_type": "cosine",
         "use_cpu": not on_gpu, "dataloader_pin_memory": on_gpu, "bf16": model.dtype == "bfloat16",
-        CHECKPOINTING: on_gpu and not model.is_tiny and not shards,
-        **({"fsdp": True, "fsdp_config": dict(FULLY_SHARDED)} if shards and on_gpu else {}),
+        CHECKPOINTING: on_gpu and not model.is_tiny and not shares_weights,
+        **({"fsdp": True, "fsdp_config": dict(FULLY_SHARDED)} if shares_weights else {}),
     }  # fmt: skip
 
 

@@ -153,7 +153,7 @@ def _trainer(job: PreferenceJob, dataset: Dataset, **common: Any) -> Trainer:
         config = SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True})
         return DemonstrationTrainer(args=config, train_dataset=Dataset.from_list(rows), **common)
     reference = "initial" if job.reference == job.initial else _place(job.reference)
-    if job.model.adapter == "none" and reference != "initial":
+    if job.model.trains_all and reference != "initial":
         common["ref_model"] = load_whole(job.reference, job.model)
     common |= {"reference": reference, "fast": settings.step == "fast", "rows_at_once": settings.rows_at_once}
     arguments["beta"] = settings.eta
@@ -224,18 +224,18 @@ def train_preference(
     (0.693147, 0.0, True)
     """
     dataset = preference_dataset(job.pairs, job.settings.method)
-    if job.model.adapter != "none":  # whole models stand on nothing
+    if not job.model.trains_all:  # whole models stand on nothing
         _check_bases(job.initial, job.reference)
     model = load_for_training(job.initial, job.model, stream31(job.seed, "adapter"))
     tokenizer = load_tokenizer(job.initial)
-    if adaptive_margin is not None and isinstance(model, PeftModel):
+    if adaptive_margin is not None:
         sides = [side for pair in job.pairs for side in (pair.chosen, pair.rejected)]
-        features = adaptive_margin(model, tokenizer, sides).tolist()
+        features = adaptive_margin(cast("PeftModel", model), tokenizer, sides).tolist()
         for side, column in zip(SIDES, (features[::2], features[1::2]), strict=True):
             dataset = cast("Dataset", dataset.add_column(f"{side}_margin_features", column))
     trainer = _trainer(job, dataset, model=model, processing_class=tokenizer)
     log = train_and_log(trainer, LABELS[job.settings.method], LOG_NAMES)
     if trainer.is_world_process_zero():
-        _keep_policies(job.folder, tokenizer, job.model.adapter == "none")
+        _keep_policies(job.folder, tokenizer, job.model.trains_all)
     trainer.accelerator.wait_for_everyone()
     return log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import textwrap
 from collections import Counter, defaultdict
@@ -259,8 +260,10 @@ def _leads_by_wording(
         right, nats = (metrics.get(fact, policy=arm, iteration=1) for fact in ("right", "right_nats"))
         leads = metrics.select(kind="accuracy", policy=arm, against=known_arm(arm).against)
         if right and nats and leads:
-            wordings = dict(word.split("=") for word in settings.split(",")).get("problems.wordings", "given")
-            found[wordings].append((right, nats.value, sorted(leads, key=lambda one: one.iteration or 0)))
+            wordings = re.search(r"problems\.wordings=(\w+)", settings)
+            found[wordings[1] if wordings else "given"].append(
+                (right, nats.value, sorted(leads, key=lambda one: one.iteration or 0))
+            )
     worth = {wordings: statistics.mean(nats for _, nats, _ in own) for wordings, own in found.items()}
     return {
         f"{wordings} wordings,\n{worth[wordings]:.0f} nats": sorted(
