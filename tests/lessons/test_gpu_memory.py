@@ -170,6 +170,8 @@ def test_weights_that_are_all_trained_are_shared_out_over_the_cards():
     assert alone["reference"] == 8 * shared["reference"] and "adapter" not in alone
     card = CARDS[-1]
     assert fit(full, card)[0] == 0 and fit(full, card, gpus=8)[0] > 0
+    (one,), (two,) = (plan(full, [card], 8, machines)[1] for machines in (1, 2))
+    assert one[1:3] == two[1:3] and one[3:] != two[3:], "training stays on a machine"
     assert sampling_bytes(full, 3)["base"] == sampling_bytes(lora, 3)["base"]
     ours, theirs = hours(full, card, 32), hours(lora, card, 32)
     assert ours["SFT"] == pytest.approx(4 / 3 * theirs["SFT"]) and ours["sampling"] == theirs["sampling"]

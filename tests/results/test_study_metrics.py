@@ -177,6 +177,16 @@ def test_a_record_tells_how_many_samples_there_were(tmp_path):
     assert found["pass/4/mdpo"] == 1.0 and found["pass/1/mdpo/sft"] == pytest.approx(3 / 8)
     told = study_metrics.pass_sentence(Metrics.from_dicts(row for row in rows if "verdict" not in row))
     assert told.startswith("Sampled 4 times, mdpo: pass@1 37.5") and "pass@4 100.0" in told
+    for seed in (0, 1):
+        add(
+            tmp_path,
+            "mdpo",
+            seed,
+            **{"right of many": {"sft": [0, 1], "mdpo-2": [1, 1]}, "samples of many": 1},
+        )
+    rows = json.loads(study_metrics.summarise(tmp_path).read_text())
+    told = study_metrics.pass_sentence(Metrics.from_dicts(row for row in rows if "verdict" not in row))
+    assert told.startswith("Sampled 1 times, mdpo: pass@1 50.0"), "once is told too"
 
 
 def add(out, arm, seed, **facts):
@@ -301,3 +311,7 @@ def test_a_kept_folder_tells_its_profile():
         ("paper-gemma2", "iterations=1 preference.eta=0.1"),
     ):
         assert report.profile_of(report.kept_name(profile, settings)) == profile
+    one, other = (
+        report.kept_name("cpu", text) for text in ("iterations=1 sft.epochs=3", "sft.epochs=3 iterations=1")
+    )
+    assert one == other == "cpu/set/iterations=1,sft.epochs=3"
