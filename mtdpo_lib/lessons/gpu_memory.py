@@ -149,15 +149,8 @@ def plan(
 
     On so many machines, each with `gpus` of the cards.
     """
-    head = [
-        "card",
-        "pairs at a time (GiB)",
-        "trajectories together (GiB)",
-        "SFT",
-        "sampling",
-        "learning",
-        "in all",
-    ]
+    stages = "SFT", "sampling", "learning"
+    head = ["card", "pairs at a time (GiB)", "trajectories together (GiB)", *stages, "in all"]
     rows = []
     for card in cards:
         pairs, together = fit(profile, card, gpus)

@@ -296,6 +296,8 @@ def test_a_limit_cuts_a_trajectory_and_leaves_what_comes_before(overfit, pool, s
 
 @pytest.mark.parametrize("template", ["own", "longer"])
 def test_the_tool_runs_while_the_header_of_its_turn_is_fed(overfit, pool, smoke, template, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(engine, "PARTS", 1)  # steps of several threads could not be told apart
     model, tokenizer, problems, _ = overfit
     if template == "longer":
         tokenizer = copy.deepcopy(tokenizer)
