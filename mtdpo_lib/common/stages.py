@@ -154,12 +154,13 @@ class StageStore:
 
     @classmethod
     def of_run(cls, out: Path) -> StageStore:
-        """The stages of a run or a study in the folder `out`, which is new, empty or has some already.
+        """The stages of a run or a study in `out`: a new or empty folder, or one with stages or a study's records.
 
         Raises:
             UnusableFolder: something else lies in it, or it cannot be written.
         """
-        if not (out / "stages").is_dir() and out.is_dir() and any(out.iterdir()):
+        begun = any((out / name).is_dir() for name in ("stages", "arms"))
+        if not begun and out.is_dir() and any(out.iterdir()):
             raise UnusableFolder(f"The folder {out} is neither empty nor a run's: choose another with --out.")
         return cls(out / "stages")
 

@@ -204,6 +204,8 @@ def test_a_run_folder_is_new_or_empty_or_a_runs(tmp_path):
     StageStore.of_run(tmp_path / "new")
     (tmp_path / "empty").mkdir()
     StageStore.of_run(tmp_path / "empty")
+    (tmp_path / "records" / "arms").mkdir(parents=True)  # of a study, brought here without its stages
+    StageStore.of_run(tmp_path / "records")
     with pytest.raises(UnusableFolder, match="is neither empty nor a run's: choose another with --out"):
         StageStore.of_run(tmp_path)
     assert not (tmp_path / "stages").exists()
