@@ -37,7 +37,8 @@ class Claim:
         theme: what it is about; claims of one theme are shown together.
         statement: in words.
         relation: of the first to the second policy in `metric`: "more", "less" or "same".
-        metric: the name of a metric, a fraction or nats; "none" where no profile can measure it.
+        metric: the name of a metric, a fraction or nats; "none" where no profile can measure it. Of several, separated by
+            " or ", the first that was measured counts.
         paper: the paper's own difference in points, of accuracies the mean of GSM8K and MATH; None without a number.
         notebook: that shows it.
         source: in arXiv 2409.02392v2.
@@ -97,7 +98,8 @@ class JudgedClaim:
         row: dict[str, Any] = {"name": f"claim/{self.claim.name}"}
         for key, missing in (("value", None), ("low", None), ("high", None), ("n", 0), ("unit", "")):
             row[key] = getattr(self.measured, key, missing)
-        row |= {"seeds": list(self.seeds), "metric": self.claim.metric, "kind": self.claim.kind}
+        metric = self.measured.name if self.measured else self.claim.metric
+        row |= {"seeds": list(self.seeds), "metric": metric, "kind": self.claim.kind}
         return row | {"p": self.p, "holm_p": self.adjusted, "verdict": self.verdict_in_words}
 
 
@@ -174,7 +176,10 @@ def judge(metrics: Metrics, may_claim: str, claims: Sequence[Claim] | None = Non
     claims, missing = read_claims() if claims is None else claims, "it needs arms that were not run"
     if may_claim.startswith("nothing"):
         metrics, missing = Metrics(), f"this profile claims {may_claim}"
-    found = {claim.name: metrics.named(claim.metric) for claim in claims}
+    found = {
+        claim.name: next(filter(None, map(metrics.named, claim.metric.split(" or "))), None)
+        for claim in claims
+    }
     p = {claim.name: _p_value(found[claim.name]) for claim in claims if claim.kind == "primary"}
     adjusted = dict(zip(p, holm(list(p.values())), strict=True))
     judged = []

@@ -42,7 +42,7 @@ FACTS = {  # of an iteration, with their units
 }
 PASS_CURVE = "pass_{}"  # with the number of samples
 CURVES = (
-    "accuracy", "right", "distinct", "distinct_right", "covered", "chosen_ratio", "rejected_ratio", "entropy",
+    "accuracy", "right", "distinct", "right_nats", "covered", "chosen_ratio", "rejected_ratio", "entropy",
     PASS_CURVE.format(PASS_AT[-1]),
 )  # fmt: skip
 COSTS = {  # of an arm, with their units, which are also their keys in its record

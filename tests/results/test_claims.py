@@ -1,5 +1,7 @@
 """Claims are data, the rule is fixed, and every claim can be measured by a study."""
 
+import dataclasses
+
 import pytest
 
 from mtdpo_lib.results import Metric, Metrics, claims, study_metrics
@@ -119,7 +121,16 @@ def test_the_papers_differences_come_from_its_tables():
 def test_every_claim_names_a_metric_that_the_kept_study_made():
     made = {metric.name for metric in study_metrics.kept()}
     for claim in claims.read_claims():
-        assert claim.metric in made or claim.metric == "none", claim.name
+        assert made & {*claim.metric.split(" or ")} or claim.metric == "none", claim.name
+
+
+def test_of_several_metrics_of_a_claim_the_first_that_was_measured_counts():
+    chance = Metric("distinct", -0.1, -0.2, 0.0, 4, "fraction", (0, 1), policy="mdpo", iteration=3, since=1)
+    nats = dataclasses.replace(chance, kind="right_nats", unit="nats", value=-2.0, low=-3.0, high=-1.0)
+    for found, wanted in (([chance], chance), ([chance, nats], nats)):
+        judged = {row.claim.name: row for row in claims.judge(Metrics(found), "trends, over seeds")}
+        assert judged["diversity-falls"].measured == wanted
+        assert judged["diversity-falls"].to_dict()["metric"] == wanted.name
 
 
 def test_the_claims_of_one_run_name_its_own_policies():

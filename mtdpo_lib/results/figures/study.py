@@ -21,7 +21,7 @@ FACT_WORDS = {
     "accuracy": "greedy accuracy", "right": "right samples of the current policy",
     "right_despite_error": "right samples whose tool failed", "distinct": "two samples of a prompt differ",
     "distinct_right": "two right samples of a prompt differ", "covered": "prompts that give a pair",
-    "entropy": "-log π of the current policy's samples, per token",
+    "entropy": "-log π of its samples, per token",
     "pass_64": "problems solved by one of 64 samples", "right_nats": "-log π of its right samples",
     "chosen_ratio": "chosen: log-ratio to the reference", "rejected_ratio": "rejected: log-ratio to the reference",
 }  # fmt: skip
@@ -31,7 +31,7 @@ VERDICT_STYLES = {
 }  # fmt: skip
 WORLD_STYLES = ((BLUE, "s"), (ORANGE, "^"), (RED, "o"), (GREEN, "D"))
 NOTHING = "Nothing measured yet"
-CLAIM_UNITS = {"fraction": "difference (points)", "nats": "log-ratio to the reference (nats)"}
+CLAIM_UNITS = {"fraction": "difference (points)", "nats": "difference (nats)"}
 
 
 def arms(metrics: Metrics, names: Iterable[str]) -> Figure:
