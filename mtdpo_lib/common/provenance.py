@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from mtdpo_lib.common.files import ROOT
@@ -16,6 +17,8 @@ from mtdpo_lib.common.files import ROOT
 VERSIONED = (
     "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "pyeryx", "numpy",
 )  # fmt: skip
+
+CPUINFO = Path("/proc/cpuinfo")  # of Linux
 
 MISHAPS: Counter[str] = Counter()
 """What this process has come through by repeating work, counted where it happens: sandbox workers that were killed."""
@@ -48,12 +51,20 @@ def commit() -> str:
         return "unknown"
 
 
+def processor() -> str:
+    """The processor's name: kinds of processors round differently, so a run has the same digits on one kind only."""
+    lines = CPUINFO.read_text(encoding="utf8").splitlines() if CPUINFO.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
 def machine() -> dict[str, Any]:
     """What computed: processor, cores, threads, GPU."""
     import torch
 
     return {
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,

@@ -162,8 +162,8 @@ class Metrics(list[Metric]):
         return cls(map(Metric.from_dict, rows))
 
     def named(self, name: str) -> Metric | None:
-        """The metric of this name; None where it was not measured."""
-        return next((metric for metric in self if metric.name == name), None)
+        """The metric of this name; of several names with " or " between them, the first that was measured; or None."""
+        return next((metric for one in name.split(" or ") for metric in self if metric.name == one), None)
 
     def get(self, kind: str, split: str = "", policy: str = "", **fields: Any) -> Metric | None:
         """The metric with exactly these fields in its name (see `Metric.name`); None where it was not measured."""

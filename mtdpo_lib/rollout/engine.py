@@ -94,12 +94,11 @@ def choose(
     """
     if temperature == 0:
         return logits.argmax(-1)
+    draws = uniform(seeds, positions)[:, None]
     if logits.shape[-1] > MOST_SUMMED:
-        return _choose_by_blocks(
-            (logits.float() / temperature).softmax(-1), uniform(seeds, positions)[:, None]
-        )
+        return _choose_by_blocks((logits.float() / temperature).softmax(-1), draws)
     cumulative = (logits.float() / temperature).softmax(-1, dtype=torch.double).cumsum(-1)
-    drawn = torch.searchsorted(cumulative, uniform(seeds, positions)[:, None] * cumulative[:, -1:])
+    drawn = torch.searchsorted(cumulative, draws * cumulative[:, -1:])
     return drawn[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
@@ -445,9 +444,8 @@ class _Batch:
         padded = [[self._pad] * free + list(prompt) for free, prompt in zip(padding, prompts, strict=True)]
         ids = torch.tensor(padded, device=device)
         mask = torch.tensor([[0] * free + [1] * (width - free) for free in padding], device=device)
-        cache = caches.roomy_cache(
-            caches.LeanLayer if isinstance(self._next, LeanStep) else caches.RoomyLayer
-        )
+        kind = caches.LeanLayer if isinstance(self._next, LeanStep) else caches.RoomyLayer
+        cache = caches.roomy_cache(kind)
         _forward(self._model, ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
         index = {prompt: index for index, prompt in enumerate(prompts)}
         owner = torch.tensor([index[tuple(row.ids[:-1])] for row in rows], device=device)

@@ -57,11 +57,8 @@ def recipe_of(base: str) -> Recipe:
     (True, 256)
     """
     shape = shape_of(ModelSettings(base=base))
-    return Recipe(
-        model=ModelSettings(
-            hidden=shape.hidden, layers=shape.layers, heads=shape.heads, intermediate=shape.intermediate
-        )
-    )
+    sizes = {name: getattr(shape, name) for name in ("hidden", "layers", "heads", "intermediate")}
+    return Recipe(model=ModelSettings(**sizes))
 
 
 def make_base(folder: Path, recipe: Recipe) -> None:
