@@ -51,11 +51,11 @@ def commit() -> str:
         return "unknown"
 
 
-def processor() -> str:
-    """The processor's name: kinds of processors round differently, so a run has the same digits on one kind only."""
+def processor(*fields: str) -> str:
+    """What Linux tells of this processor in the first line of one of these fields; elsewhere Python's word for it."""
     lines = CPUINFO.read_text(encoding="utf8").splitlines() if CPUINFO.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    told = (line.partition(":")[2].strip() for line in lines if line.startswith(fields))
+    return next(told, platform.processor() or platform.machine())
 
 
 def machine() -> dict[str, Any]:
@@ -64,7 +64,9 @@ def machine() -> dict[str, Any]:
 
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
+        "processor": processor(
+            "model name"
+        ),  # kinds round differently: a run has the same digits on one kind only
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,

@@ -176,7 +176,7 @@ def judge(metrics: Metrics, may_claim: str, claims: Sequence[Claim] | None = Non
     claims, missing = read_claims() if claims is None else claims, "it needs arms that were not run"
     if may_claim.startswith("nothing"):
         metrics, missing = Metrics(), f"this profile claims {may_claim}"
-    found = {claim.name: metrics.named(claim.metric) for claim in claims}
+    found = {claim.name: metrics.named(*claim.metric.split(" or ")) for claim in claims}
     p = {claim.name: _p_value(found[claim.name]) for claim in claims if claim.kind == "primary"}
     adjusted = dict(zip(p, holm(list(p.values())), strict=True))
     judged = []

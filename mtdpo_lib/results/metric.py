@@ -161,9 +161,9 @@ class Metrics(list[Metric]):
         """Metrics as JSON holds them."""
         return cls(map(Metric.from_dict, rows))
 
-    def named(self, name: str) -> Metric | None:
-        """The metric of this name; of several names with " or " between them, the first that was measured; or None."""
-        return next((metric for one in name.split(" or ") for metric in self if metric.name == one), None)
+    def named(self, *names: str) -> Metric | None:
+        """The first of the metrics of these names that was measured; None where none was."""
+        return next((metric for name in names for metric in self if metric.name == name), None)
 
     def get(self, kind: str, split: str = "", policy: str = "", **fields: Any) -> Metric | None:
         """The metric with exactly these fields in its name (see `Metric.name`); None where it was not measured."""

@@ -18,6 +18,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+from mtdpo_lib.common.provenance import processor
 from mtdpo_lib.sandbox.results import SandboxUnavailable
 
 WORKER = Path(__file__).with_name("worker")
@@ -103,7 +104,9 @@ def find_snapshot(libraries: Path) -> Path:
     Raises:
         SandboxUnavailable: the build failed, or the cache folder is not private.
     """
-    identity = [metadata.version("pyeryx"), libraries.name, platform.platform(), _processor(), SETUP]
+    # Compiled code may not run on a processor with other instruction sets
+    system = [platform.platform(), processor("flags", "Features")]
+    identity = [metadata.version("pyeryx"), libraries.name, *system, SETUP]
     key = hashlib.sha256("|".join(identity).encode()).hexdigest()[:16]
     snapshot = private_folder() / f"sandbox-{key}.bin"
     checksum = snapshot.with_suffix(".sha256")
@@ -122,15 +125,6 @@ def environment() -> dict[str, str]:
     eryx = {"ERYX_WARM_INSTANCES": "0", "ERYX_ALLOCATOR": "on-demand"}
     windows = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
     return {**fixed, **python, **eryx, **windows}
-
-
-def _processor() -> str:
-    """Instruction sets of this processor: compiled code from another one may not run."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def _sha256(file: Path) -> str:
